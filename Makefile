@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all that a newcomer needs; each sets up .venv first if it is not up to date.
+.PHONY: demo test lint format lock setup clean
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+LOCK := .venv/.installed
+
+setup: $(LOCK)
+
+$(LOCK): requirements.txt Makefile
+	@bash ./setup.sh
+	@touch $@
+
+demo: $(LOCK)
+	@$(PYTHON) -m experiments.demo
+
+# -n 2: two workers; TFF's start-up dominates and each worker pays it once.
+test: $(LOCK)
+	$(PYTHON) -m pytest -n 2
+
+lint: $(LOCK)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format: $(LOCK)
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+# The lock files are generated. Needs uv (`pip install uv`) and the network; delete a lock file first to
+# move to newer versions. sed drops the bounds that every line would repeat (tool.uv.environments): with
+# them, pip on Python 3.12 or another platform would install nothing and report success.
+UNBOUND := sed -i -E "s/ and (platform_machine == 'x86_64'|sys_platform == 'linux')//g; \
+  s/ and python_full_version < '3.12'//g; s/ ; python_full_version < '3.12'$$//"
+COMPILE := uv pip compile --quiet --universal --python-version 3.9 --custom-compile-command "make lock"
+lock:
+	$(COMPILE) --override requirements-overrides.txt requirements.in -o requirements.txt
+	$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
+	$(UNBOUND) requirements.txt requirements-gpu.txt
+
+clean:
+	rm -rf .venv runs/demo
