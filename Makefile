@@ -1,27 +1,26 @@
 # `make demo` and `make test` are all that a newcomer needs; each sets up .venv first if it is not up to date.
 .PHONY: demo test lint format lock setup clean
-SHELL := /bin/bash
 PYTHON := .venv/bin/python
-LOCK := .venv/.installed
+INSTALLED := .venv/.installed
 
-setup: $(LOCK)
+setup: $(INSTALLED)
 
-$(LOCK): requirements.txt Makefile
+$(INSTALLED): requirements.txt setup.sh
 	@bash ./setup.sh
 	@touch $@
 
-demo: $(LOCK)
-	@$(PYTHON) -m experiments.demo
+demo: $(INSTALLED)
+	@$(PYTHON) -m experiments.train --flagfile=experiments/presets/demo.flags
 
 # -n 2: two workers; TFF's start-up dominates and each worker pays it once.
-test: $(LOCK)
+test: $(INSTALLED)
 	$(PYTHON) -m pytest -n 2
 
-lint: $(LOCK)
+lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-format: $(LOCK)
+format: $(INSTALLED)
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 

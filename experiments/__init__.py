@@ -1,0 +1,1 @@
+"""The binaries. Only they read flags, choose an execution context and handle signals."""

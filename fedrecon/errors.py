@@ -11,4 +11,4 @@ class InputError(ValueError):
 
 
 class DataError(InputError):
-    """A data set that is missing, malformed or inconsistent; names the file and, if any, the line."""
+    """A data set that is missing, malformed or inconsistent; names the file and the line."""

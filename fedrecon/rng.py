@@ -1,4 +1,4 @@
-"""All randomness of the project: generators that depend on (seed, purpose, indices) and nothing else.
+"""All randomness of the project: generators that depend on (seed, purpose, indices) alone.
 
 Nothing is ever seeded globally, and no generator is carried from one round to the next, so round
 300 draws the same numbers whether the run was resumed at round 299 or never interrupted.
@@ -23,7 +23,7 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 
 
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
-    """Returns a seed in `[0, 2**31)` for a library that takes an integer, such as a Keras initializer."""
+    """Returns a seed in `[0, 2**31)` for what takes an integer, such as a Keras initializer."""
     return int(_sequence(seed, purpose, indices).generate_state(1)[0] >> 1)
 
 
@@ -31,3 +31,31 @@ def _sequence(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.Se
     # A digest, not hash(): Python's string hash differs from one process to the next.
     digest = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
     return np.random.SeedSequence([seed, digest, len(indices), *indices])
+
+
+def sample_uniform(users: np.ndarray, num_clients: int, *, seed: int, round_num: int) -> np.ndarray:
+    """Draws a round's cohort uniformly without replacement.
+
+    Args:
+      users: The user ids to draw from, `[num_users]`.
+      num_clients: At most `num_users`.
+      seed: The seed of the run.
+      round_num: The number of the round; the same round draws the same users.
+
+    Returns:
+      `[num_clients]` distinct user ids.
+    """
+    return generator(seed, "cohort", round_num).choice(users, num_clients, replace=False)
+
+
+def sample_queue(users: np.ndarray, num_clients: int, *, seed: int, round_num: int) -> np.ndarray:
+    """Takes a round's cohort from a queue, as is usual for FedNCF.
+
+    The users are shuffled once; each round takes the first `num_clients` and appends them at the
+    back, so that every user has taken part `k` times before anyone does so `k + 1` times.
+
+    Arguments and result as for `sample_uniform`; rounds are numbered from 1.
+    """
+    queue = generator(seed, "queue").permutation(users)
+    first = (round_num - 1) * num_clients
+    return queue[np.arange(first, first + num_clients) % len(queue)]

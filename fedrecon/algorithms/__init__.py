@@ -1,0 +1,1 @@
+"""Federated algorithms as TFF computations; no algorithm imports another."""

@@ -1,0 +1,1 @@
+"""Where TFF computations run. Nothing is installed by importing; the binaries choose a context."""

@@ -1,0 +1,66 @@
+"""Evaluates a checkpoint of a run anew: reconstruction evaluation on people never seen in training.
+
+python -m experiments.evaluate --run_dir=runs/first --split=test
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import cli, settings, tasks
+from fedrecon.errors import InputError
+
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "The output directory of `experiments.train`.", required=True
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ("train", "validation", "test"), "Whose users to evaluate."
+)
+_ROUND = flags.DEFINE_integer(
+    "round", None, "The checkpoint after this round; by default the last.", lower_bound=0
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where the data set is now, if not where it was in training."
+)
+
+
+def main(interruptions: cli.Interruptions) -> None:
+    del interruptions  # Nothing here must stay together.
+    from fedrecon import artifacts
+
+    run = artifacts.RunDirectory(_RUN_DIR.value)
+    config = run.read_config()
+    chosen = settings.Settings.from_json(config["settings"])
+    if _DATA_DIR.value is not None:
+        chosen = settings.dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
+    ratings = tasks.load_ratings(chosen)
+    if ratings.fingerprint() != config["data_fingerprint"]:
+        raise InputError(
+            f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
+            "give the same files with --data_dir."
+        )
+
+    recorder = artifacts.RunRecorder(run)
+    checkpoints = recorder.checkpoints()
+    if not checkpoints:
+        raise InputError(f"{run.path} has no checkpoint yet.")
+    round_num = checkpoints[-1] if _ROUND.value is None else _ROUND.value
+    if round_num not in checkpoints:
+        raise InputError(
+            f"{run.path} has no checkpoint after round {round_num}; it has those after rounds "
+            f"{', '.join(map(str, checkpoints))}."
+        )
+
+    from fedrecon.execution import native
+
+    native.set_native_context()
+    task = tasks.build_task(chosen, ratings)
+    state = recorder.load(round_num, task.training.initialize())
+    metrics = task.evaluate(state, _SPLIT.value)
+    cli.print_table({_SPLIT.value: metrics})
+    path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})
+    print(f"\nModel after round {round_num}. File: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,222 @@
+"""The settings of a run: one record from which flags, config.json and the library's records come.
+
+Each field is a flag of the same name. A setting that the chosen data set or model does not use
+(`only`) is refused when given, and left out of config.json, so that no flag is silently ignored.
+Nothing here imports TensorFlow: `--help` and wrong flags are answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from fedrecon.errors import InputError
+
+MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
+_NEURAL = ("gmf", "mlp", "neumf")
+
+# These can change when a run is resumed: none of them changes the numbers of a round.
+FREE = frozenset({"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint"})
+
+
+def _setting(default, help_text: str, *, group: str, choices=None, minimum=None, only=None):
+    """A field that is also a flag. `only`: (name of another setting, its values that use this)."""
+    metadata = {"help": help_text, "group": group, "choices": choices, "minimum": minimum}
+    return dataclasses.field(default=default, metadata={**metadata, "only": only})
+
+
+def _data(default, help_text, **kwargs):
+    return _setting(default, help_text, group="data", **kwargs)
+
+
+def _model(default, help_text, **kwargs):
+    return _setting(default, help_text, group="model", **kwargs)
+
+
+def _algorithm(default, help_text, **kwargs):
+    return _setting(default, help_text, group="algorithm", **kwargs)
+
+
+def _training(default, help_text, **kwargs):
+    return _setting(default, help_text, group="training", **kwargs)
+
+
+_OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw")
+_MF = ("model", ("matrix_factorization",))
+_SYNTHETIC = ("dataset", ("synthetic",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on; None stands for "not used" or "no limit"."""
+
+    dataset: str = _data(
+        "synthetic", "Data set: synthetic, movielens-1m, ... (a wrong name lists all)."
+    )
+    data_dir: str | None = _data(
+        None, "Folder that holds the data set's folder or zip file; without it, it is downloaded."
+    )
+    synthetic_num_users: int = _data(500, "Users of `synthetic`.", minimum=10, only=_SYNTHETIC)
+    synthetic_num_items: int = _data(300, "Items of `synthetic`.", minimum=2, only=_SYNTHETIC)
+    max_ratings_per_user: int | None = _data(
+        None, "A user's ratings beyond this many, after shuffling, are left out.", minimum=2
+    )
+    example_order: str = _data(
+        "shuffle_once",
+        "Order of a user's ratings: shuffled once for the run (as the paper's code), anew each "
+        "round, or as in the file. Evaluation always sees the same order.",
+        choices=("shuffle_once", "shuffle_each_round", "file"),
+    )
+    label_threshold: float | None = _data(
+        None,
+        "Makes labels of ratings: 1 for this rating or a higher one, else 0. The neural models "
+        "need it; without it the rating is the label.",
+    )
+
+    model: str = _model("matrix_factorization", "Model.", choices=MODELS)
+    dim: int = _model(
+        50,
+        "Width of user and item embeddings.",
+        minimum=1,
+        only=("model", ("matrix_factorization", "gmf", "neumf")),
+    )
+    hidden_units: str = _model(
+        "64,32,16,8",
+        "MLP tower: first the width of its input (user and item embeddings together), then those "
+        "of its layers.",
+        only=("model", ("mlp", "neumf")),
+    )
+    user_bias: bool = _model(False, "Add a local bias of the user.", only=_MF)
+    item_bias: bool = _model(False, "Add a global bias of each item.", only=_MF)
+    global_bias: bool = _model(False, "Add one global bias.", only=_MF)
+    l2: float = _model(0.0, "L2 regularisation of all weights.", minimum=0.0, only=_MF)
+    spread_out: float = _model(
+        0.0, "Spread-out regularisation of item embeddings.", minimum=0.0, only=_MF
+    )
+
+    algorithm: str = _algorithm("fedrecon", "Algorithm.", choices=("fedrecon",))
+    reconstruction_optimizer: str = _algorithm("sgd", "Fits the local part.", choices=_OPTIMIZERS)
+    reconstruction_learning_rate: float = _algorithm(0.1, "Rate of --reconstruction_optimizer.")
+    client_optimizer: str = _algorithm("sgd", "Fits the global part.", choices=_OPTIMIZERS)
+    client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.")
+    server_optimizer: str = _algorithm("sgd", "Applies the mean update.", choices=_OPTIMIZERS)
+    server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.")
+    batch_size: int = _algorithm(5, "Ratings a client's step.", minimum=1)
+    support_query_split: str = _algorithm(
+        "alternating_batches",
+        "Even batches reconstruct and odd ones update or evaluate; or all do both.",
+        choices=("alternating_batches", "none"),
+    )
+    reconstruction_epochs: int = _algorithm(1, "Passes over the support.", minimum=1)
+    reconstruction_steps_max: int | None = _algorithm(
+        None, "Limit on reconstruction steps.", minimum=1
+    )
+    client_epochs: int = _algorithm(1, "Passes over the query in training.", minimum=1)
+    client_steps_max: int | None = _algorithm(
+        None, "Limit on a client's steps after reconstruction, in training.", minimum=1
+    )
+    client_weighting: str = _algorithm(
+        "num_examples",
+        "What a client's update weighs in the mean.",
+        choices=("num_examples", "uniform"),
+    )
+
+    total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
+    clients_per_round: int = _training(100, "Clients a round.", minimum=1)
+    client_sampler: str = _training(
+        "uniform",
+        "Clients of a round: drawn without replacement, or taken from a queue shuffled once.",
+        choices=("uniform", "queue"),
+    )
+    rounds_per_evaluation: int = _training(
+        25, "Rounds from one evaluation on validation users to the next.", minimum=1
+    )
+    rounds_per_checkpoint: int = _training(25, "Rounds from one checkpoint to the next.", minimum=1)
+    seed: int = _training(0, "Every random number of the run follows from it.", minimum=0)
+    output_dir: str | None = _training(None, "Folder for what the run leaves behind.")
+
+    def __post_init__(self):
+        if self.model in _NEURAL and self.label_threshold is None:
+            raise InputError(
+                f"--model={self.model} predicts a probability; give --label_threshold (such as 4) "
+                "to make labels of the ratings."
+            )
+        for name in ("reconstruction", "client", "server"):
+            rate = getattr(self, f"{name}_learning_rate")
+            if not 0.0 < rate < float("inf"):
+                raise InputError(f"--{name}_learning_rate={rate} must be positive.")
+        if self.hidden_units is not None:
+            self.hidden_unit_counts()
+
+    def hidden_unit_counts(self) -> tuple[int, ...]:
+        try:
+            counts = tuple(int(count) for count in self.hidden_units.split(","))
+        except ValueError:
+            counts = ()
+        if len(counts) < 2 or min(counts) < 1 or counts[0] % 2:
+            raise InputError(
+                f"--hidden_units={self.hidden_units} must be at least two positive numbers with "
+                "commas between them, the first even, such as 64,32,16,8."
+            )
+        return counts
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings that this run uses."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if _uses(self, f)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Settings:
+        """Returns the settings that `to_json` gave.
+
+        Raises:
+          InputError: If a name is none of ours, as from another version of the project.
+        """
+        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise InputError(f"config.json has settings unknown here: {', '.join(unknown)}.")
+        return cls(**values)
+
+
+def _uses(settings: Any, field: dataclasses.Field) -> bool:
+    if field.metadata["only"] is None:
+        return True
+    name, values = field.metadata["only"]
+    return getattr(settings, name) in values
+
+
+def define_flags() -> None:
+    """Defines a flag for each setting; `--help` names its group first."""
+    for field in dataclasses.fields(Settings):
+        metadata = field.metadata
+        text = f"({metadata['group']}) {metadata['help']}"
+        bound = {"lower_bound": metadata["minimum"]}
+        if metadata["choices"]:
+            flags.DEFINE_enum(field.name, field.default, metadata["choices"], text)
+        elif "bool" in field.type:
+            flags.DEFINE_bool(field.name, field.default, text)
+        elif "int" in field.type:
+            flags.DEFINE_integer(field.name, field.default, text, **bound)
+        elif "float" in field.type:
+            flags.DEFINE_float(field.name, field.default, text, **bound)
+        else:
+            flags.DEFINE_string(field.name, field.default, text)
+    flags.mark_flag_as_required("output_dir")
+
+
+def from_flags() -> Settings:
+    """Returns the settings that the command line gives.
+
+    Raises:
+      InputError: If a flag was given that the chosen data set or model does not use.
+    """
+    given = flags.FLAGS
+    for field in dataclasses.fields(Settings):
+        if given[field.name].present and not _uses(given, field):
+            name, values = field.metadata["only"]
+            raise InputError(
+                f"--{field.name} has no effect with --{name}={given[name].value}; it belongs to "
+                f"--{name}={' or '.join(values)}."
+            )
+    return Settings(**{f.name: given[f.name].value for f in dataclasses.fields(Settings)})

@@ -1,0 +1,107 @@
+"""Trains a federated recommender, evaluates it on people never seen, and leaves a run directory.
+
+    python -m experiments.train --dataset=movielens-1m --data_dir=DIR --output_dir=runs/first
+
+The same command again resumes the run where it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from absl import flags
+
+from experiments import cli, settings, tasks
+
+settings.define_flags()
+flags.adopt_module_key_flags(settings)
+
+
+def main(interruptions: cli.Interruptions) -> None:
+    chosen = settings.from_flags()
+    ratings = tasks.load_ratings(chosen)
+
+    from fedrecon import artifacts
+
+    run = artifacts.RunDirectory(chosen.output_dir)
+    config = {
+        "settings": chosen.to_json(),
+        "data_fingerprint": ratings.fingerprint(),
+        "versions": artifacts.versions(),
+    }
+    with run.claim(config, free_settings=settings.FREE):
+        final = run.read_final_metrics()
+        if final is None or final["rounds"] < chosen.total_rounds:
+            final = _train(chosen, ratings, run, interruptions)
+        else:
+            print(f"This run is finished: {final['rounds']} rounds.")
+        print()
+        cli.print_table({part: final[part] for part in ("validation", "test")})
+        print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
+        for name in (artifacts.FINAL_METRICS, artifacts.METRICS, artifacts.CURVES):
+            print(f"  {name}")
+
+
+def _train(chosen, ratings, run, interruptions):
+    import time
+
+    from tqdm import tqdm
+
+    from fedrecon import artifacts, training
+    from fedrecon.execution import native
+
+    native.set_native_context()
+    task = tasks.build_task(chosen, ratings)
+    recorder = artifacts.RunRecorder(run)
+    options = training.TrainingOptions(
+        total_rounds=chosen.total_rounds,
+        rounds_per_evaluation=chosen.rounds_per_evaluation,
+        rounds_per_checkpoint=chosen.rounds_per_checkpoint,
+    )
+    done = max(recorder.checkpoints(), default=0)
+    if done:
+        print(f"Resuming after round {done}.")
+    latest: dict[str, str] = {}
+    with contextlib.closing(
+        tqdm(total=options.total_rounds, initial=done, unit="round", disable=None)
+    ) as bar:
+
+        def on_round(round_num, row):
+            if "validation/rmse" in row:
+                tqdm.write(_describe(round_num, row), file=sys.stdout)
+                sys.stdout.flush()
+            latest.update({name: f"{row[name]:.4f}" for name in row if name.endswith("/rmse")})
+            bar.set_postfix(latest, refresh=False)
+            bar.update(round_num - bar.n)
+
+        state = training.train(
+            task,
+            options,
+            recorder,
+            on_round=on_round,
+            undisturbed=interruptions.held,
+        )
+    start = time.monotonic()
+    test = task.evaluate(state, "test")
+    final = {
+        "test": test,
+        "validation": recorder.metrics(options.total_rounds, "validation"),
+        "rounds": options.total_rounds,
+        "seconds": round(recorder.seconds(options.total_rounds) + time.monotonic() - start, 2),
+    }
+    with interruptions.held():
+        run.draw_curves()
+        run.write_final_metrics(final)
+    return final
+
+
+def _describe(round_num, row) -> str:
+    return (
+        f"round {round_num:5}  validation RMSE {row['validation/rmse']:.4f}  "
+        f"accuracy {row['validation/accuracy']:.1%}  ({row['seconds']:.0f} s)"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,95 @@
+"""What the algorithms can be told: frozen records that check themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow_federated as tff
+
+from fedrecon.errors import InputError
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw")
+SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
+CLIENT_WEIGHTINGS = ("num_examples", "uniform")
+
+MOMENTUM = 0.9
+
+
+def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
+    if found not in choices:
+        raise InputError(f"the {what} is {found!r}; it must be one of {', '.join(choices)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """An optimiser of `tff.learning.optimizers` by name.
+
+    Attributes:
+      name: One of `OPTIMIZERS`. `sgd` is plain gradient descent; `momentum` is `build_sgdm` with
+        momentum 0.9; the others have TFF's defaults apart from the rate.
+      learning_rate: Positive.
+    """
+
+    name: str
+    learning_rate: float
+
+    def __post_init__(self):
+        _check_choice("optimizer", self.name, OPTIMIZERS)
+        # `not >` instead of `<=`: NaN must fail too.
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise InputError(
+                f"the learning rate of {self.name} is {self.learning_rate}; it must be positive."
+            )
+
+    def build(self) -> tff.learning.optimizers.Optimizer:
+        optimizers = tff.learning.optimizers
+        if self.name == "sgd":
+            return optimizers.build_sgdm(self.learning_rate)
+        if self.name == "momentum":
+            return optimizers.build_sgdm(self.learning_rate, momentum=MOMENTUM)
+        return getattr(optimizers, f"build_{self.name}")(self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class FedReconOptions:
+    """Federated Reconstruction (Singhal et al. 2021, algorithm 1), with the names of this project.
+
+    A client's batches are numbered from 0 in the order of its examples. With `alternating_batches`
+    the even ones are its support (reconstruction) and the odd ones its query (global update, or
+    evaluation), so that no rating is used for both; with `none` both stages use all of them.
+
+    Attributes:
+      reconstruction_optimizer: Fits the local part on the support, the global part frozen.
+      client_optimizer: Then fits the global part on the query, the local part frozen.
+      server_optimizer: Applies the mean of the clients' updates to the global part.
+      batch_size: Ratings a step.
+      support_query_split: One of `SUPPORT_QUERY_SPLITS`.
+      reconstruction_epochs: Passes over the support.
+      reconstruction_steps_max: Limit on reconstruction steps over all its epochs; None: no limit.
+      client_epochs: Passes over the query during training.
+      client_steps_max: Limit on steps after reconstruction over all their epochs; None: no limit.
+      client_weighting: `num_examples` weighs a client's update by the ratings it used after
+        reconstruction (each epoch counts); `uniform` weighs all clients alike.
+    """
+
+    reconstruction_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.1)
+    client_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.5)
+    server_optimizer: OptimizerOptions = OptimizerOptions("sgd", 1.0)
+    batch_size: int = 5
+    support_query_split: str = "alternating_batches"
+    reconstruction_epochs: int = 1
+    reconstruction_steps_max: int | None = None
+    client_epochs: int = 1
+    client_steps_max: int | None = None
+    client_weighting: str = "num_examples"
+
+    def __post_init__(self):
+        _check_choice("support/query split", self.support_query_split, SUPPORT_QUERY_SPLITS)
+        _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)
+        for name in ("batch_size", "reconstruction_epochs", "client_epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("reconstruction_steps_max", "client_steps_max"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1, or None for no limit.")

@@ -1,0 +1,136 @@
+"""FedRecon by TFF's own builders: slow, client by client, and the reference for everything faster.
+
+Federated Reconstruction: Partially Local Federated Learning. Karan Singhal, Hakim Sidahmed, Zachary
+Garrett, Shanshan Wu, Keith Rush, Sushant Prakash. NeurIPS 2021, arXiv:2102.03448. A round
+(algorithm 1 of the paper):
+
+1. The server samples clients and sends them the global part of the model.
+2. Each client draws a fresh local part and fits it on its support (reconstruction).
+3. Each client fits the global part on its query, the local part frozen, and returns the difference.
+4. The server averages the differences and applies them with its optimiser.
+
+The local part never leaves the client and is forgotten after the round.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedrecon.algorithms.options import FedReconOptions
+from fedrecon.models.split_model import SplitModel
+
+ModelFn = Callable[[], SplitModel]
+
+
+def client_dataset(item_ids: np.ndarray, labels: np.ndarray, *, batch_size: int) -> tf.data.Dataset:
+    """Returns one client's batches: `x` int64 and `y` float32, both `[batch, 1]`, in order.
+
+    Args:
+      item_ids: Integers `[num_examples]`; may be empty.
+      labels: Floats `[num_examples]`.
+      batch_size: Examples a batch; the last batch may be smaller.
+    """
+    examples = collections.OrderedDict(
+        x=np.asarray(item_ids, np.int64)[:, np.newaxis],
+        y=np.asarray(labels, np.float32)[:, np.newaxis],
+    )
+    return tf.data.Dataset.from_tensor_slices(examples).batch(batch_size)
+
+
+def build_fed_recon(
+    model_fn: ModelFn, options: FedReconOptions
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedRecon training.
+
+    Args:
+      model_fn: Builds the model anew at each call, with the same initial values each time.
+      options: The algorithm's settings.
+
+    Returns:
+      A process whose `next(state, client_datasets)` takes a list of `client_dataset`s, one a
+      client. A round in which no client has a query leaves the model as it was.
+    """
+    weightings = {
+        "num_examples": tff.learning.ClientWeighting.NUM_EXAMPLES,
+        "uniform": tff.learning.ClientWeighting.UNIFORM,
+    }
+    return tff.learning.algorithms.build_fed_recon(
+        _reconstruction_model_fn(model_fn),
+        **_loss_and_metrics(model_fn),
+        server_optimizer_fn=options.server_optimizer.build(),
+        client_optimizer_fn=options.client_optimizer.build(),
+        reconstruction_optimizer_fn=options.reconstruction_optimizer.build(),
+        dataset_split_fn=_dataset_split_fn(
+            options, query_epochs=options.client_epochs, query_steps_max=options.client_steps_max
+        ),
+        client_weighting=weightings[options.client_weighting],
+        # TFF's default divides by the sum of the weights even where it is zero, which turns the
+        # model into NaN when no client of a round has a query.
+        model_aggregator_factory=tff.aggregators.MeanFactory(no_nan_division=True),
+    )
+
+
+def build_fed_recon_evaluation(
+    model_fn: ModelFn, options: FedReconOptions
+) -> tff.learning.templates.LearningProcess:
+    """Builds reconstruction evaluation: fit the local part on the support, predict the query once.
+
+    Only the reconstruction settings, the batch size and the support/query split of `options` apply.
+    The whole query is evaluated, whatever `client_steps_max` says.
+    """
+    return tff.learning.algorithms.build_fed_recon_eval(
+        _reconstruction_model_fn(model_fn),
+        **_loss_and_metrics(model_fn),
+        reconstruction_optimizer_fn=options.reconstruction_optimizer.build(),
+        dataset_split_fn=_dataset_split_fn(options, query_epochs=1, query_steps_max=None),
+    )
+
+
+def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of a round over the query ratings of its clients, before each step.
+
+    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
+    twice), `num_examples` is how many there were.
+    """
+    return _per_rating(metrics["client_work"]["train"])
+
+
+def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
+    return _per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
+
+
+def _per_rating(metrics: collections.OrderedDict) -> dict[str, float]:
+    # TFF adds a `loss` of its own: the mean over batches, in which a last batch of one rating
+    # counts as much as a full one. `mean_loss` is the mean over ratings.
+    return {
+        "loss": float(metrics["mean_loss"]),
+        "rmse": float(metrics["rmse"]),
+        "accuracy": float(metrics["accuracy"]),
+        "num_examples": int(metrics["num_examples"]),
+    }
+
+
+def _reconstruction_model_fn(model_fn: ModelFn):
+    return lambda: model_fn().to_reconstruction_model()
+
+
+def _loss_and_metrics(model_fn: ModelFn) -> dict[str, Callable]:
+    with tf.Graph().as_default():  # Only the functions are wanted; the weights may go.
+        model = model_fn()
+    return {"loss_fn": model.loss_fn, "metrics_fn": model.metrics_fn}
+
+
+def _dataset_split_fn(options: FedReconOptions, *, query_epochs, query_steps_max):
+    return tff.learning.models.ReconstructionModel.build_dataset_split_fn(
+        recon_epochs=options.reconstruction_epochs,
+        recon_steps_max=options.reconstruction_steps_max,
+        post_recon_epochs=query_epochs,
+        post_recon_steps_max=query_steps_max,
+        split_dataset=options.support_query_split == "alternating_batches",
+    )

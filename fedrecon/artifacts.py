@@ -1,0 +1,257 @@
+"""What a run leaves behind: settings, metrics, checkpoints, a picture; and how it finds them again.
+
+    config.json          resolved settings, seed, versions, fingerprint of the data
+    metrics.csv          one row a round; `round` 0 is the untrained model
+    events/              the same for TensorBoard
+    checkpoints/         round_<n>: the server's state after n rounds
+    final_metrics.json   validation and test metrics of the finished run
+    curves.png           drawn from metrics.csv
+
+Files are replaced whole or not at all, so that a run that is killed can be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+from fedrecon import __version__
+from fedrecon.errors import InputError
+
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+FINAL_METRICS = "final_metrics.json"
+CURVES = "curves.png"
+_CHECKPOINTS = "checkpoints"
+_CHECKPOINT_PREFIX = "round_"
+_EVENTS = "events"
+_LOCK = ".lock"
+_NUM_CHECKPOINTS_KEPT = 3
+
+
+class RunDirectory:
+    """The files of one run, held by one process at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path)
+
+    # --- settings ---------------------------------------------------------------------------------
+
+    def read_config(self) -> dict[str, Any]:
+        """Returns what `claim` wrote.
+
+        Raises:
+          InputError: If there is no run in the directory.
+        """
+        return _read_json(self.path / CONFIG, "is not the directory of a run")
+
+    @contextlib.contextmanager
+    def claim(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()):
+        """Takes the directory for a run with this configuration, new or to be resumed.
+
+        Args:
+          config: JSON values: `settings` (a flat mapping), `data_fingerprint`, and anything else.
+          free_settings: The settings that a resumed run may change.
+
+        Raises:
+          InputError: If another process holds the directory, if it holds other files but no run, or
+            if its run has other settings or saw other data. Nothing is changed then.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; the output directory must be a directory.")
+        config_path = self.path / CONFIG
+        if config_path.exists():
+            _check_same_run(self.read_config(), config, free_settings, self.path)
+        elif self.path.is_dir() and any(p.name != _LOCK for p in self.path.iterdir()):
+            raise InputError(
+                f"{self.path} holds files but no {CONFIG}; give an empty or a new output directory."
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / _LOCK, "w")  # noqa: SIM115 - held until the run ends
+        except OSError as error:
+            raise InputError(f"cannot write to the output directory: {error}.") from error
+        with lock:
+            try:
+                # Released by the kernel with the process, however that ends.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is training in {self.path}; wait for it or give another "
+                    "output directory."
+                ) from None
+            _write_json(config_path, config)
+            yield
+
+    # --- results ----------------------------------------------------------------------------------
+
+    def write_final_metrics(self, metrics: dict[str, Any]) -> None:
+        _write_json(self.path / FINAL_METRICS, metrics)
+
+    def read_final_metrics(self) -> dict[str, Any] | None:
+        """Returns the metrics of a finished run, or None while it is not finished."""
+        if not (self.path / FINAL_METRICS).exists():
+            return None
+        return _read_json(self.path / FINAL_METRICS, "cannot be read")
+
+    def write_evaluation(self, split: str, metrics: dict[str, Any]) -> pathlib.Path:
+        path = self.path / f"evaluation_{split}.json"
+        _write_json(path, metrics)
+        return path
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Returns the rows of metrics.csv; a row has only the columns that were measured."""
+        with open(self.path / METRICS, newline="") as file:
+            return [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+    def draw_curves(self) -> pathlib.Path:
+        """Draws curves.png from metrics.csv alone."""
+        path = self.path / CURVES
+        _draw_curves(self.read_metrics(), path)
+        return path
+
+
+class RunRecorder:
+    """TFF's managers over a run's directory: checkpoints, metrics.csv and TensorBoard events."""
+
+    def __init__(self, run: RunDirectory):
+        # Imported here so that a directory can be checked before seconds go into importing TFF.
+        import tensorflow_federated as tff
+
+        self._states = tff.program.FileProgramStateManager(
+            run.path / _CHECKPOINTS,
+            prefix=_CHECKPOINT_PREFIX,
+            keep_total=_NUM_CHECKPOINTS_KEPT,
+            keep_first=False,
+        )
+        self._run_directory = run
+        self._releases: tuple | None = None
+        # A thread of its own, because a notebook already runs an event loop in the caller's.
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+
+    def checkpoints(self) -> list[int]:
+        """Returns the numbers of rounds after which there is a checkpoint, increasing."""
+        return self._run(self._states.get_versions()) or []
+
+    def load(self, round_num: int, structure: Any) -> Any:
+        """Returns the state after `round_num` rounds, in the structure of `structure`."""
+        return self._run(self._states.load(round_num, structure))
+
+    def save(self, state: Any, round_num: int) -> None:
+        """Saves the state after `round_num` rounds, unless that is saved already."""
+        if round_num not in self.checkpoints():
+            self._run(self._states.save(state, round_num))
+
+    def seconds(self, round_num: int) -> float:
+        """Returns the seconds that the run had taken when `round_num` rounds were done."""
+        return self._row(round_num)["seconds"]
+
+    def metrics(self, round_num: int, part: str) -> dict[str, float]:
+        """Returns what was measured on `part` after `round_num` rounds, by the metric's name."""
+        prefix = f"{part}/"
+        row = self._row(round_num)
+        return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
+
+    def _row(self, round_num: int) -> dict[str, float]:
+        rows = self._run_directory.read_metrics()
+        return next(row for row in rows if row["round"] == round_num)
+
+    def release(self, row: dict[str, float], round_num: int) -> None:
+        """Adds a round's row to metrics.csv and TensorBoard, dropping rows of later rounds."""
+        for manager in self._managers():
+            self._run(manager.release(row, round_num))
+
+    def _managers(self):
+        if self._releases is None:  # Only a run that goes on writes; opening one to read does not.
+            import tensorflow_federated as tff
+
+            directory = self._run_directory.path
+            self._releases = (
+                tff.program.CSVFileReleaseManager(directory / METRICS, key_fieldname="round"),
+                tff.program.TensorBoardReleaseManager(directory / _EVENTS),
+            )
+        return self._releases
+
+    def _run(self, coroutine):
+        return self._thread.submit(asyncio.run, coroutine).result()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a run's numbers may depend on."""
+    from importlib import metadata
+
+    packages = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
+    return {
+        "fedrecon": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _check_same_run(found, wanted, free_settings, path) -> None:
+    old, new = found.get("settings", {}), wanted["settings"]
+    differing = [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in free_settings and old.get(name) != new.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{path} holds a run with other settings: {'; '.join(differing)}. Give another "
+            "output directory, or the settings of that run to resume it."
+        )
+    if found.get("data_fingerprint") != wanted["data_fingerprint"]:
+        raise InputError(
+            f"{path} holds a run on other data: the ratings of {new.get('dataset')} differ from "
+            "those it was trained on. Give another output directory, or the same files."
+        )
+
+
+def _read_json(path: pathlib.Path, otherwise: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} {otherwise}: it has no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def _draw_curves(rows: list[dict[str, float]], path: pathlib.Path) -> None:
+    # Figure instead of pyplot: pyplot keeps global state.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 3), ("rmse", "accuracy", "loss")):
+        for part, style in (
+            ("train", {"linewidth": 1, "alpha": 0.6}),
+            ("validation", {"marker": "o", "markersize": 3}),
+        ):
+            points = [(r["round"], r[f"{part}/{metric}"]) for r in rows if f"{part}/{metric}" in r]
+            if points:
+                axes.plot(*zip(*points), label=part, **style)
+        axes.set(xlabel="round", title=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    part = path.with_name(f"{path.name}.part")
+    figure.savefig(part, dpi=120, format="png")
+    os.replace(part, path)

@@ -1,0 +1,173 @@
+"""The round loop: sample a cohort, run a round, evaluate, record; and resume where it ended.
+
+The loop knows neither the algorithm nor the engine: a `FederatedTask` brings both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fedrecon.artifacts import RunRecorder
+from fedrecon.errors import InputError
+
+Metrics = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedTask:
+    """One algorithm on one data set, ready to run.
+
+    Attributes:
+      training: A `tff.learning.templates.LearningProcess`.
+      evaluation: Another, whose `next` evaluates the model weights of its state.
+      sample_cohort: From the number of a round (from 1) to the user ids of its clients.
+      evaluation_users: The user ids of each part of the data, by its name.
+      client_data: From user ids and a round's number to what both processes' `next` take; round 0
+        stands for evaluation.
+      training_metrics: From what a round measured to plain numbers.
+      evaluation_metrics: From what an evaluation measured to plain numbers.
+    """
+
+    training: Any
+    evaluation: Any
+    sample_cohort: Callable[[int], np.ndarray]
+    evaluation_users: Mapping[str, np.ndarray]
+    client_data: Callable[[np.ndarray, int], Any]
+    training_metrics: Callable[[Any], Metrics]
+    evaluation_metrics: Callable[[Any], Metrics]
+
+    def run_round(self, state: Any, round_num: int) -> tuple[Any, Metrics]:
+        """Returns the state after round `round_num` and the round's metrics."""
+        clients = self.client_data(self.sample_cohort(round_num), round_num)
+        output = self.training.next(state, clients)
+        return output.state, self.training_metrics(output.metrics)
+
+    def evaluate(self, state: Any, part: str) -> Metrics:
+        """Returns the metrics of the model in `state` on the users of `part`.
+
+        Raises:
+          InputError: If those users have no query ratings, so that nothing was measured, or if the
+            model's predictions for them are not finite.
+        """
+        weights = self.training.get_model_weights(state)
+        evaluation = self.evaluation.set_model_weights(self.evaluation.initialize(), weights)
+        clients = self.client_data(self.evaluation_users[part], 0)
+        metrics = self.evaluation_metrics(self.evaluation.next(evaluation, clients).metrics)
+        if metrics["num_examples"] == 0:
+            raise InputError(
+                f"the {len(self.evaluation_users[part])} {part} users have no query ratings: none "
+                "has more than one batch; a smaller batch size would leave them some."
+            )
+        if not np.isfinite(metrics["loss"]):
+            raise InputError(
+                f"the loss on the {part} users is {metrics['loss']}: reconstruction or training "
+                "diverged; smaller learning rates would help."
+            )
+        return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How long to train and how often to look.
+
+    Attributes:
+      total_rounds: Rounds in all, those before a resumption included.
+      rounds_per_evaluation: The validation users are evaluated before the first round, after each
+        multiple of this many, and after the last.
+      rounds_per_checkpoint: Likewise for checkpoints.
+    """
+
+    total_rounds: int
+    rounds_per_evaluation: int
+    rounds_per_checkpoint: int
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise InputError(
+                    f"{field.name} is {getattr(self, field.name)}; it must be at least 1."
+                )
+
+
+def train(
+    task: FederatedTask,
+    options: TrainingOptions,
+    recorder: RunRecorder,
+    *,
+    on_round: Callable[[int, Metrics], None] = lambda round_num, row: None,
+    undisturbed: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Any:
+    """Trains until `options.total_rounds` rounds are done, from the last checkpoint if any.
+
+    Resuming gives, bit for bit, the numbers of an uninterrupted run, apart from the seconds. An
+    exception (Ctrl-C too) ends the training; the state of the last whole round is saved before it
+    goes on.
+
+    Args:
+      task: What to train.
+      options: How long.
+      recorder: Where checkpoints and metrics go.
+      on_round: Called after each round that is recorded (0 is the untrained model) with its number
+        and its row of metrics.
+      undisturbed: Returns a context in which an interruption waits until the context ends; it
+        guards the moments at which files and state must change together.
+
+    Returns:
+      The server's state after the last round.
+
+    Raises:
+      InputError: If the run already has more rounds than are asked for, or an evaluation fails.
+    """
+    start = time.monotonic()
+    checkpoints = recorder.checkpoints()
+    state, done, seconds_before = task.training.initialize(), 0, 0.0
+    if checkpoints:
+        done = checkpoints[-1]
+        if done > options.total_rounds:
+            raise InputError(
+                f"the run already has {done} rounds, more than the {options.total_rounds} wanted."
+            )
+        state = recorder.load(done, state)
+        seconds_before = recorder.seconds(done)
+
+    def record(row: dict[str, float], round_num: int) -> None:
+        row["seconds"] = seconds_before + time.monotonic() - start
+        recorder.release(row, round_num)
+
+    def is_due(round_num: int, period: int) -> bool:
+        return round_num % period == 0 or round_num == options.total_rounds
+
+    try:
+        if not checkpoints:
+            row = _prefixed("validation", task.evaluate(state, "validation"))
+            with undisturbed():
+                record(row, 0)
+                recorder.save(state, 0)
+            on_round(0, row)
+        for round_num in range(done + 1, options.total_rounds + 1):
+            new_state, metrics = task.run_round(state, round_num)
+            row = _prefixed("train", metrics)
+            if is_due(round_num, options.rounds_per_evaluation):
+                row.update(_prefixed("validation", task.evaluate(new_state, "validation")))
+            with undisturbed():
+                record(row, round_num)
+                state, done = new_state, round_num
+                if is_due(round_num, options.rounds_per_checkpoint):
+                    recorder.save(state, done)
+            on_round(round_num, row)
+    except BaseException:
+        with undisturbed():
+            if recorder.checkpoints():  # Else not even the untrained model was recorded.
+                recorder.save(state, done)
+        raise
+    return state
+
+
+def _prefixed(part: str, metrics: Metrics) -> dict[str, float]:
+    return {f"{part}/{name}": value for name, value in metrics.items()}
