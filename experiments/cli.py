@@ -66,6 +66,7 @@ def run(main: Callable[[Interruptions], None]) -> None:
     # Third-party notices at import (pkg_resources, Keras), of which a user can mend none.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
     interruptions = Interruptions()
     interruptions.install()
 

@@ -5,6 +5,8 @@ python -m experiments.evaluate --run_dir=runs/first --split=test
 
 from __future__ import annotations
 
+import dataclasses
+
 from absl import flags
 
 from experiments import cli, settings, tasks
@@ -32,16 +34,15 @@ def main(interruptions: cli.Interruptions) -> None:
     config = run.read_config()
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
-        chosen = settings.dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
-    ratings = tasks.load_ratings(chosen)
-    if ratings.fingerprint() != config["data_fingerprint"]:
+        chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
+    clients = tasks.load_clients(chosen)
+    if clients.examples.ratings.fingerprint() != config["data_fingerprint"]:
         raise InputError(
             f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
             "give the same files with --data_dir."
         )
 
-    recorder = artifacts.RunRecorder(run)
-    checkpoints = recorder.checkpoints()
+    checkpoints = run.checkpoints()
     if not checkpoints:
         raise InputError(f"{run.path} has no checkpoint yet.")
     round_num = checkpoints[-1] if _ROUND.value is None else _ROUND.value
@@ -54,8 +55,8 @@ def main(interruptions: cli.Interruptions) -> None:
     from fedrecon.execution import native
 
     native.set_native_context()
-    task = tasks.build_task(chosen, ratings)
-    state = recorder.load(round_num, task.training.initialize())
+    task = tasks.build_task(chosen, clients)
+    state = artifacts.RunRecorder(run).load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)
     cli.print_table({_SPLIT.value: metrics})
     path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})

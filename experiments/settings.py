@@ -21,10 +21,20 @@ _NEURAL = ("gmf", "mlp", "neumf")
 FREE = frozenset({"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint"})
 
 
-def _setting(default, help_text: str, *, group: str, choices=None, minimum=None, only=None):
-    """A field that is also a flag. `only`: (name of another setting, its values that use this)."""
+def _setting(default, help_text, *, group, choices=None, minimum=None, only=None, never=(None, ())):
+    """A field that is also a flag.
+
+    Args:
+      default: The value without the flag.
+      help_text: What `--help` says of it.
+      group: What `--help` says first.
+      choices: The values that exist; None where any of the type does.
+      minimum: The least number allowed; None where any is.
+      only: The name of another setting and its values that use this one; None: all do.
+      never: Likewise, its values that do not.
+    """
     metadata = {"help": help_text, "group": group, "choices": choices, "minimum": minimum}
-    return dataclasses.field(default=default, metadata={**metadata, "only": only})
+    return dataclasses.field(default=default, metadata={**metadata, "only": only, "never": never})
 
 
 def _data(default, help_text, **kwargs):
@@ -56,10 +66,15 @@ class Settings:
         "synthetic", "Data set: synthetic, movielens-1m, ... (a wrong name lists all)."
     )
     data_dir: str | None = _data(
-        None, "Folder that holds the data set's folder or zip file; without it, it is downloaded."
+        None,
+        "Folder that holds the data set's folder or zip file; without it, it is downloaded.",
+        never=_SYNTHETIC,
     )
     synthetic_num_users: int = _data(500, "Users of `synthetic`.", minimum=10, only=_SYNTHETIC)
     synthetic_num_items: int = _data(300, "Items of `synthetic`.", minimum=2, only=_SYNTHETIC)
+    synthetic_mean_ratings_per_user: int = _data(
+        80, "Ratings of a user of `synthetic`, on average.", minimum=20, only=_SYNTHETIC
+    )
     max_ratings_per_user: int | None = _data(
         None, "A user's ratings beyond this many, after shuffling, are left out.", minimum=2
     )
@@ -91,7 +106,11 @@ class Settings:
     user_bias: bool = _model(False, "Add a local bias of the user.", only=_MF)
     item_bias: bool = _model(False, "Add a global bias of each item.", only=_MF)
     global_bias: bool = _model(False, "Add one global bias.", only=_MF)
-    l2: float = _model(0.0, "L2 regularisation of all weights.", minimum=0.0, only=_MF)
+    l2: float = _model(
+        0.0,
+        "L2 regularisation of all weights (neural models: of embeddings and tower kernels).",
+        minimum=0.0,
+    )
     spread_out: float = _model(
         0.0, "Spread-out regularisation of item embeddings.", minimum=0.0, only=_MF
     )
@@ -180,10 +199,10 @@ class Settings:
 
 
 def _uses(settings: Any, field: dataclasses.Field) -> bool:
-    if field.metadata["only"] is None:
-        return True
-    name, values = field.metadata["only"]
-    return getattr(settings, name) in values
+    only, (never, unused_by) = field.metadata["only"], field.metadata["never"]
+    if never is not None and getattr(settings, never) in unused_by:
+        return False
+    return only is None or getattr(settings, only[0]) in only[1]
 
 
 def define_flags() -> None:
@@ -214,9 +233,10 @@ def from_flags() -> Settings:
     given = flags.FLAGS
     for field in dataclasses.fields(Settings):
         if given[field.name].present and not _uses(given, field):
-            name, values = field.metadata["only"]
+            only, never = field.metadata["only"], field.metadata["never"]
+            name = only[0] if only else never[0]
+            belongs = f"; it belongs to --{name}={' or '.join(only[1])}" if only else ""
             raise InputError(
-                f"--{field.name} has no effect with --{name}={given[name].value}; it belongs to "
-                f"--{name}={' or '.join(values)}."
+                f"--{field.name} has no effect with --{name}={given[name].value}{belongs}."
             )
     return Settings(**{f.name: given[f.name].value for f in dataclasses.fields(Settings)})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from experiments.settings import Settings
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and data come before it.
     from fedrecon.algorithms.options import FedReconOptions
+    from fedrecon.data.examples import ClientExamples
     from fedrecon.data.ratings import Ratings
     from fedrecon.models.split_model import SplitModel
     from fedrecon.training import FederatedTask
@@ -24,6 +28,7 @@ def load_ratings(settings: Settings) -> Ratings:
         return synthetic_ratings(
             num_users=settings.synthetic_num_users,
             num_items=settings.synthetic_num_items,
+            mean_ratings_per_user=settings.synthetic_mean_ratings_per_user,
             seed=settings.seed,
         )
     return load_dataset(settings.dataset, data_dir=settings.data_dir)
@@ -32,6 +37,7 @@ def load_ratings(settings: Settings) -> Ratings:
 def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
     from fedrecon.models import matrix_factorization, neural_cf
 
+    common = {"l2": settings.l2, "seed": settings.seed}
     if settings.model == "matrix_factorization":
         return functools.partial(
             matrix_factorization.matrix_factorization,
@@ -40,16 +46,17 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
             user_bias=settings.user_bias,
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
-            l2=settings.l2,
             spread_out=settings.spread_out,
-            seed=settings.seed,
+            **common,
         )
-    tower = {"hidden_units": settings.hidden_unit_counts(), "seed": settings.seed}
     if settings.model == "gmf":
-        return functools.partial(neural_cf.gmf, num_items, settings.dim, seed=settings.seed)
+        return functools.partial(neural_cf.gmf, num_items, settings.dim, **common)
+    hidden_units = settings.hidden_unit_counts()
     if settings.model == "mlp":
-        return functools.partial(neural_cf.mlp, num_items, **tower)
-    return functools.partial(neural_cf.neumf, num_items, gmf_dim=settings.dim, **tower)
+        return functools.partial(neural_cf.mlp, num_items, hidden_units, **common)
+    return functools.partial(
+        neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
+    )
 
 
 def fed_recon_options(settings: Settings) -> FedReconOptions:
@@ -74,58 +81,73 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
     )
 
 
-def build_task(settings: Settings, ratings: Ratings) -> FederatedTask:
-    """Builds FedRecon, trained, validated and tested on different people (80/10/10)."""
+@dataclasses.dataclass(frozen=True)
+class Clients:
+    """The people of a run and what they rated.
+
+    Attributes:
+      examples: What each of them gives to a round.
+      users: The user ids of each part, `train`, `validation` and `test`.
+    """
+
+    examples: ClientExamples
+    users: Mapping[str, np.ndarray]
+
+
+def load_clients(settings: Settings) -> Clients:
+    """Loads the ratings and splits the users 80/10/10, so that each part has people of its own."""
     from fedrecon.data.examples import ClientExamples, ExampleOptions
     from fedrecon.data.splits import split_by_user
 
-    from fedrecon import rng
-
+    ratings = load_ratings(settings)
     split = split_by_user(ratings, seed=settings.seed)
-    example_options = ExampleOptions(
+    options = ExampleOptions(
         max_ratings_per_user=settings.max_ratings_per_user,
         order=settings.example_order,
         label_threshold=settings.label_threshold,
         seed=settings.seed,
     )
-    examples = ClientExamples(ratings, example_options)
-    users = {
-        part: ClientExamples(getattr(split, part), example_options).users
-        for part in ("train", "validation", "test")
-    }
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    users = {name: np.unique(part.user_ids) for name, part in parts.items()}
     if settings.clients_per_round > len(users["train"]):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
             f"{len(users['train'])} training users of {settings.dataset}."
         )
+    return Clients(ClientExamples(ratings, options), users)
+
+
+def build_task(settings: Settings, clients: Clients) -> FederatedTask:
+    """Builds FedRecon, trained, validated and tested on different people."""
+    from fedrecon import rng
+    from fedrecon.algorithms import stock_fed_recon
+    from fedrecon.training import FederatedTask
+
     sample = rng.sample_queue if settings.client_sampler == "queue" else rng.sample_uniform
 
-    def sample_cohort(round_num: int):
+    def sample_cohort(round_num: int) -> np.ndarray:
         return sample(
-            users["train"],
+            clients.users["train"],
             settings.clients_per_round,
             seed=settings.seed,
             round_num=round_num,
         )
 
-    from fedrecon.algorithms import stock_fed_recon
-    from fedrecon.training import FederatedTask
-
-    def client_data(cohort, round_num: int):
+    def client_data(users: np.ndarray, round_num: int) -> list:
         return [
             stock_fed_recon.client_dataset(
-                *examples.examples(user, round_num), batch_size=settings.batch_size
+                *clients.examples.examples(user, round_num), batch_size=settings.batch_size
             )
-            for user in cohort
+            for user in users
         ]
 
-    build_model = model_fn(settings, ratings.num_items)
+    build_model = model_fn(settings, clients.examples.ratings.num_items)
     options = fed_recon_options(settings)
     return FederatedTask(
         training=stock_fed_recon.build_fed_recon(build_model, options),
         evaluation=stock_fed_recon.build_fed_recon_evaluation(build_model, options),
         sample_cohort=sample_cohort,
-        evaluation_users=users,
+        evaluation_users=clients.users,
         client_data=client_data,
         training_metrics=stock_fed_recon.training_metrics,
         evaluation_metrics=stock_fed_recon.evaluation_metrics,

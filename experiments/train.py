@@ -20,20 +20,20 @@ flags.adopt_module_key_flags(settings)
 
 def main(interruptions: cli.Interruptions) -> None:
     chosen = settings.from_flags()
-    ratings = tasks.load_ratings(chosen)
+    clients = tasks.load_clients(chosen)
 
     from fedrecon import artifacts
 
     run = artifacts.RunDirectory(chosen.output_dir)
     config = {
         "settings": chosen.to_json(),
-        "data_fingerprint": ratings.fingerprint(),
+        "data_fingerprint": clients.examples.ratings.fingerprint(),
         "versions": artifacts.versions(),
     }
     with run.claim(config, free_settings=settings.FREE):
         final = run.read_final_metrics()
         if final is None or final["rounds"] < chosen.total_rounds:
-            final = _train(chosen, ratings, run, interruptions)
+            final = _train(chosen, clients, run, interruptions)
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
@@ -43,7 +43,7 @@ def main(interruptions: cli.Interruptions) -> None:
             print(f"  {name}")
 
 
-def _train(chosen, ratings, run, interruptions):
+def _train(chosen, clients, run, interruptions):
     import time
 
     from tqdm import tqdm
@@ -52,14 +52,14 @@ def _train(chosen, ratings, run, interruptions):
     from fedrecon.execution import native
 
     native.set_native_context()
-    task = tasks.build_task(chosen, ratings)
+    task = tasks.build_task(chosen, clients)
     recorder = artifacts.RunRecorder(run)
     options = training.TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
         rounds_per_checkpoint=chosen.rounds_per_checkpoint,
     )
-    done = max(recorder.checkpoints(), default=0)
+    done = max(run.checkpoints(), default=0)
     if done:
         print(f"Resuming after round {done}.")
     latest: dict[str, str] = {}

@@ -93,6 +93,13 @@ class RunDirectory:
 
     # --- results ----------------------------------------------------------------------------------
 
+    def checkpoints(self) -> list[int]:
+        """Returns the numbers of rounds after which there is a checkpoint, increasing."""
+        # Without TFF, whose import takes seconds; it gives a folder this name when it is complete.
+        names = (path.name for path in (self.path / _CHECKPOINTS).glob(f"{_CHECKPOINT_PREFIX}*"))
+        numbers = (name[len(_CHECKPOINT_PREFIX) :] for name in names)
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
     def write_final_metrics(self, metrics: dict[str, Any]) -> None:
         _write_json(self.path / FINAL_METRICS, metrics)
 
@@ -126,20 +133,21 @@ class RunRecorder:
         # Imported here so that a directory can be checked before seconds go into importing TFF.
         import tensorflow_federated as tff
 
+        self._directory = run
         self._states = tff.program.FileProgramStateManager(
             run.path / _CHECKPOINTS,
             prefix=_CHECKPOINT_PREFIX,
             keep_total=_NUM_CHECKPOINTS_KEPT,
             keep_first=False,
         )
-        self._run_directory = run
         self._releases: tuple | None = None
         # A thread of its own, because a notebook already runs an event loop in the caller's.
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
+    @property
     def checkpoints(self) -> list[int]:
-        """Returns the numbers of rounds after which there is a checkpoint, increasing."""
-        return self._run(self._states.get_versions()) or []
+        """See `RunDirectory.checkpoints`."""
+        return self._directory.checkpoints()
 
     def load(self, round_num: int, structure: Any) -> Any:
         """Returns the state after `round_num` rounds, in the structure of `structure`."""
@@ -147,7 +155,7 @@ class RunRecorder:
 
     def save(self, state: Any, round_num: int) -> None:
         """Saves the state after `round_num` rounds, unless that is saved already."""
-        if round_num not in self.checkpoints():
+        if round_num not in self._directory.checkpoints():
             self._run(self._states.save(state, round_num))
 
     def seconds(self, round_num: int) -> float:
@@ -161,8 +169,13 @@ class RunRecorder:
         return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
 
     def _row(self, round_num: int) -> dict[str, float]:
-        rows = self._run_directory.read_metrics()
-        return next(row for row in rows if row["round"] == round_num)
+        for row in self._directory.read_metrics():
+            if row["round"] == round_num:
+                return row
+        raise InputError(
+            f"{self._directory.path / METRICS} has no row for round {round_num}, of which there is "
+            "a checkpoint; restore the file, or train in another output directory."
+        )
 
     def release(self, row: dict[str, float], round_num: int) -> None:
         """Adds a round's row to metrics.csv and TensorBoard, dropping rows of later rounds."""
@@ -173,10 +186,10 @@ class RunRecorder:
         if self._releases is None:  # Only a run that goes on writes; opening one to read does not.
             import tensorflow_federated as tff
 
-            directory = self._run_directory.path
+            path = self._directory.path
             self._releases = (
-                tff.program.CSVFileReleaseManager(directory / METRICS, key_fieldname="round"),
-                tff.program.TensorBoardReleaseManager(directory / _EVENTS),
+                tff.program.CSVFileReleaseManager(path / METRICS, key_fieldname="round"),
+                tff.program.TensorBoardReleaseManager(path / _EVENTS),
             )
         return self._releases
 

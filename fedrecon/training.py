@@ -125,7 +125,7 @@ def train(
       InputError: If the run already has more rounds than are asked for, or an evaluation fails.
     """
     start = time.monotonic()
-    checkpoints = recorder.checkpoints()
+    checkpoints = recorder.checkpoints
     state, done, seconds_before = task.training.initialize(), 0, 0.0
     if checkpoints:
         done = checkpoints[-1]
@@ -163,7 +163,7 @@ def train(
             on_round(round_num, row)
     except BaseException:
         with undisturbed():
-            if recorder.checkpoints():  # Else not even the untrained model was recorded.
+            if recorder.checkpoints:  # Else not even the untrained model was recorded.
                 recorder.save(state, done)
         raise
     return state

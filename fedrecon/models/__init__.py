@@ -1,0 +1,1 @@
+"""Models of recommenders, each split into a global and a local part (see `split_model`)."""

@@ -1,0 +1,175 @@
+"""The leave-one-out files for MovieLens 1M of "Neural Collaborative Filtering" (He et al., 2017).
+
+Each user's latest rating is the test; 99 items that the user did not rate were drawn for it once,
+so that everyone ranks the same 100 candidates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+
+from fedrecon.data.rating_table import parse_rating_table, show
+from fedrecon.data.ratings import Ratings, RatingScale
+from fedrecon.data.sources import Source
+from fedrecon.errors import DataError
+
+TRAIN_FILE = "ml-1m.train.rating"
+TEST_FILE = "ml-1m.test.rating"
+NEGATIVE_FILE = "ml-1m.test.negative"
+NUM_NEGATIVES = 99
+SCALE = RatingScale(1, 5, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    """One held-out item for every user, with the published negatives.
+
+    What it cannot measure: absolute quality (a rank among 100 candidates is far better than among
+    all items), or items that appear after the training data ends.
+
+    Attributes:
+      train: All ratings but the held-out ones.
+      test: The held-out ratings, in the id space of `train`; row `u` is user `u`.
+      negatives: `[num_users, 99]`, int32, read-only: the items to rank the held-out one against. In
+        the published files none of them is in the user's `train`, but a few equal the held-out item
+        itself (`num_negatives_equal_to_test_item`); they are kept: published numbers include them.
+    """
+
+    train: Ratings
+    test: Ratings
+    negatives: np.ndarray
+
+    @property
+    def test_items(self) -> np.ndarray:
+        """`[num_users]`, int32: each user's held-out item."""
+        return self.test.item_ids
+
+    @property
+    def num_negatives_equal_to_test_item(self) -> int:
+        """How many negatives are the user's own held-out item: 156 of 597,960 as published."""
+        return int((self.negatives == self.test_items[:, None]).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class NcfLayout:
+    """The three files; the first may be compressed. Their numbers are dense ids already."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files without which there is no data set."""
+        return (TRAIN_FILE, TEST_FILE, NEGATIVE_FILE)
+
+    @property
+    def scale(self) -> RatingScale:
+        """The ratings that exist."""
+        return SCALE
+
+    def read(self, source: Source, *, name: str) -> Ratings:
+        """Returns all interactions: the train rows in file order, then the test rows.
+
+        Dense and original ids are both the files' own numbers.
+
+        Raises:
+          DataError: If a file cannot be read or is malformed, if a pair comes twice (in one file or
+            both), or if users or items are not numbered without gaps.
+        """
+        return self._read(source, name)[0]
+
+    def read_leave_one_out(self, source: Source, *, name: str) -> LeaveOneOut:
+        """Returns train rows, test rows and negatives.
+
+        Raises:
+          DataError: As `read`; also if the two test files disagree, if the test does not have one
+            row per user in order, or if a negative is an item that nobody rated.
+        """
+        ratings, num_train = self._read(source, name)
+        test = ratings.select(np.arange(num_train, ratings.num_ratings))
+        negatives = _parse_negatives(
+            source.read(NEGATIVE_FILE),
+            label=source.label(NEGATIVE_FILE),
+            test=test,
+            test_label=source.label(TEST_FILE),
+        )
+        return LeaveOneOut(ratings.select(np.arange(num_train)), test, negatives)
+
+    def _read(self, source: Source, name: str) -> tuple[Ratings, int]:
+        labels = [source.label(file) for file in (TRAIN_FILE, TEST_FILE)]
+        train, test = (
+            parse_rating_table(
+                source.read(file), label=label, separator="\t", header=None, scale=SCALE
+            )
+            for file, label in zip((TRAIN_FILE, TEST_FILE), labels)
+        )
+        num_train = len(train.user_ids)
+
+        def name_of_row(row: int) -> str:
+            in_test = row >= num_train
+            return f"{labels[in_test]}, line {row + 1 - num_train * in_test}"
+
+        ratings = Ratings.from_original_ids(
+            name,
+            user_ids=np.concatenate([train.user_ids, test.user_ids]),
+            item_ids=np.concatenate([train.item_ids, test.item_ids]),
+            ratings=np.concatenate([train.ratings, test.ratings]),
+            timestamps=np.concatenate([train.timestamps, test.timestamps]),
+            scale=SCALE,
+            name_of_row=name_of_row,
+        )
+        for kind, ids in (("user", ratings.original_user_ids), ("item", ratings.original_item_ids)):
+            gaps = np.flatnonzero(ids != np.arange(len(ids)))
+            if gaps.size:
+                raise DataError(
+                    f"{labels[0]} and {labels[1]}: expected {kind}s numbered from 0 without gaps, "
+                    f"found no rating of {kind} {gaps[0]} but one of {ids[gaps[0]]}."
+                )
+        off = np.flatnonzero(test.user_ids != np.arange(len(test.user_ids)))
+        if off.size:
+            raise DataError(
+                f"{labels[1]}, line {off[0] + 1}: expected the row of user {off[0]}, found user "
+                f"{test.user_ids[off[0]]}."
+            )
+        if len(test.user_ids) != ratings.num_users:
+            raise DataError(
+                f"{labels[1]}: expected one line for each of {ratings.num_users} users, found "
+                f"{len(test.user_ids)}."
+            )
+        return ratings, num_train
+
+
+def _parse_negatives(data: bytes, *, label: str, test: Ratings, test_label: str) -> np.ndarray:
+    r"""Returns int32 `[num_users, 99]` from lines `(user,item)\tnegative\t...`."""
+    negatives = np.empty((test.num_users, NUM_NEGATIVES), np.int32)
+    lines = data.removesuffix(b"\n").split(b"\n")
+    for user, line in enumerate(lines[: test.num_users]):
+        where = f"{label}, line {user + 1}"
+        match = re.fullmatch(
+            rb"\(([0-9]{1,9}),([0-9]{1,9})\)((?:\t[0-9]{1,9}){%d})\r?" % NUM_NEGATIVES, line
+        )
+        if match is None:
+            raise DataError(
+                f"{where}: expected '(user,item)' and {NUM_NEGATIVES} item numbers separated by "
+                f"tabs, found {line.count(bytes([9])) if line else 'an empty line'}"
+                f"{' tabs in ' + show(line) if line else ''}."
+            )
+        pair = int(match[1]), int(match[2])
+        if pair != (user, test.item_ids[user]):
+            raise DataError(
+                f"{where}: expected ({user},{test.item_ids[user]}) as in line {user + 1} of "
+                f"{test_label}, found ({pair[0]},{pair[1]})."
+            )
+        negatives[user] = np.array(match[3].split(), np.int32)
+        if negatives[user].max() >= test.num_items:
+            raise DataError(
+                f"{where}: expected negatives below {test.num_items}, the number of items, found "
+                f"{negatives[user].max()}."
+            )
+    if len(lines) != test.num_users:
+        raise DataError(
+            f"{label}: expected {test.num_users} lines, one per user as in {test_label}, found "
+            f"{len(lines) if data else 0}."
+        )
+    negatives.flags.writeable = False
+    return negatives

@@ -1,0 +1,161 @@
+"""Ways to hold out ratings; each says what it guarantees and what it cannot measure."""
+
+from __future__ import annotations
+
+import dataclasses
+import fractions as fractions_lib
+import math
+
+import numpy as np
+
+from fedrecon import rng as rng_lib
+from fedrecon.data.ratings import Ratings
+from fedrecon.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Three parts of a data set, in its id space; every rating is in exactly one, in file order."""
+
+    train: Ratings
+    validation: Ratings
+    test: Ratings
+
+
+def split_by_user(
+    ratings: Ratings, *, seed: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> Split:
+    """Returns a split by users drawn at random.
+
+    Guarantees: no user is in two parts, so test users are unseen; of `n` users with ratings,
+    `floor(0.8 n)` train, `floor(0.9 n) - floor(0.8 n)` validate and the rest test (likewise for
+    other fractions, in exact arithmetic).
+
+    Cannot measure: how the future is predicted (train holds ratings later than those of test), or
+    how a user seen in training is served.
+
+    Args:
+      ratings: What to split.
+      seed: Draws the users, `>= 0`.
+      fractions: Shares of the users for train, validation and test; above 0, with sum 1.
+
+    Raises:
+      DataError: If the fractions are unusable, or so few users have ratings that a part is empty.
+    """
+    boundaries = _boundaries(fractions)
+    users = np.unique(ratings.user_ids)
+    first, second = (math.floor(boundary * len(users)) for boundary in boundaries)
+    if not 0 < first < second < len(users):
+        raise DataError(
+            f"{ratings.name} has {len(users)} users with ratings; splitting them by fractions "
+            f"{tuple(fractions)} needs {_num_sufficient(boundaries)} for a user in every part."
+        )
+    drawn = rng_lib.generator(seed, "split_by_user").permutation(users)
+    part_of_user = np.zeros(ratings.num_users, np.int8)
+    part_of_user[drawn[first:second]] = 1
+    part_of_user[drawn[second:]] = 2
+    return _select_parts(ratings, part_of_user[ratings.user_ids])
+
+
+def split_by_time(
+    ratings: Ratings, *, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> Split:
+    """Returns a split of each user's ratings by time.
+
+    Guarantees: within a user, train is never later than validation, nor validation than test. The
+    `r`-th of a user's `n` ratings (1-based; equal times in file order) trains if `r / n <= 0.8`,
+    validates if `r / n <= 0.9` and tests otherwise (likewise for other fractions, in exact
+    arithmetic). So a user with few ratings may lack a part: by default, a single rating tests.
+
+    Cannot measure: users never seen (every part has the same users), or forecasting (another user's
+    train ratings may be later than this user's test ratings).
+
+    Args:
+      ratings: What to split; needs timestamps.
+      fractions: Shares of each user's ratings for train, validation and test; above 0, with sum 1.
+
+    Raises:
+      DataError: If there are no timestamps, the fractions are unusable, or a part is empty because
+        no user has enough ratings.
+    """
+    boundaries = _boundaries(fractions)
+    ranks, counts = _ranks_in_time(ratings, "split_by_time")
+    # Exact sizes by Python's fractions, once per distinct count.
+    distinct, which = np.unique(counts, return_inverse=True)
+    first, second = (
+        np.array([math.floor(boundary * count) for count in distinct.tolist()], np.int64)[which]
+        for boundary in boundaries
+    )
+    parts = (ranks >= first).astype(np.int8) + (ranks >= second)
+    if len(np.unique(parts)) < 3:
+        raise DataError(
+            f"{ratings.name} has {len(np.unique(ratings.user_ids))} users with ratings, of at most "
+            f"{counts.max(initial=0)} each; splitting them by fractions {tuple(fractions)} needs "
+            f"one with {_num_sufficient(boundaries)} for a rating in every part."
+        )
+    return _select_parts(ratings, parts)
+
+
+def split_leave_one_out(ratings: Ratings) -> Split:
+    """Returns a split that holds out each user's last ratings.
+
+    Guarantees: of a user with at least 3 ratings, the last (by time, then file order) tests and the
+    one before validates; a user with fewer trains only.
+
+    Cannot measure: users never seen, users with fewer than 3 ratings, or forecasting (another
+    user's train ratings may be later than this user's test rating).
+
+    Args:
+      ratings: What to split; needs timestamps.
+
+    Raises:
+      DataError: If there are no timestamps, or no user has 3 ratings.
+    """
+    ranks, counts = _ranks_in_time(ratings, "split_leave_one_out")
+    if counts.max(initial=0) < 3:
+        raise DataError(
+            f"{ratings.name} has {len(np.unique(ratings.user_ids))} users with ratings, of at most "
+            f"{counts.max(initial=0)} each; split_leave_one_out needs a user with 3."
+        )
+    from_last = counts - ranks
+    parts = np.where(counts < 3, 0, np.select([from_last == 1, from_last == 2], [2, 1], 0))
+    return _select_parts(ratings, parts)
+
+
+def _boundaries(fractions: tuple[float, float, float]) -> tuple[fractions_lib.Fraction, ...]:
+    """Returns where train and where validation end, exactly: 4/5 and 9/10 for (0.8, 0.1, 0.1)."""
+    problem = DataError(
+        f"fractions must be three numbers above 0 with sum 1 (train, validation, test); found "
+        f"{fractions!r}."
+    )
+    try:
+        # 0.8 + 0.1 is not 0.9 in floating point; the simplest fraction is what was meant.
+        exact = [fractions_lib.Fraction(f).limit_denominator(1_000_000) for f in fractions]
+    except (TypeError, ValueError, OverflowError):
+        raise problem from None
+    if len(exact) != 3 or min(exact) <= 0 or sum(exact) != 1:
+        raise problem
+    return exact[0], exact[0] + exact[1]
+
+
+def _num_sufficient(boundaries: tuple[fractions_lib.Fraction, ...]) -> int:
+    """Returns from how many on no part is empty, at the latest."""
+    first, second = boundaries
+    return math.ceil(1 / min(first, second - first, 1 - second))
+
+
+def _ranks_in_time(ratings: Ratings, caller: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each row its 0-based rank within its user, and the user's count; int64."""
+    if ratings.timestamps is None:
+        raise DataError(f"{ratings.name} has no timestamps, which {caller} needs.")
+    # lexsort is stable, so equal times stay in file order.
+    order = np.lexsort((ratings.timestamps, ratings.user_ids))
+    counts = np.bincount(ratings.user_ids, minlength=ratings.num_users)
+    starts = np.cumsum(counts) - counts
+    ranks = np.empty(ratings.num_ratings, np.int64)
+    ranks[order] = np.arange(ratings.num_ratings)
+    return ranks - starts[ratings.user_ids], counts[ratings.user_ids]
+
+
+def _select_parts(ratings: Ratings, parts: np.ndarray) -> Split:
+    return Split(*(ratings.select(np.flatnonzero(parts == part)) for part in range(3)))

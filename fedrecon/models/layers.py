@@ -1,0 +1,157 @@
+"""What a recommender needs and Keras lacks: one user's own row, a bias, spread-out.
+
+All of them keep to plain broadcasting arithmetic and store their weights in public attributes as
+Keras does (`embeddings`, `bias`), so that a model can be called with other tensors in place of its
+weights, under `tf.vectorized_map` and compiled by XLA.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+class UserEmbedding(tf.keras.layers.Layer):
+    """The embedding of one user, the owner of the device.
+
+    There is no table of users, so there is no user id: the one row, `embeddings` of shape
+    `[1, dim]`, is repeated for every example of the batch. With `dim=1` it is a user bias.
+    """
+
+    def __init__(self, dim: int, embeddings_initializer, embeddings_regularizer=None, **kwargs):
+        """Creates the layer.
+
+        Args:
+          dim: The length of the row, `>= 1`.
+          embeddings_initializer: Whatever `tf.keras.initializers.get` takes. There is no default,
+            because Keras's own would draw from global state.
+          embeddings_regularizer: Whatever `tf.keras.regularizers.get` takes, or None for none.
+          **kwargs: `name` and the other arguments of a Keras layer.
+
+        Raises:
+          ValueError: If `dim` is not positive.
+        """
+        super().__init__(**kwargs)
+        if dim < 1:
+            raise ValueError(f"The user embedding {self.name} needs dim >= 1, but dim is {dim}.")
+        self.dim = dim
+        self.embeddings_initializer = tf.keras.initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = tf.keras.regularizers.get(embeddings_regularizer)
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(1, self.dim),
+            initializer=self.embeddings_initializer,
+            regularizer=self.embeddings_regularizer,
+        )
+        super().build(input_shape)
+
+    def call(self, item_ids):
+        """Returns the row repeated, `[batch, dim]`; `item_ids` is `[batch, 1]`, of any values."""
+        # Not a matmul with ones, which would round the row to TF32 on a GPU.
+        return tf.broadcast_to(self.embeddings, [tf.shape(item_ids)[0], self.dim])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "embeddings_initializer": tf.keras.initializers.serialize(self.embeddings_initializer),
+            "embeddings_regularizer": tf.keras.regularizers.serialize(self.embeddings_regularizer),
+        }
+
+
+class Bias(tf.keras.layers.Layer):
+    """Adds one trained number, `bias` of shape `[]`, to its input of any shape."""
+
+    def __init__(self, initializer="zeros", regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.bias_initializer = tf.keras.initializers.get(initializer)
+        self.bias_regularizer = tf.keras.regularizers.get(regularizer)
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(),
+            initializer=self.bias_initializer,
+            regularizer=self.bias_regularizer,
+        )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return inputs + self.bias
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "initializer": tf.keras.initializers.serialize(self.bias_initializer),
+            "regularizer": tf.keras.regularizers.serialize(self.bias_regularizer),
+        }
+
+
+class InnerProduct(tf.keras.layers.Layer):
+    """The inner products of the rows of two `[batch, dim]` tensors, `[batch, 1]`.
+
+    As a product and a sum, which XLA fuses over many clients; `tf.keras.layers.Dot` would be a
+    batch of 1 x 1 matrix products.
+    """
+
+    def call(self, inputs):
+        left, right = inputs
+        return tf.reduce_sum(left * right, axis=-1, keepdims=True)
+
+
+class SpreadOut(tf.keras.regularizers.Regularizer):
+    """Keeps the embeddings of different items apart, and optionally small.
+
+    `spread_out * sqrt(sum over i != j of (v_i . v_j)^2) + l2 * sum over i of |v_i|^2`: the first
+    term is the Frobenius norm of the Gram matrix of the rows with its diagonal set to zero. From
+    Zhang et al. 2017, "Learning Spread-out Local Feature Descriptors" (arXiv:1708.06320), in the
+    form that the FedRecon paper's code has (google-research/federated, reconstruction/movielens).
+
+    That code materialises the `[num_items, num_items]` Gram matrix. Here `num_items > dim` costs
+    only a `[dim, dim]` one: `|V V^T|_F = |V^T V|_F`, and the diagonal's part of its square is
+    `sum of |v_i|^4`. Round-off can take the difference below 0, where it is clipped, and blurs
+    norms below about `1e-3 |V^T V|_F`; many rows in few dimensions are far above that unless nearly
+    all of them are 0. At 0, where the norm has no derivative, its gradient is taken to be 0.
+    """
+
+    def __init__(self, spread_out: float = 0.0, *, l2: float = 0.0):
+        """Creates the regularizer; both strengths `>= 0`, where 0 leaves that term out.
+
+        Raises:
+          ValueError: If a strength is negative.
+        """
+        if spread_out < 0 or l2 < 0:
+            raise ValueError(
+                f"The strengths of a regularizer must be >= 0, but spread_out is {spread_out} and"
+                f" l2 is {l2}."
+            )
+        self.spread_out = float(spread_out)
+        self.l2 = float(l2)
+
+    def __call__(self, embeddings):
+        """Returns the scalar penalty of `embeddings`, `[num_items, dim]`."""
+        penalty = tf.zeros([], embeddings.dtype)
+        if self.spread_out:
+            penalty += self.spread_out * _off_diagonal_gram_norm(embeddings)
+        if self.l2:
+            penalty += self.l2 * tf.reduce_sum(tf.square(embeddings))
+        return penalty
+
+    def get_config(self):
+        return {"spread_out": self.spread_out, "l2": self.l2}
+
+
+def _off_diagonal_gram_norm(rows):
+    num_rows, dim = rows.shape
+    if num_rows is not None and num_rows <= dim:
+        gram = tf.matmul(rows, rows, transpose_b=True)
+        off_diagonal = tf.linalg.set_diag(gram, tf.zeros([num_rows], rows.dtype))
+        squared = tf.reduce_sum(tf.square(off_diagonal))
+    else:
+        squared = tf.reduce_sum(tf.square(tf.matmul(rows, rows, transpose_a=True)))
+        squared -= tf.reduce_sum(tf.square(tf.reduce_sum(tf.square(rows), axis=1)))
+    # Two selections, since one would still multiply the infinite slope of sqrt(0) by zero.
+    is_positive = squared > 0
+    norm = tf.sqrt(tf.where(is_positive, squared, tf.ones_like(squared)))
+    return tf.where(is_positive, norm, tf.zeros_like(norm))

@@ -1,0 +1,118 @@
+"""Matrix factorization for explicit ratings, split for federated training.
+
+The rating of item i by user u is predicted as `<u, v_i> + b_u + b_i + mu`, in the unit of the
+ratings; each bias is optional. The item rows `v_i`, the item biases `b_i` and the global bias `mu`
+are global; the user's row `u` and bias `b_u` are local. From the FedRecon paper (Singhal et al.
+2021, arXiv:2102.03448) and its code (google-research/federated, reconstruction/movielens).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from fedrecon import rng
+from fedrecon.models import layers, metrics, split_model
+
+
+def matrix_factorization(
+    num_items: int,
+    dim: int,
+    *,
+    user_bias: bool = False,
+    item_bias: bool = False,
+    global_bias: bool = False,
+    l2: float = 0.0,
+    spread_out: float = 0.0,
+    item_initializer: tf.keras.initializers.Initializer | None = None,
+    user_initializer: tf.keras.initializers.Initializer | None = None,
+    seed: int = 0,
+) -> split_model.SplitModel:
+    """Returns a matrix factorization with mean squared error as its loss.
+
+    Its layers with weights are, in this order, `item_embedding`, `item_bias` and `global_bias`
+    (global), and `user_embedding` and `user_bias` (local). Biases start at 0.
+
+    Args:
+      num_items: The number of items; ids are in `[0, num_items)`.
+      dim: The number of latent factors.
+      user_bias: Whether to add `b_u`.
+      item_bias: Whether to add `b_i`.
+      global_bias: Whether to add `mu`.
+      l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
+      spread_out: The strength of `layers.SpreadOut` on the item rows.
+      item_initializer: For the item rows; if None, uniform in `[-0.05, 0.05)`, Keras's default. One
+        that is given is used as it is, so its seed, or the lack of one, is the caller's.
+      user_initializer: The same for the user's row, which FedRecon draws anew in each round.
+      seed: Fixes the default initial values, whatever else the process has built or drawn.
+
+    Raises:
+      ValueError: If a size is not positive or a strength is negative.
+    """
+    _check_sizes(num_items, dim)
+    item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out or l2 else None
+    l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
+
+    item_id = tf.keras.Input([1], dtype=tf.int64, name="item_id")
+    flatten_item = tf.keras.layers.Flatten(name="item_row")
+    item_embedding = tf.keras.layers.Embedding(
+        num_items,
+        dim,
+        embeddings_initializer=item_initializer or _uniform(seed, "item_embedding/embeddings"),
+        embeddings_regularizer=item_regularizer,
+        name="item_embedding",
+    )
+    user_embedding = layers.UserEmbedding(
+        dim,
+        embeddings_initializer=user_initializer or _uniform(seed, "user_embedding/embeddings"),
+        embeddings_regularizer=l2_regularizer,
+        name="user_embedding",
+    )
+    global_layers, local_layers = [item_embedding], [user_embedding]
+    terms = [
+        layers.InnerProduct(name="inner_product")(
+            [user_embedding(item_id), flatten_item(item_embedding(item_id))]
+        )
+    ]
+    if user_bias:
+        layer = layers.UserEmbedding(1, "zeros", l2_regularizer, name="user_bias")
+        local_layers.append(layer)
+        terms.append(layer(item_id))
+    if item_bias:
+        layer = tf.keras.layers.Embedding(
+            num_items,
+            1,
+            embeddings_initializer="zeros",
+            embeddings_regularizer=l2_regularizer,
+            name="item_bias",
+        )
+        global_layers.append(layer)
+        terms.append(tf.keras.layers.Flatten(name="item_bias_row")(layer(item_id)))
+    rating = tf.keras.layers.Add(name="sum")(terms) if len(terms) > 1 else terms[0]
+    if global_bias:
+        layer = layers.Bias("zeros", l2_regularizer, name="global_bias")
+        global_layers.append(layer)
+        rating = layer(rating)
+
+    loss_fn = tf.keras.losses.MeanSquaredError
+    return split_model.SplitModel(
+        keras_model=tf.keras.Model(item_id, rating, name="matrix_factorization"),
+        global_layers=tuple(global_layers),
+        local_layers=tuple(local_layers),
+        input_spec=split_model.rating_input_spec(),
+        loss_fn=loss_fn,
+        metrics_fn=functools.partial(metrics.rating_metrics, loss_fn),
+    )
+
+
+def _uniform(seed: int, weight: str) -> tf.keras.initializers.Initializer:
+    return tf.keras.initializers.RandomUniform(-0.05, 0.05, seed=rng.derive_seed(seed, weight))
+
+
+def _check_sizes(num_items: int, dim: int) -> None:
+    if num_items < 1 or dim < 1:
+        raise ValueError(
+            f"Matrix factorization needs num_items >= 1 and dim >= 1, but num_items is {num_items}"
+            f" and dim is {dim}."
+        )

@@ -1,0 +1,168 @@
+"""Tests of the leave-one-out files."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from fedrecon.data.datasets import load_dataset, load_leave_one_out
+from fedrecon.errors import DataError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was published with")
+
+# Two users; user 0 rated items 0 to 2 and tests on 103, user 1 rated all from 2 on and tests on 0.
+NUM_ITEMS = 104
+TRAIN = "".join(f"0\t{item}\t3\t{10 + item}\n" for item in range(3)) + "".join(
+    f"1\t{item}\t4\t{10 + item}\n" for item in range(2, NUM_ITEMS)
+)
+TEST = "0\t103\t5\t900\n1\t0\t2\t901\n"
+NEGATIVES_0 = [*range(3, 101), 103]  # 103 is the user's own test item.
+NEGATIVES_1 = [1] * 99
+NEGATIVE = "".join(
+    f"({user},{item})\t" + "\t".join(map(str, negatives)) + "\n"
+    for user, item, negatives in ((0, 103, NEGATIVES_0), (1, 0, NEGATIVES_1))
+)
+
+
+def write(tmp_path, *, train=TRAIN, test=TEST, negative=NEGATIVE, compress=False):
+    folder = tmp_path / "ncf-ml-1m"
+    folder.mkdir()
+    if compress:
+        (folder / "ml-1m.train.rating.gz").write_bytes(gzip.compress(train.encode()))
+    else:
+        (folder / "ml-1m.train.rating").write_text(train)
+    (folder / "ml-1m.test.rating").write_text(test)
+    if negative is not None:
+        (folder / "ml-1m.test.negative").write_text(negative)
+    return tmp_path
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_leave_one_out(tmp_path, compress):
+    result = load_leave_one_out(data_dir=write(tmp_path, compress=compress))
+    assert result.train.num_ratings == 3 + 102
+    np.testing.assert_array_equal(result.train.user_ids, [0] * 3 + [1] * 102)
+    np.testing.assert_array_equal(result.train.item_ids[:5], [0, 1, 2, 2, 3])
+    np.testing.assert_array_equal(result.test_items, [103, 0])
+    np.testing.assert_array_equal(result.test.ratings, [5, 2])
+    np.testing.assert_array_equal(result.test.timestamps, [900, 901])
+    np.testing.assert_array_equal(result.negatives, [NEGATIVES_0, NEGATIVES_1])
+    assert result.negatives.dtype == np.int32
+    assert result.test_items.dtype == np.int32
+    assert not result.negatives.flags.writeable
+    assert result.num_negatives_equal_to_test_item == 1
+    # Item 103 is rated by user 1 only in train, item 0 by user 0: the id space is common.
+    assert result.train.num_items == result.test.num_items == NUM_ITEMS
+
+
+def test_load_dataset_returns_all_interactions_with_their_numbers(tmp_path):
+    ratings = load_dataset("ncf-ml-1m", data_dir=write(tmp_path))
+    assert ratings.num_ratings == 3 + 102 + 2
+    np.testing.assert_array_equal(ratings.item_ids[-2:], [103, 0])
+    np.testing.assert_array_equal(ratings.original_item_ids, np.arange(NUM_ITEMS))
+    np.testing.assert_array_equal(ratings.original_user_ids, [0, 1])
+    assert ratings.item_titles is None
+
+
+def test_windows_line_ends(tmp_path):
+    texts = (text.replace("\n", "\r\n") for text in (TRAIN, TEST, NEGATIVE))
+    folder = tmp_path / "ncf-ml-1m"
+    folder.mkdir()
+    for kind, text in zip(("train.rating", "test.rating", "test.negative"), texts):
+        (folder / f"ml-1m.{kind}").write_bytes(text.encode())
+    result = load_leave_one_out(data_dir=tmp_path)
+    np.testing.assert_array_equal(result.negatives, [NEGATIVES_0, NEGATIVES_1])
+
+
+LINE_0, LINE_1 = NEGATIVE.splitlines(keepends=True)
+PROBLEMS = {
+    "train, bad line": (
+        {"train": TRAIN + "1\t2\n"},
+        r"ml-1m\.train\.rating, line 106: expected 4 fields separated by '\\t'",
+    ),
+    "test item in train": (
+        {"train": TRAIN + "0\t103\t1\t5\n"},
+        r"test\.rating, line 1: user 0 rates item 103 again, after .*train\.rating, line 106;",
+    ),
+    "user gap": (
+        {"train": TRAIN + "3\t0\t1\t5\n"},
+        "expected users numbered from 0 without gaps, found no rating of user 2 but one of 3",
+    ),
+    "item gap": (
+        {"train": TRAIN + "0\t999999\t1\t5\n"},
+        "expected items numbered from 0 without gaps, found no rating of item 104 but one of 9999",
+    ),
+    "test rows swapped": (
+        {"test": "".join(reversed(TEST.splitlines(keepends=True)))},
+        r"test\.rating, line 1: expected the row of user 0, found user 1",
+    ),
+    "test row missing": (
+        {"test": TEST.splitlines(keepends=True)[0]},
+        r"test\.rating: expected one line for each of 2 users, found 1",
+    ),
+    "test row twice": (
+        {"test": TEST + "1\t1\t2\t901\n"},
+        r"test\.rating, line 3: expected the row of user 2, found user 1",
+    ),
+    "negatives, file missing": ({"negative": None}, r"ml-1m\.test\.negative does not exist"),
+    "negatives, empty": ({"negative": ""}, r"test\.negative, line 1: .* found an empty line"),
+    "negatives, too few": (
+        {"negative": LINE_0 + LINE_1.replace("\t1\t", "\t", 1)},
+        r"test\.negative, line 2: expected .* 99 item numbers .*, found 98 tabs in '\(1,0\)",
+    ),
+    "negatives, no number": (
+        {"negative": LINE_0.replace("\t7\t", "\tx\t") + LINE_1},
+        r"test\.negative, line 1: expected .* 99 item numbers separated by tabs",
+    ),
+    "negatives, other test item": (
+        {"negative": LINE_0.replace("(0,103)", "(0,102)") + LINE_1},
+        r"test\.negative, line 1: expected \(0,103\) as in line 1 of .*test\.rating, found \(0,10",
+    ),
+    "negatives, unknown item": (
+        {"negative": LINE_0.replace("\t7\t", "\t104\t") + LINE_1},
+        r"test\.negative, line 1: expected negatives below 104, the number of items, found 104",
+    ),
+    "negatives, line missing": (
+        {"negative": LINE_0},
+        r"test\.negative: expected 2 lines, one per user as in .*test\.rating, found 1",
+    ),
+    "negatives, line too many": (
+        {"negative": NEGATIVE + LINE_1},
+        r"test\.negative: expected 2 lines, .*, found 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_problems_are_named(problem, tmp_path):
+    files, message = PROBLEMS[problem]
+    with pytest.raises(DataError, match=message):
+        load_leave_one_out(data_dir=write(tmp_path, **files))
+
+
+def test_a_cut_gz_is_an_error(tmp_path):
+    path = write(tmp_path, compress=True) / "ncf-ml-1m" / "ml-1m.train.rating.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"ml-1m\.train\.rating\.gz is damaged or cut short"):
+        load_dataset("ncf-ml-1m", data_dir=tmp_path)
+
+
+def test_other_data_sets_have_no_leave_one_out_files(tmp_path):
+    with pytest.raises(DataError, match=r"'movielens-1m' has no .* files; ncf-ml-1m has"):
+        load_leave_one_out("movielens-1m", data_dir=tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_real_files(real_data_dir):
+    result = load_leave_one_out(data_dir=real_data_dir)
+    train = result.train
+    assert (train.num_ratings, result.test.num_ratings) == (994_169, 6_040)
+    assert (train.num_users, train.num_items) == (6_040, 3_706)
+    assert result.negatives.shape == (6_040, 99)
+    assert result.num_negatives_equal_to_test_item == 156
+    np.testing.assert_array_equal(result.test_items[:3], [25, 133, 207])
+    np.testing.assert_array_equal(result.negatives[0, :3], [1064, 174, 2791])
+    # As LeaveOneOut says: nobody's negatives are among the items that he trains on.
+    rated = np.zeros((train.num_users, train.num_items), bool)
+    rated[train.user_ids, train.item_ids] = True
+    assert not rated[np.arange(train.num_users)[:, None], result.negatives].any()

@@ -1,0 +1,208 @@
+"""Tests of what the splits guarantee."""
+
+import itertools
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from fedrecon.data.ratings import Ratings, RatingScale
+from fedrecon.data.splits import split_by_time, split_by_user, split_leave_one_out
+from fedrecon.errors import DataError
+
+DEFAULT = (0.8, 0.1, 0.1)
+PARTS = ("train", "validation", "test")
+
+
+def rows_of(part):
+    """(user, item, stars, seconds) of every rating, in order."""
+    columns = (part.user_ids, part.item_ids, part.ratings, part.timestamps)
+    return list(zip(*(column.tolist() for column in columns)))
+
+
+@st.composite
+def data_sets(draw):
+    """1 to 12 users with 1 to 25 ratings each, rows of all users interleaved, many equal times."""
+    counts = draw(st.lists(st.integers(1, 25), min_size=1, max_size=12))
+    seed = draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(len(counts)), counts)
+    items = np.concatenate([rng.permutation(30)[:count] for count in counts])
+    order = rng.permutation(len(users))
+    return Ratings(
+        name="drawn",
+        user_ids=users[order],
+        item_ids=items[order],
+        ratings=rng.integers(1, 6, len(users)),
+        timestamps=rng.integers(0, 8, len(users)),
+        num_users=len(counts),
+        num_items=30,
+        original_user_ids=np.arange(len(counts)),
+        original_item_ids=np.arange(30),
+        item_titles=None,
+        item_genres=None,
+        scale=RatingScale(1, 5, 1),
+    )
+
+
+fractions = st.sampled_from(
+    [DEFAULT, (0.7, 0.2, 0.1), (0.6, 0.2, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.1, 0.8)]
+)
+
+
+def split_or_reject(split, *args, **kwargs):
+    try:
+        return split(*args, **kwargs)
+    except DataError as error:
+        hypothesis.assume("needs" not in str(error))
+        raise
+
+
+def assert_partition_in_file_order(ratings, split):
+    everything = rows_of(ratings)
+    position = {row: place for place, row in enumerate(everything)}
+    placed = [[position[row] for row in rows_of(getattr(split, part))] for part in PARTS]
+    assert sorted(itertools.chain(*placed)) == list(range(len(everything)))
+    assert all(part == sorted(part) for part in placed)
+    assert all(placed)
+
+
+@hypothesis.given(data_sets(), fractions, st.integers(0, 100))
+def test_by_user_is_a_partition_of_users(ratings, fractions, seed):
+    split = split_or_reject(split_by_user, ratings, seed=seed, fractions=fractions)
+    assert_partition_in_file_order(ratings, split)
+    users = [set(getattr(split, part).user_ids.tolist()) for part in PARTS]
+    assert sum(map(len, users)) == len(set.union(*users)) == ratings.num_users
+
+
+@hypothesis.given(data_sets(), fractions)
+def test_by_time_orders_and_counts(ratings, fractions):
+    split = split_or_reject(split_by_time, ratings, fractions=fractions)
+    assert_partition_in_file_order(ratings, split)
+    exact = [Fraction(f).limit_denominator(100) for f in fractions]
+    for user in range(ratings.num_users):
+        # The rule of the docstring, rating by rating.
+        mine = [row for row in rows_of(ratings) if row[0] == user]
+        mine.sort(key=lambda row: row[3])
+        expected = {part: [] for part in PARTS}
+        for rank, row in enumerate(mine, 1):
+            share = Fraction(rank, len(mine))
+            late = (share > exact[0]) + (share > exact[0] + exact[1])
+            expected[PARTS[late]].append(row)
+        for part in PARTS:
+            found = [row for row in rows_of(getattr(split, part)) if row[0] == user]
+            assert sorted(found) == sorted(expected[part])
+        times = [[row[3] for row in expected[part]] for part in PARTS if expected[part]]
+        assert all(max(early) <= min(late) for early, late in zip(times, times[1:]))
+
+
+@hypothesis.given(data_sets())
+def test_leave_one_out_takes_the_last_two(ratings):
+    split = split_or_reject(split_leave_one_out, ratings)
+    assert_partition_in_file_order(ratings, split)
+    for user in range(ratings.num_users):
+        mine = [row for row in rows_of(ratings) if row[0] == user]
+        mine.sort(key=lambda row: row[3])
+        held = [
+            [row for row in rows_of(part) if row[0] == user]
+            for part in (split.validation, split.test)
+        ]
+        assert held == ([[mine[-2]], [mine[-1]]] if len(mine) >= 3 else [[], []])
+
+
+def test_by_user_sizes_seed_and_id_space(make_ratings):
+    ratings = make_ratings([(user, 0, 3, 1) for user in range(40)], num_users=45)
+    split = split_by_user(ratings, seed=1)
+    assert [getattr(split, part).num_ratings for part in PARTS] == [32, 4, 4]
+    assert split.test.num_users == 45
+    again, other = (split_by_user(ratings, seed=seed) for seed in (1, 2))
+    np.testing.assert_array_equal(split.test.user_ids, again.test.user_ids)
+    assert set(split.test.user_ids) != set(other.test.user_ids)
+    # Not just the last users.
+    assert set(split.test.user_ids) != set(range(36, 40))
+
+
+def test_by_time_by_hand(make_ratings):
+    # Ten ratings: eight train, one validates, one tests. In floating point, 0.8 + 0.1 < 0.9.
+    ratings = make_ratings([(0, item, 3, 100 - item) for item in range(10)])
+    split = split_by_time(ratings)
+    np.testing.assert_array_equal(split.train.item_ids, [2, 3, 4, 5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(split.validation.item_ids, [1])
+    np.testing.assert_array_equal(split.test.item_ids, [0])
+
+
+def test_equal_times_keep_file_order(make_ratings):
+    ratings = make_ratings([(0, item, 3, 7) for item in (4, 2, 9, 1, 0, 3, 5, 6, 7, 8)])
+    by_time, leave_one_out = split_by_time(ratings), split_leave_one_out(ratings)
+    for split in (by_time, leave_one_out):
+        np.testing.assert_array_equal(split.train.item_ids, [4, 2, 9, 1, 0, 3, 5, 6])
+        np.testing.assert_array_equal(split.validation.item_ids, [7])
+        np.testing.assert_array_equal(split.test.item_ids, [8])
+
+
+def test_a_user_with_two_ratings_stays_in_train(make_ratings):
+    rows = [(0, 0, 3, 9), (0, 1, 3, 8), (1, 0, 3, 1), (1, 1, 3, 3), (1, 2, 3, 2)]
+    split = split_leave_one_out(make_ratings(rows))
+    assert rows_of(split.train) == [(0, 0, 3, 9), (0, 1, 3, 8), (1, 0, 3, 1)]
+    assert rows_of(split.validation) == [(1, 2, 3, 2)]
+    assert rows_of(split.test) == [(1, 1, 3, 3)]
+
+
+SPLITS = {
+    "by_user": lambda ratings, **options: split_by_user(ratings, seed=0, **options),
+    "by_time": split_by_time,
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "fractions",
+    [
+        (0.8, 0.2),
+        (0.5, 0.5, 0.0),
+        (0.8, 0.1, 0.2),
+        (1.2, -0.1, -0.1),
+        (0.8, 0.1, float("nan")),
+        (0.8, 0.1, float("inf")),
+        ("a", 0.1, 0.1),
+        0.8,
+    ],
+)
+def test_unusable_fractions(make_ratings, split, fractions):
+    ratings = make_ratings([(user, item, 3, 1) for user in range(20) for item in range(20)])
+    with pytest.raises(DataError, match="fractions must be three numbers above 0 with sum 1"):
+        SPLITS[split](ratings, fractions=fractions)
+
+
+@pytest.mark.parametrize("split", [split_by_time, split_leave_one_out])
+def test_time_is_needed(make_ratings, split):
+    ratings = make_ratings([(0, item, 3, 1) for item in range(10)], with_timestamps=False)
+    with pytest.raises(DataError, match=rf"tiny has no timestamps, which {split.__name__} needs"):
+        split(ratings)
+
+
+@pytest.mark.parametrize("num_users", [0, 1, 5])
+def test_too_few_users(make_ratings, num_users):
+    rows = [(user, 0, 3, 1) for user in range(num_users)]
+    ratings = make_ratings(rows, num_users=7, num_items=1)
+    with pytest.raises(
+        DataError, match=rf"tiny has {num_users} users with ratings; .*\(0\.8, .* needs 10 for"
+    ):
+        split_by_user(ratings, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("split", "num_ratings", "message"),
+    [
+        (split_by_time, 4, r"2 users .* at most 4 each; .* needs one with 10"),
+        (split_by_time, 0, r"0 users .* at most 0 each; .* needs one with 10"),
+        (split_leave_one_out, 2, "2 users .* at most 2 each; .* needs a user with 3"),
+        (split_leave_one_out, 0, "0 users .* at most 0 each; .* needs a user with 3"),
+    ],
+)
+def test_too_few_ratings(make_ratings, split, num_ratings, message):
+    rows = [(user, item, 3, 1) for user in range(2) for item in range(num_ratings)]
+    with pytest.raises(DataError, match=message):
+        split(make_ratings(rows, num_users=2, num_items=4))

@@ -1,0 +1,253 @@
+"""The binaries as a person uses them: processes, pipes, signals, and the files they leave."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TRAIN = (
+    "experiments.train",
+    "--synthetic_num_users=60",
+    "--synthetic_num_items=60",
+    "--synthetic_mean_ratings_per_user=25",
+    "--max_ratings_per_user=30",
+    "--dim=4",
+    "--clients_per_round=4",
+    "--total_rounds=9",
+    "--rounds_per_evaluation=2",
+    "--rounds_per_checkpoint=4",
+)
+TIMEOUT = 300
+
+
+def command(*arguments):
+    return [sys.executable, "-m", *map(str, arguments)]
+
+
+def run(repository, *arguments, timeout=TIMEOUT):
+    """Runs a binary with its output in pipes; returns when every holder of them has closed."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=timeout, cwd=repository
+    )
+
+
+def read_rows(path):
+    with open(path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def workers_of(pid):
+    """The pids of the worker processes that the process started."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"worker_binary" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole_run(repository, tmp_path_factory):
+    """A finished run, made through a shell's pipe."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    shell = " ".join(f"'{word}'" for word in command(*TRAIN, f"--output_dir={path}"))
+    result = subprocess.run(
+        f"set -o pipefail; {shell} 2>&1 | cat",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=repository,
+    )
+    assert result.returncode == 0, result.stdout
+    return path, result.stdout
+
+
+def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
+    path, output = whole_run
+    final = read_json(path / "final_metrics.json")
+    assert set(final) == {"test", "validation", "rounds", "seconds"}
+    assert set(final["test"]) == {"rmse", "accuracy", "loss", "num_examples"}
+    assert final["rounds"] == 9
+    lines = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
+    for part in ("validation", "test"):
+        assert lines[part][1] == f"{final[part]['rmse']:.4f}"
+        assert lines[part][4] == f"{final[part]['num_examples']:,}"
+    assert f"Files: {path}/" in output
+    assert "Traceback" not in output
+    config = read_json(path / "config.json")
+    assert (config["settings"]["dim"], config["settings"]["seed"]) == (4, 0)
+    assert config["versions"]["tensorflow-federated"] == "0.87.0"
+    assert (path / "curves.png").stat().st_size > 10_000
+    assert list((path / "events").glob("events.out.tfevents.*"))
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == [
+        "round_4",
+        "round_8",
+        "round_9",
+    ]
+
+
+def test_metrics_csv_has_a_row_a_round(whole_run):
+    path, _ = whole_run
+    rows = read_rows(path)
+    assert [int(row["round"]) for row in rows] == list(range(10))
+    evaluated = [int(row["round"]) for row in rows if row["validation/rmse"]]
+    assert evaluated == [0, 2, 4, 6, 8, 9]
+    last = read_json(path / "final_metrics.json")["validation"]
+    assert float(rows[-1]["validation/rmse"]) == last["rmse"]
+    # Mean squared error is this model's loss.
+    assert last["loss"] == pytest.approx(last["rmse"] ** 2, rel=1e-5)
+
+
+def test_a_finished_run_is_not_run_again(whole_run, repository):
+    path, _ = whole_run
+    before = (path / "metrics.csv").stat().st_mtime_ns
+    result = run(repository, *TRAIN, f"--output_dir={path}")
+    assert result.returncode == 0
+    assert "This run is finished: 9 rounds." in result.stdout
+    assert f"{read_json(path / 'final_metrics.json')['test']['rmse']:.4f}" in result.stdout
+    assert (path / "metrics.csv").stat().st_mtime_ns == before
+
+
+def test_evaluate_gives_the_figures_of_training(whole_run, repository):
+    path, _ = whole_run
+    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    assert result.returncode == 0, result.stderr
+    written = read_json(path / "evaluation_test.json")
+    assert written.pop("round") == 9
+    assert written == read_json(path / "final_metrics.json")["test"]
+    assert f"{written['rmse']:.4f}" in result.stdout
+    missing = run(repository, "experiments.evaluate", f"--run_dir={path}", "--round=5")
+    assert missing.returncode == 1
+    assert "no checkpoint after round 5; it has those after rounds 4, 8, 9." in missing.stderr
+
+
+def start_and_signal(repository, path, at_round, signum):
+    """Trains until the line of a round is printed, signals, and waits for the end."""
+    process = subprocess.Popen(
+        command(*TRAIN, f"--output_dir={path}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if line.split()[:2] == ["round", str(at_round)]:
+            break
+    else:
+        pytest.fail(f"no round {at_round}: {process.stderr.read()}")
+    workers = workers_of(process.pid)
+    assert len(workers) == 1
+    # To the whole group, as a terminal does.
+    os.killpg(process.pid, signum)
+    # Returns only when nobody holds the pipes any more.
+    _, errors = process.communicate(timeout=60)
+    deadline = time.monotonic() + 10
+    while is_running(workers[0]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(workers[0])
+    return process.returncode, errors
+
+
+def test_interrupted_and_killed_runs_resume_to_the_same_numbers(whole_run, repository, tmp_path):
+    whole, _ = whole_run
+    path = tmp_path / "run"
+    status, _ = start_and_signal(repository, path, 2, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, errors = start_and_signal(repository, path, 4, signal.SIGINT)
+    assert status == 128 + signal.SIGINT
+    assert "interrupted by SIGINT" in errors
+    assert "Traceback" not in errors
+    assert (path / "checkpoints" / "round_4").exists() or (path / "checkpoints/round_5").exists()
+    status, errors = start_and_signal(repository, path, 6, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    result = run(repository, *TRAIN, f"--output_dir={path}")
+    assert result.returncode == 0, result.stderr
+    assert "Resuming after round " in result.stdout
+    assert read_rows(path) == read_rows(whole)
+    ours, theirs = (read_json(p / "final_metrics.json") for p in (path, whole))
+    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_another_configuration_is_refused_with_what_differs(whole_run, repository):
+    path, _ = whole_run
+    before = (path / "config.json").read_bytes()
+    result = run(repository, *TRAIN, f"--output_dir={path}", "--dim=5", "--client_optimizer=adam")
+    assert result.returncode == 1
+    assert "client_optimizer was 'sgd' and is now 'adam'; dim was 4 and is now 5." in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert (path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset=movielens-2m",), "movielens-1m"),
+        (("--clients_per_round=49",), "--clients_per_round=49 is more than the 48 training users"),
+        (("oops",), "unexpected argument 'oops'"),
+        (("--dim=3", "--dims=4"), "Unknown command line flag 'dims'"),
+        (("--dataset=movielens-100k", "--data_dir=/nowhere"), "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments, message):
+    path = tmp_path / "run"
+    synthetic = () if any("--dataset" in a for a in arguments) else TRAIN[1:4]
+    result = run(repository, "experiments.train", f"--output_dir={path}", *synthetic, *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert not path.exists()
+
+
+def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
+    data = tmp_path / "ml-100k"
+    data.mkdir()
+    (data / "u.data").write_text("1\t2\t3\t880000000\n1\t3\tgood\t880000001\n")
+    result = run(
+        repository,
+        "experiments.train",
+        "--dataset=movielens-100k",
+        f"--data_dir={tmp_path}",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert result.returncode == 1
+    assert "u.data" in result.stderr
+    assert "line 2" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_wrong_flags_are_answered_at_once(repository):
+    # Without TensorFlow; its import alone takes more than this.
+    for arguments in (("--help",), ("--nonsense",)):
+        result = run(repository, "experiments.train", *arguments, timeout=20)
+        assert result.returncode == 1
+    assert "Unknown command line flag 'nonsense'" in result.stderr

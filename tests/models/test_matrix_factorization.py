@@ -1,0 +1,151 @@
+"""Matrix factorization: predictions by hand, the split, and reproducible initial values."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedrecon.models import matrix_factorization
+
+
+def _build(**kwargs):
+    return matrix_factorization.matrix_factorization(5, 3, **kwargs)
+
+
+def _values(split):
+    return [weight.numpy() for weight in split.global_weights + split.local_weights]
+
+
+def test_predictions_by_hand():
+    split = matrix_factorization.matrix_factorization(
+        3, 2, user_bias=True, item_bias=True, global_bias=True
+    )
+    items, item_bias, global_bias = split.global_weights
+    user, user_bias = split.local_weights
+    items.assign([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    item_bias.assign([[0.1], [0.2], [0.3]])
+    global_bias.assign(3.5)
+    user.assign([[2.0, -1.0]])
+    user_bias.assign([[-0.5]])
+    predictions = split.keras_model(tf.constant([[2], [0], [2]], tf.int64))
+    # Item 2: 10 - 6 + 0.3 + 3.5 - 0.5; item 0: 2 - 2 + 0.1 + 3.5 - 0.5.
+    np.testing.assert_allclose(predictions, [[7.3], [3.1], [7.3]], rtol=1e-6)
+
+
+def test_without_biases_it_is_the_inner_product():
+    split = _build()
+    (items,), (user,) = split.global_weights, split.local_weights
+    np.testing.assert_allclose(
+        split.keras_model(tf.reshape(tf.range(5, dtype=tf.int64), [5, 1])),
+        items.numpy() @ user.numpy().T,
+        rtol=1e-6,
+    )
+
+
+def test_split_layer_names_and_shapes():
+    split = _build(user_bias=True, item_bias=True, global_bias=True)
+    assert [layer.name for layer in split.global_layers] == [
+        "item_embedding",
+        "item_bias",
+        "global_bias",
+    ]
+    assert [layer.name for layer in split.local_layers] == ["user_embedding", "user_bias"]
+    assert [tuple(w.shape) for w in split.global_weights] == [(5, 3), (5, 1), ()]
+    assert [tuple(w.shape) for w in split.local_weights] == [(1, 3), (1, 1)]
+    assert list(split.input_spec) == ["x", "y"]
+    assert split.loss_fn is tf.keras.losses.MeanSquaredError
+    assert [m.name for m in split.metrics_fn()] == ["mean_loss", "rmse", "accuracy", "num_examples"]
+
+
+@pytest.mark.parametrize(
+    ("biases", "expected"),
+    [
+        ({"user_bias": True}, ["user_embedding", "user_bias"]),
+        ({"item_bias": True}, ["item_embedding", "item_bias"]),
+        ({"global_bias": True}, ["item_embedding", "global_bias"]),
+    ],
+)
+def test_each_bias_alone(biases, expected):
+    split = _build(**biases)
+    listed = split.local_layers if "user_bias" in biases else split.global_layers
+    assert [layer.name for layer in listed] == expected
+    assert split.keras_model(tf.zeros([2, 1], tf.int64)).shape == (2, 1)
+
+
+def test_the_regularization_of_every_weight():
+    split = _build(user_bias=True, item_bias=True, global_bias=True, l2=0.5, spread_out=2.0)
+    for weight in split.global_weights + split.local_weights:
+        weight.assign(tf.ones_like(weight))
+    # l2: 15 + 5 + 1 + 3 + 1 ones; spread-out: 5 * 4 ordered pairs with the inner product 3.
+    expected = 0.5 * 25 + 2.0 * np.sqrt(20 * 9)
+    np.testing.assert_allclose(sum(split.keras_model.losses), expected, rtol=1e-6)
+    assert _build().keras_model.losses == []
+
+
+def test_initial_values_are_uniform_and_biases_zero():
+    split = matrix_factorization.matrix_factorization(400, 10, item_bias=True, global_bias=True)
+    items, item_bias, global_bias = (w.numpy() for w in split.global_weights)
+    assert -0.05 <= items.min() < -0.049
+    assert 0.049 < items.max() < 0.05
+    np.testing.assert_allclose(items.std(), 0.1 / np.sqrt(12), rtol=0.03)
+    assert not item_bias.any()
+    assert global_bias == 0
+
+
+def test_equal_seeds_give_equal_values_whatever_the_process_did():
+    first = _values(_build(seed=3))
+    tf.random.set_seed(1)
+    tf.random.uniform([4])
+    tf.keras.layers.Dense(1).build([None, 1])
+    second = _values(_build(seed=3))
+    tf.random.set_seed(2)
+    third = _values(_build(seed=3))
+    for a, b, c in zip(first, second, third):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_a_graph_gives_the_same_values_as_eager_execution():
+    # TFF builds its models in a graph of its own.
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        split = _build(seed=3)
+        session.run(tf.compat.v1.global_variables_initializer())
+        values = session.run(split.global_weights + split.local_weights)
+    for in_graph, eager in zip(values, _values(_build(seed=3))):
+        np.testing.assert_array_equal(in_graph, eager)
+
+
+def test_another_seed_gives_other_values():
+    for a, b in zip(_values(_build(seed=3)), _values(_build(seed=4))):
+        assert not np.any(a == b)
+
+
+def test_tables_of_one_shape_start_different():
+    items, user = _values(matrix_factorization.matrix_factorization(1, 8))
+    assert not np.any(items == user)
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    def names():
+        model = _build(user_bias=True, item_bias=True, global_bias=True).keras_model
+        return [model.name, *(x.name for x in model.layers), *(w.name for w in model.weights)]
+
+    assert names() == names()
+
+
+def test_initializers_by_argument():
+    split = _build(
+        item_initializer=tf.keras.initializers.Constant(2.0),
+        user_initializer=tf.keras.initializers.Constant(0.5),
+    )
+    np.testing.assert_allclose(split.keras_model(tf.zeros([1, 1], tf.int64)), [[3.0]])
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (5, 0)])
+def test_sizes_must_be_positive(sizes):
+    with pytest.raises(ValueError, match="needs num_items >= 1 and dim >= 1"):
+        matrix_factorization.matrix_factorization(*sizes)
+
+
+def test_strengths_must_not_be_negative():
+    with pytest.raises(ValueError, match="must be >= 0"):
+        _build(l2=-0.1)

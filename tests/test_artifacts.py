@@ -1,0 +1,121 @@
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from fedrecon.artifacts import RunDirectory
+from fedrecon.errors import InputError
+
+CONFIG = {"settings": {"dim": 8, "rate": 0.5, "total_rounds": 5}, "data_fingerprint": "abc"}
+
+
+def config(fingerprint="abc", **settings):
+    return {"settings": {**CONFIG["settings"], **settings}, "data_fingerprint": fingerprint}
+
+
+def contents(path):
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
+
+
+def test_a_new_directory_gets_its_configuration(tmp_path):
+    run = RunDirectory(tmp_path / "deep" / "run")
+    with run.claim(CONFIG):
+        assert run.read_config() == CONFIG
+    assert json.loads((run.path / "config.json").read_text()) == CONFIG
+
+
+def test_the_same_configuration_resumes_and_free_settings_may_change(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim(CONFIG):
+        pass
+    with run.claim(config(total_rounds=9), free_settings=frozenset({"total_rounds"})):
+        assert run.read_config()["settings"]["total_rounds"] == 9
+
+
+def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim(CONFIG):
+        pass
+    before = contents(tmp_path)
+    message = "dim was 8 and is now 16; rate was 0.5 and is now 0.1. Give another"
+    with pytest.raises(InputError, match=message), run.claim(config(dim=16, rate=0.1)):
+        pass
+    with pytest.raises(InputError, match="extra was None and is now 1"), run.claim(config(extra=1)):
+        pass
+    assert contents(tmp_path) == before
+
+
+def test_other_data_are_refused(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim(CONFIG):
+        pass
+    with pytest.raises(InputError, match="a run on other data"), run.claim(config("abd")):
+        pass
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(InputError, match=r"holds files but no config\.json"):
+        with RunDirectory(tmp_path).claim(CONFIG):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="is a file"):
+        with RunDirectory(tmp_path / "thesis.tex").claim(CONFIG):
+            pass
+
+
+def test_a_broken_configuration_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"settings": ')
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        RunDirectory(tmp_path).read_config()
+    with pytest.raises(InputError, match="is not the directory of a run"):
+        RunDirectory(tmp_path / "nowhere").read_config()
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path, repository):
+    run = RunDirectory(tmp_path)
+    code = (
+        "import sys; from fedrecon.artifacts import RunDirectory\n"
+        f"with RunDirectory({str(tmp_path)!r}).claim({CONFIG!r}): pass\n"
+    )
+    command = [sys.executable, "-c", code]
+    with run.claim(CONFIG):
+        other = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    assert "another process is training in" in other.stderr
+    assert subprocess.run(command, cwd=repository).returncode == 0  # Free again.
+
+
+def test_checkpoints_are_complete_ones_in_numeric_order(tmp_path):
+    for name in ("round_0", "round_100", "round_25", "round_50_temp1234"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert RunDirectory(tmp_path).checkpoints() == [0, 25, 100]
+    assert RunDirectory(tmp_path / "none").checkpoints() == []
+
+
+def test_final_metrics_round_trip_and_refuse_what_json_lacks(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.read_final_metrics() is None
+    run.write_final_metrics({"test": {"rmse": 0.9}, "rounds": 3})
+    with pytest.raises(ValueError, match="Out of range"):
+        run.write_final_metrics({"test": {"rmse": float("nan")}})
+    assert run.read_final_metrics() == {"test": {"rmse": 0.9}, "rounds": 3}
+
+
+def test_curves_are_drawn_from_the_saved_metrics(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "round,validation/rmse,validation/accuracy,validation/loss,train/rmse,train/accuracy,"
+        "train/loss\n0,3.5,0.0,12.25,,,\n1,,,,3.0,0.1,9.0\n2,2.0,0.2,4.0,2.5,0.2,6.25\n"
+    )
+    run = RunDirectory(tmp_path)
+    assert run.read_metrics()[1] == {
+        "round": 1,
+        "train/rmse": 3.0,
+        "train/accuracy": 0.1,
+        "train/loss": 9.0,
+    }
+    header = run.draw_curves().read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", header[16:24])
+    assert width > 3 * height  # Three panels side by side.

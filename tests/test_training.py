@@ -1,0 +1,207 @@
+"""The round loop, with an algorithm simple enough to follow by hand."""
+
+import contextlib
+import csv
+import dataclasses
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from fedrecon.artifacts import RunDirectory, RunRecorder
+from fedrecon.errors import InputError
+from fedrecon.training import FederatedTask, TrainingOptions, train
+
+
+class State(NamedTuple):
+    weight: np.ndarray
+    num_rounds: np.ndarray
+
+
+class Output(NamedTuple):
+    state: State
+    metrics: dict
+
+
+class Process:
+    """Adds the mean of the clients' values to the weight; evaluates to the distance from it."""
+
+    def initialize(self):
+        return State(np.zeros(2, np.float32), np.int32(0))
+
+    def next(self, state, clients):
+        weight = (state.weight + np.float32(np.mean(clients)) / 3).astype(np.float32)
+        metrics = {"loss": float(np.mean(clients)), "num_examples": len(clients)}
+        return Output(State(weight, np.int32(state.num_rounds + 1)), metrics)
+
+    def get_model_weights(self, state):
+        return state.weight
+
+
+class Evaluation(Process):
+    def set_model_weights(self, state, weights):
+        return state._replace(weight=weights)
+
+    def next(self, state, clients):
+        loss = float(np.sum(state.weight) - np.mean(clients)) if len(clients) else 0.0
+        return Output(state, {"loss": loss, "num_examples": len(clients)})
+
+
+def make_task(process=None):
+    return FederatedTask(
+        training=process or Process(),
+        evaluation=Evaluation(),
+        sample_cohort=lambda round_num: np.array([round_num, round_num + 1]),
+        evaluation_users={"validation": np.array([4, 6]), "nobody": np.array([])},
+        client_data=lambda users, round_num: users.astype(np.float32),
+        training_metrics=dict,
+        evaluation_metrics=dict,
+    )
+
+
+def options(total_rounds, per_evaluation=2, per_checkpoint=2):
+    return TrainingOptions(
+        total_rounds=total_rounds,
+        rounds_per_evaluation=per_evaluation,
+        rounds_per_checkpoint=per_checkpoint,
+    )
+
+
+def rows_without_seconds(path):
+    with open(path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row.pop("seconds")) >= 0
+    return rows
+
+
+def run_in(path, *args, **kwargs):
+    run = RunDirectory(path)
+    return run, train(*args, RunRecorder(run), **kwargs)
+
+
+class StopAtRound(Process):
+    """As `Process`, until a round at which the user loses patience."""
+
+    def __init__(self, round_num):
+        self._round_num = round_num
+
+    def next(self, state, clients):
+        if state.num_rounds == self._round_num - 1:
+            raise KeyboardInterrupt
+        return super().next(state, clients)
+
+
+def test_rounds_evaluations_and_checkpoints_fall_where_they_should(tmp_path):
+    seen = []
+    run, state = run_in(
+        tmp_path, make_task(), options(5), on_round=lambda number, row: seen.append(number)
+    )
+    assert seen == [0, 1, 2, 3, 4, 5]
+    # Rounds 1 to 5 have means 1.5 to 5.5, and each adds a third of its own.
+    np.testing.assert_allclose(state.weight, [17.5 / 3] * 2, rtol=1e-6)
+    rows = run.read_metrics()
+    assert [row["round"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert [row.get("train/loss") for row in rows] == [None, 1.5, 2.5, 3.5, 4.5, 5.5]
+    evaluated = {row["round"]: row["validation/loss"] for row in rows if "validation/loss" in row}
+    # Before the first round, each second one, and the last. 0 - 5; 2 * 4/3 - 5; ...
+    assert evaluated == pytest.approx({0: -5, 2: -5 + 8 / 3, 4: -5 + 24 / 3, 5: -5 + 35 / 3})
+    assert run.checkpoints() == [2, 4, 5]  # The last three.
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop):
+    _, whole = run_in(tmp_path / "whole", make_task(), options(6))
+    run = RunDirectory(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        train(make_task(StopAtRound(stop)), options(6), RunRecorder(run))
+    assert run.checkpoints()[-1] == stop - 1  # The last whole round, due for a checkpoint or not.
+    state = train(make_task(), options(6), RunRecorder(run))
+    assert state.weight.tobytes() == whole.weight.tobytes()
+    assert state.num_rounds == whole.num_rounds == 6
+    assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
+    # No chance to save: the rows of round 3 are there, the state is that of round 2.
+    _, whole = run_in(tmp_path / "whole", make_task(), options(6))
+    run = RunDirectory(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train(make_task(StopAtRound(4)), options(6), RunRecorder(run))
+
+    shutil.rmtree(run.path / "checkpoints" / "round_3")
+    (run.path / "checkpoints" / "round_3_temp1").mkdir()
+    state = train(make_task(), options(6), RunRecorder(run))
+    assert state.weight.tobytes() == whole.weight.tobytes()
+    assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
+
+
+def test_seconds_add_up_over_the_parts_of_a_run(tmp_path):
+    run, _ = run_in(tmp_path, make_task(), options(2))
+    first = run.read_metrics()[-1]["seconds"]
+    run, _ = run_in(tmp_path, make_task(), options(4))
+    seconds = [row["seconds"] for row in run.read_metrics()]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > first
+
+
+def test_fewer_rounds_than_were_done_are_refused(tmp_path):
+    run_in(tmp_path, make_task(), options(4))
+    with pytest.raises(InputError, match="already has 4 rounds, more than the 3 wanted"):
+        run_in(tmp_path, make_task(), options(3))
+
+
+def test_an_interruption_before_the_first_evaluation_leaves_nothing_half_done(tmp_path):
+    class Impatient(Evaluation):
+        def next(self, state, clients):
+            raise KeyboardInterrupt
+
+    task = dataclasses.replace(make_task(), evaluation=Impatient())
+    run = RunDirectory(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, options(4), RunRecorder(run))
+    assert run.checkpoints() == []
+    train(make_task(), options(4), RunRecorder(run))
+    assert run.checkpoints() == [0, 2, 4]
+
+
+def test_state_and_files_change_together_under_guard(tmp_path):
+    inside = []
+
+    @contextlib.contextmanager
+    def guard():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    class Watched(RunRecorder):
+        def release(self, row, round_num):
+            assert inside
+            super().release(row, round_num)
+
+        def save(self, state, round_num):
+            assert inside
+            super().save(state, round_num)
+
+    train(make_task(), options(3), Watched(RunDirectory(tmp_path)), undisturbed=guard)
+
+
+def test_an_evaluation_that_measured_nothing_is_an_error():
+    task = make_task()
+    with pytest.raises(InputError, match="the 0 nobody users have no query ratings"):
+        task.evaluate(task.training.initialize(), "nobody")
+
+
+def test_a_diverged_evaluation_is_an_error():
+    task = make_task()
+    state = State(np.array([np.inf, 0], np.float32), np.int32(0))
+    with pytest.raises(InputError, match="loss on the validation users is inf"):
+        task.evaluate(state, "validation")
+
+
+@pytest.mark.parametrize("name", ["total_rounds", "rounds_per_evaluation", "rounds_per_checkpoint"])
+def test_options_are_positive(name):
+    values = dict.fromkeys(("total_rounds", "rounds_per_evaluation", "rounds_per_checkpoint"), 1)
+    with pytest.raises(InputError, match=f"{name} is 0"):
+        TrainingOptions(**{**values, name: 0})
