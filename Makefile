@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a newcomer needs; each sets up .venv first if it is not up to date.
+# `make demo` and `make test` are all that a newcomer needs; each first sets up .venv if needed.
 .PHONY: demo test lint format lock setup clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -12,9 +12,9 @@ $(INSTALLED): requirements.txt setup.sh
 demo: $(INSTALLED)
 	@$(PYTHON) -m experiments.train --flagfile=experiments/presets/demo.flags
 
-# -n 2: two workers; TFF's start-up dominates and each worker pays it once.
+# Two workers; a file's tests stay together, so that its runs of the binaries are made once.
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

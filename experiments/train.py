@@ -84,9 +84,10 @@ def _train(chosen, clients, run, interruptions):
         )
     start = time.monotonic()
     test = task.evaluate(state, "test")
+    validation = recorder.metrics(options.total_rounds, "validation")
     final = {
         "test": test,
-        "validation": recorder.metrics(options.total_rounds, "validation"),
+        "validation": {name: validation[name] for name in test},
         "rounds": options.total_rounds,
         "seconds": round(recorder.seconds(options.total_rounds) + time.monotonic() - start, 2),
     }

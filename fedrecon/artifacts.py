@@ -253,7 +253,12 @@ def _draw_curves(rows: list[dict[str, float]], path: pathlib.Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 3), ("rmse", "accuracy", "loss")):
+    titles = {
+        "rmse": "RMSE",
+        "accuracy": "accuracy (error of at most 0.5)",
+        "loss": "loss (mean over ratings)",
+    }
+    for axes, metric in zip(figure.subplots(1, 3), titles):
         for part, style in (
             ("train", {"linewidth": 1, "alpha": 0.6}),
             ("validation", {"marker": "o", "markersize": 3}),
@@ -261,7 +266,7 @@ def _draw_curves(rows: list[dict[str, float]], path: pathlib.Path) -> None:
             points = [(r["round"], r[f"{part}/{metric}"]) for r in rows if f"{part}/{metric}" in r]
             if points:
                 axes.plot(*zip(*points), label=part, **style)
-        axes.set(xlabel="round", title=metric)
+        axes.set(xlabel="round", title=titles[metric])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -24,3 +25,11 @@ def native_worker():
     worker = native.set_native_context()
     yield worker
     worker.close()
+
+
+def pytest_sessionfinish():
+    """Keeps TFF's unused default context from complaining in its `__del__` at interpreter exit."""
+    if "tensorflow_federated" in sys.modules:
+        from fedrecon.execution import native
+
+        native.set_native_context().close()
