@@ -18,6 +18,7 @@ from fedrecon.errors import DataError
 _CHUNK_BYTES = 16 * 2**20
 _MAX_DIGITS = 18  # More might not fit int64.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NAMES = ("user id", "item id", "rating", "timestamp")
 
 
@@ -57,6 +58,8 @@ def parse_rating_table(
       DataError: If the file is empty, or names the first line that is not as expected.
     """
     data = data[len(_BYTE_ORDER_MARK) :] if data.startswith(_BYTE_ORDER_MARK) else data
+    if data.startswith(_UTF_16_MARKS):
+        raise DataError(f"{label}, line 1: expected ASCII or UTF-8 text, found UTF-16.")
     start = 0
     if header is not None:
         end = data.find(b"\n") + 1 or len(data)
@@ -88,8 +91,8 @@ def parse_rating_table(
 
 def show(text: bytes | str, *, limit: int = 60) -> str:
     """Returns found text quoted for a message, shortened to `limit` characters."""
-    text = text.decode("ascii", "backslashreplace") if isinstance(text, bytes) else text
-    return repr(text) if len(text) <= limit else f"{text[:limit]!r}..."
+    shown = repr(text[:limit]).removeprefix("b")
+    return shown if len(text) <= limit else f"{shown}..."
 
 
 def _parse_plain(chunk: bytes, separator: bytes, scale: RatingScale) -> tuple | None:

@@ -90,10 +90,10 @@ class ZipSource:
 
 
 def find_source(data_dir: str | os.PathLike, *, folder: str, zip_name: str, file: str) -> Source:
-    """Returns where in `data_dir` a data set lies: in `folder/`, in the zip, or directly.
+    """Returns where a data set lies in `data_dir`: in `folder/`, in the zip, or directly.
 
     Args:
-      data_dir: The folder that the user named.
+      data_dir: The folder that the user named, or the zip itself.
       folder: Name of the data set's folder, in `data_dir` and inside the zip.
       zip_name: Name of the zip, such as `"ml-1m.zip"`.
       file: A file that the data set must have, which tells whether it is there.
@@ -102,9 +102,11 @@ def find_source(data_dir: str | os.PathLike, *, folder: str, zip_name: str, file
       DataError: If it is in none of the three places; says which were tried.
     """
     root = pathlib.Path(data_dir).expanduser()
+    if root.suffix == ".zip" and root.is_file():
+        return ZipSource(root, folder)
     with _reading(root):
         if not root.is_dir():
-            raise DataError(f"The data folder {root} is not an existing folder.")
+            raise DataError(f"The data folder {root} is not an existing folder, nor a .zip file.")
     places = [FolderSource(root / folder), FolderSource(root)]
     if places[0].holds(file):
         return places[0]

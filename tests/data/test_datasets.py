@@ -98,6 +98,21 @@ def test_an_absent_folder(tmp_path):
         load_dataset("movielens-1m", data_dir=tmp_path / "nowhere")
 
 
+def test_the_zip_itself_may_be_named(tmp_path):
+    write_zip(tmp_path / "mine.zip", {"ml-1m/ratings.dat": RATINGS})
+    named = load_dataset("movielens-1m", data_dir=tmp_path / "mine.zip")
+    (tmp_path / "mine.zip").rename(tmp_path / "ml-1m.zip")
+    assert named.fingerprint() == load_dataset("movielens-1m", data_dir=tmp_path).fingerprint()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(encoding, tmp_path):
+    text = "\ufeff" + RATINGS.decode()
+    (tmp_path / "ratings.dat").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"ratings\.dat, line 1: expected ASCII or UTF-8 text"):
+        load_dataset("movielens-1m", data_dir=tmp_path)
+
+
 @pytest.mark.parametrize("place", ["ml-1m/ratings.dat", "ml-1m.zip", "ratings.dat"])
 def test_a_folder_where_a_file_is_expected(place, tmp_path):
     (tmp_path / place).mkdir(parents=True)
