@@ -167,7 +167,7 @@ BAD_LINES = {
     "float time": (b"1::2::3::4.5", rf"the timestamp {WHOLE_NUMBER} '4.5'"),
     "NUL": (b"1::2::3::4\0", rf"the timestamp {WHOLE_NUMBER} '4.x00'"),
     "inner carriage return": (b"1::2\r::3::4", rf"the item id {WHOLE_NUMBER} '2.r'"),
-    "not ASCII": (b"1::\xff::3::4", rf"the item id {WHOLE_NUMBER} '..xff'"),
+    "not ASCII": (b"1::\xff::3::4", rf"the item id {WHOLE_NUMBER} '.xff'"),
     "nan": (b"1::2::nan::4", "the rating to be a number, 1 to 5 in steps of 1, found 'nan'"),
     "inf": (b"1::2::inf::4", "the rating to be a number, 1 to 5 in steps of 1, found 'inf'"),
     "exponent": (b"1::2::1e0::4", "the rating to be a number, .*, found '1e0'"),
