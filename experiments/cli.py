@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -22,43 +23,38 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
-class Interruptions:
-    """Turns SIGINT and SIGTERM into `Interrupted`, raised where the main thread is.
-
-    Inside `held()` they wait until its end: files and state that belong together stay together.
-    """
+class Interruption:
+    """What a binary still wants to do when it is interrupted; by default nothing."""
 
     def __init__(self) -> None:
-        self._num_held = 0
-        self._pending: int | None = None
-
-    def install(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._handle)
+        self._last_steps: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
-    def held(self):
-        self._num_held += 1
+    def do_first(self, step: Callable[[], None]):
+        """While in this context, an interruption calls `step`, from another thread, and then ends.
+
+        `step` may wait for what must not be cut short.
+        """
+        self._last_steps.append(step)
         try:
             yield
         finally:
-            self._num_held -= 1
-            if self._num_held == 0 and self._pending is not None:
-                signum, self._pending = self._pending, None
-                raise Interrupted(signum)
+            self._last_steps.remove(step)
 
-    def _handle(self, signum, frame) -> None:
-        if self._num_held:
-            self._pending = signum
-        else:
-            raise Interrupted(signum)
+    def finish(self) -> None:
+        for step in reversed(list(self._last_steps)):
+            step()
 
 
-def run(main: Callable[[Interruptions], None]) -> None:
+def run(main: Callable[[Interruption], None]) -> None:
     """Runs a binary: parses the flags, calls `main`, and ends the process with the right status.
 
     Status 0: done. 1: something that the user gave cannot be used; one sentence says what.
     128 + signal: interrupted. Any other exception is a defect and keeps its traceback.
+
+    `main` runs in a thread of its own, and the main thread, where Python delivers signals, only
+    waits. An exception raised by a signal inside TensorFlow is no way to end: garbage collector
+    callbacks (jax has one) drop it, and locks that it tears through stay locked.
     """
     # At import TensorFlow logs even as errors what is none (CUDA factories registered twice); what
     # really fails comes as an exception.
@@ -67,28 +63,66 @@ def run(main: Callable[[Interruptions], None]) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    interruptions = Interruptions()
-    interruptions.install()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _raise_interrupted)
 
     def guarded_main(argv) -> None:
         if len(argv) > 1:
             fail(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if not flags.FLAGS["verbosity"].present:  # TFF's managers log each file they write.
             logging.set_verbosity(logging.WARNING)
+        interruption = Interruption()
         try:
-            main(interruptions)
+            _wait_for(lambda: main(interruption))
             sys.stdout.flush()
         except InputError as error:
             fail(str(error))
         except Interrupted as interrupted:
-            print(f"\ninterrupted by {interrupted}.", file=sys.stderr)
-            sys.exit(128 + interrupted.signum)
+            _end(interrupted, interruption)
         except BrokenPipeError:
             # The reader (`| head`) has left. Python would complain again while flushing at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
 
     app.run(guarded_main)
+
+
+def _raise_interrupted(signum, frame) -> None:
+    raise Interrupted(signum)
+
+
+def _wait_for(work: Callable[[], None]) -> None:
+    """Does the work in another thread; raises here what it raises there."""
+    errors: list[BaseException] = []
+
+    def guarded_work() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    done = threading.Event()
+    # A daemon: the interpreter must not wait for it after an interruption.
+    threading.Thread(target=guarded_work, daemon=True).start()
+    done.wait()
+    if errors:
+        raise errors[0]
+
+
+def _end(interrupted: Interrupted, interruption: Interruption) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)  # A second Ctrl-C ends at once.
+    print(f"\nInterrupted by {interrupted}.", file=sys.stderr)
+    try:
+        interruption.finish()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The other thread still works, and an interpreter that shuts down under C++ code aborts.
+        # The kernel ends TFF's worker.
+        os._exit(128 + interrupted.signum)
 
 
 def fail(message: str) -> None:

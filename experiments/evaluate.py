@@ -26,8 +26,8 @@ _DATA_DIR = flags.DEFINE_string(
 )
 
 
-def main(interruptions: cli.Interruptions) -> None:
-    del interruptions  # Nothing here must stay together.
+def main(interruption: cli.Interruption) -> None:
+    del interruption  # There is nothing to save.
     from fedrecon import artifacts
 
     run = artifacts.RunDirectory(_RUN_DIR.value)

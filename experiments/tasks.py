@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from experiments.settings import Settings
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and data come before it.
+    import numpy as np
+
     from fedrecon.algorithms.options import FedReconOptions
     from fedrecon.data.examples import ClientExamples
     from fedrecon.data.ratings import Ratings
@@ -96,6 +96,8 @@ class Clients:
 
 def load_clients(settings: Settings) -> Clients:
     """Loads the ratings and splits the users 80/10/10, so that each part has people of its own."""
+    import numpy as np
+
     from fedrecon.data.examples import ClientExamples, ExampleOptions
     from fedrecon.data.splits import split_by_user
 

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 
 from absl import flags
 
 from experiments import cli, settings, tasks
+from fedrecon.errors import InputError
 
 settings.define_flags()
 flags.adopt_module_key_flags(settings)
 
 
-def main(interruptions: cli.Interruptions) -> None:
+def main(interruption: cli.Interruption) -> None:
     chosen = settings.from_flags()
     clients = tasks.load_clients(chosen)
 
     from fedrecon import artifacts
 
     run = artifacts.RunDirectory(chosen.output_dir)
+    done = max(run.checkpoints(), default=0)
+    if done > chosen.total_rounds:
+        raise InputError(
+            f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
+        )
     config = {
         "settings": chosen.to_json(),
         "data_fingerprint": clients.examples.ratings.fingerprint(),
@@ -32,8 +39,8 @@ def main(interruptions: cli.Interruptions) -> None:
     }
     with run.claim(config, free_settings=settings.FREE):
         final = run.read_final_metrics()
-        if final is None or final["rounds"] < chosen.total_rounds:
-            final = _train(chosen, clients, run, interruptions)
+        if final is None or final["rounds"] != chosen.total_rounds:
+            final = _train(chosen, clients, run, interruption)
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
@@ -43,29 +50,34 @@ def main(interruptions: cli.Interruptions) -> None:
             print(f"  {name}")
 
 
-def _train(chosen, clients, run, interruptions):
-    import time
-
+def _train(chosen, clients, run, interruption):
     from tqdm import tqdm
 
-    from fedrecon import artifacts, training
+    from fedrecon import artifacts
     from fedrecon.execution import native
+    from fedrecon.training import Training, TrainingOptions
 
     native.set_native_context()
     task = tasks.build_task(chosen, clients)
     recorder = artifacts.RunRecorder(run)
-    options = training.TrainingOptions(
+    options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
         rounds_per_checkpoint=chosen.rounds_per_checkpoint,
     )
-    done = max(run.checkpoints(), default=0)
+    training = Training(task, options, recorder)
+    done = training.num_rounds_done
     if done:
         print(f"Resuming after round {done}.")
-    latest: dict[str, str] = {}
-    with contextlib.closing(
-        tqdm(total=options.total_rounds, initial=done, unit="round", disable=None)
-    ) as bar:
+
+    def stop():
+        training.stop()
+        recorder.close()
+        print("The same command resumes this run where it ended.", file=sys.stderr)
+
+    bar = tqdm(total=options.total_rounds, initial=done, unit="round", disable=None)
+    with interruption.do_first(stop), contextlib.closing(bar):
+        latest: dict[str, str] = {}
 
         def on_round(round_num, row):
             if "validation/rmse" in row:
@@ -75,26 +87,25 @@ def _train(chosen, clients, run, interruptions):
             bar.set_postfix(latest, refresh=False)
             bar.update(round_num - bar.n)
 
-        state = training.train(
-            task,
-            options,
-            recorder,
-            on_round=on_round,
-            undisturbed=interruptions.held,
-        )
+        state = training.run(on_round)
+    recorder.close()
+    final = _final_metrics(task, state, recorder, options.total_rounds)
+    run.draw_curves()
+    run.write_final_metrics(final)
+    return final
+
+
+def _final_metrics(task, state, recorder, total_rounds):
     start = time.monotonic()
     test = task.evaluate(state, "test")
-    validation = recorder.metrics(options.total_rounds, "validation")
-    final = {
+    # Measured with the last round, unless a longer run was cut short at this one.
+    validation = recorder.metrics(total_rounds, "validation") or task.evaluate(state, "validation")
+    return {
         "test": test,
         "validation": {name: validation[name] for name in test},
-        "rounds": options.total_rounds,
-        "seconds": round(recorder.seconds(options.total_rounds) + time.monotonic() - start, 2),
+        "rounds": total_rounds,
+        "seconds": round(recorder.seconds(total_rounds) + time.monotonic() - start, 2),
     }
-    with interruptions.held():
-        run.draw_curves()
-        run.write_final_metrics(final)
-    return final
 
 
 def _describe(round_num, row) -> str:

@@ -182,6 +182,10 @@ class RunRecorder:
         for manager in self._managers():
             self._run(manager.release(row, round_num))
 
+    def close(self) -> None:
+        """Writes out what is still buffered; TensorFlow keeps events for up to two minutes."""
+        self._releases = None  # Deleting the writer closes its file.
+
     def _managers(self):
         if self._releases is None:  # Only a run that goes on writes; opening one to read does not.
             import tensorflow_federated as tff

@@ -5,8 +5,8 @@ The loop knows neither the algorithm nor the engine: a `FederatedTask` brings bo
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -95,78 +95,103 @@ class TrainingOptions:
                 )
 
 
-def train(
-    task: FederatedTask,
-    options: TrainingOptions,
-    recorder: RunRecorder,
-    *,
-    on_round: Callable[[int, Metrics], None] = lambda round_num, row: None,
-    undisturbed: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> Any:
-    """Trains until `options.total_rounds` rounds are done, from the last checkpoint if any.
+class Training:
+    """A run of rounds, from the last checkpoint if there is one.
 
-    Resuming gives, bit for bit, the numbers of an uninterrupted run, apart from the seconds. An
-    exception (Ctrl-C too) ends the training; the state of the last whole round is saved before it
-    goes on.
-
-    Args:
-      task: What to train.
-      options: How long.
-      recorder: Where checkpoints and metrics go.
-      on_round: Called after each round that is recorded (0 is the untrained model) with its number
-        and its row of metrics.
-      undisturbed: Returns a context in which an interruption waits until the context ends; it
-        guards the moments at which files and state must change together.
-
-    Returns:
-      The server's state after the last round.
-
-    Raises:
-      InputError: If the run already has more rounds than are asked for, or an evaluation fails.
+    Resuming gives, bit for bit, the numbers of an uninterrupted run, apart from the seconds.
     """
-    start = time.monotonic()
-    checkpoints = recorder.checkpoints
-    state, done, seconds_before = task.training.initialize(), 0, 0.0
-    if checkpoints:
-        done = checkpoints[-1]
-        if done > options.total_rounds:
-            raise InputError(
-                f"the run already has {done} rounds, more than the {options.total_rounds} wanted."
-            )
-        state = recorder.load(done, state)
-        seconds_before = recorder.seconds(done)
 
-    def record(row: dict[str, float], round_num: int) -> None:
-        row["seconds"] = seconds_before + time.monotonic() - start
-        recorder.release(row, round_num)
+    def __init__(self, task: FederatedTask, options: TrainingOptions, recorder: RunRecorder):
+        """Prepares a run.
 
-    def is_due(round_num: int, period: int) -> bool:
-        return round_num % period == 0 or round_num == options.total_rounds
+        Args:
+          task: What to train.
+          options: How long.
+          recorder: Where checkpoints and metrics go.
 
-    try:
-        if not checkpoints:
-            row = _prefixed("validation", task.evaluate(state, "validation"))
-            with undisturbed():
-                record(row, 0)
-                recorder.save(state, 0)
-            on_round(0, row)
-        for round_num in range(done + 1, options.total_rounds + 1):
-            new_state, metrics = task.run_round(state, round_num)
-            row = _prefixed("train", metrics)
-            if is_due(round_num, options.rounds_per_evaluation):
-                row.update(_prefixed("validation", task.evaluate(new_state, "validation")))
-            with undisturbed():
-                record(row, round_num)
-                state, done = new_state, round_num
-                if is_due(round_num, options.rounds_per_checkpoint):
-                    recorder.save(state, done)
-            on_round(round_num, row)
-    except BaseException:
-        with undisturbed():
-            if recorder.checkpoints:  # Else not even the untrained model was recorded.
-                recorder.save(state, done)
-        raise
-    return state
+        Raises:
+          InputError: If the run already has more rounds than are asked for.
+        """
+        self._task = task
+        self._options = options
+        self._recorder = recorder
+        self._start = time.monotonic()
+        # Held while files and state change together.
+        self._commit = threading.Lock()
+        checkpoints = recorder.checkpoints
+        self._is_new = not checkpoints
+        self._state, self._done, self._seconds_before = task.training.initialize(), 0, 0.0
+        if checkpoints:
+            self._done = checkpoints[-1]
+            if self._done > options.total_rounds:
+                raise InputError(
+                    f"the run already has {self._done} rounds, more than the "
+                    f"{options.total_rounds} wanted."
+                )
+            self._state = recorder.load(self._done, self._state)
+            self._seconds_before = recorder.seconds(self._done)
+
+    @property
+    def num_rounds_done(self) -> int:
+        """How many rounds are done and recorded."""
+        return self._done
+
+    def run(self, on_round: Callable[[int, Metrics], None] = lambda round_num, row: None) -> Any:
+        """Trains until all rounds are done.
+
+        An exception (Ctrl-C in a notebook too) ends the training; the state of the last whole round
+        is saved before it goes on.
+
+        Args:
+          on_round: Called after each round that is recorded (0 is the untrained model) with its
+            number and its row of metrics.
+
+        Returns:
+          The server's state after the last round.
+
+        Raises:
+          InputError: If an evaluation fails.
+        """
+        try:
+            if self._is_new:
+                row = _prefixed("validation", self._task.evaluate(self._state, "validation"))
+                self._record(row, self._state, 0)
+                on_round(0, row)
+            for round_num in range(self._done + 1, self._options.total_rounds + 1):
+                state, metrics = self._task.run_round(self._state, round_num)
+                row = _prefixed("train", metrics)
+                if self._is_due(round_num, self._options.rounds_per_evaluation):
+                    row.update(_prefixed("validation", self._task.evaluate(state, "validation")))
+                self._record(row, state, round_num)
+                on_round(round_num, row)
+        except BaseException:
+            with self._commit:
+                self._save()
+            raise
+        return self._state
+
+    def stop(self) -> None:
+        """Saves the state of the last whole round and lets `run` record nothing more.
+
+        For another thread than that of `run`, which then waits for ever, before the process ends.
+        """
+        self._commit.acquire()
+        self._save()
+
+    def _save(self) -> None:
+        if not self._is_new:  # Else not even the untrained model was recorded.
+            self._recorder.save(self._state, self._done)
+
+    def _record(self, row: dict[str, float], state: Any, round_num: int) -> None:
+        with self._commit:
+            row["seconds"] = self._seconds_before + time.monotonic() - self._start
+            self._recorder.release(row, round_num)
+            self._state, self._done, self._is_new = state, round_num, False
+            if self._is_due(round_num, self._options.rounds_per_checkpoint):
+                self._recorder.save(state, round_num)
+
+    def _is_due(self, round_num: int, period: int) -> bool:
+        return round_num % period == 0 or round_num == self._options.total_rounds
 
 
 def _prefixed(part: str, metrics: Metrics) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """The round loop, with an algorithm simple enough to follow by hand."""
 
-import contextlib
 import csv
 import dataclasses
 import shutil
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from fedrecon.artifacts import RunDirectory, RunRecorder
 from fedrecon.errors import InputError
-from fedrecon.training import FederatedTask, TrainingOptions, train
+from fedrecon.training import FederatedTask, Training, TrainingOptions
 
 
 class State(NamedTuple):
@@ -74,6 +74,10 @@ def rows_without_seconds(path):
     for row in rows:
         assert float(row.pop("seconds")) >= 0
     return rows
+
+
+def train(task, options, recorder, on_round=lambda round_num, row: None):
+    return Training(task, options, recorder).run(on_round)
 
 
 def run_in(path, *args, **kwargs):
@@ -166,25 +170,61 @@ def test_an_interruption_before_the_first_evaluation_leaves_nothing_half_done(tm
     assert run.checkpoints() == [0, 2, 4]
 
 
-def test_state_and_files_change_together_under_guard(tmp_path):
-    inside = []
+def test_another_thread_stops_the_run_at_its_last_whole_round(tmp_path):
+    """What a binary does when it is interrupted."""
+    in_round_4, may_go_on = threading.Event(), threading.Event()
 
-    @contextlib.contextmanager
-    def guard():
-        inside.append(True)
-        yield
-        inside.pop()
+    class Slow(Process):
+        def next(self, state, clients):
+            if state.num_rounds == 3:
+                in_round_4.set()
+                may_go_on.wait(60)
+            return super().next(state, clients)
 
-    class Watched(RunRecorder):
+    run = RunDirectory(tmp_path)
+    training = Training(make_task(Slow()), options(5), RunRecorder(run))
+    thread = threading.Thread(target=training.run, daemon=True)
+    thread.start()
+    assert in_round_4.wait(60)
+    assert (run.checkpoints(), training.num_rounds_done) == ([0, 2], 3)
+    training.stop()
+    may_go_on.set()
+    thread.join(0.5)
+    assert thread.is_alive()  # Round 4 came too late to be recorded.
+    assert run.checkpoints() == [0, 2, 3]
+    assert [row["round"] for row in run.read_metrics()] == [0, 1, 2, 3]
+
+
+def test_stopping_waits_until_files_and_state_agree(tmp_path):
+    in_release, may_go_on = threading.Event(), threading.Event()
+
+    class SlowRecorder(RunRecorder):
         def release(self, row, round_num):
-            assert inside
             super().release(row, round_num)
+            if round_num == 1:
+                in_release.set()
+                may_go_on.wait(60)
 
-        def save(self, state, round_num):
-            assert inside
-            super().save(state, round_num)
+    run = RunDirectory(tmp_path)
+    training = Training(make_task(), options(1, per_checkpoint=9), SlowRecorder(run))
+    thread = threading.Thread(target=training.run, daemon=True)
+    thread.start()
+    assert in_release.wait(60)
+    saver = threading.Thread(target=training.stop, daemon=True)
+    saver.start()
+    saver.join(0.3)
+    # The row of round 1 is there and its state is not: no moment to save and leave.
+    assert saver.is_alive()
+    may_go_on.set()
+    saver.join(60)
+    thread.join(60)
+    assert run.checkpoints() == [0, 1]
 
-    train(make_task(), options(3), Watched(RunDirectory(tmp_path)), undisturbed=guard)
+
+def test_nothing_is_saved_before_the_first_row(tmp_path):
+    run = RunDirectory(tmp_path)
+    Training(make_task(), options(3), RunRecorder(run)).stop()
+    assert run.checkpoints() == []
 
 
 def test_an_evaluation_that_measured_nothing_is_an_error():

@@ -183,7 +183,7 @@ def test_interrupted_and_killed_runs_resume_to_the_same_numbers(whole_run, repos
     assert status == -signal.SIGKILL
     status, errors = start_and_signal(repository, path, 4, signal.SIGINT)
     assert status == 128 + signal.SIGINT
-    assert "interrupted by SIGINT" in errors
+    assert "Interrupted by SIGINT.\nThe same command resumes this run where it ended." in errors
     assert "Traceback" not in errors
     assert (path / "checkpoints" / "round_4").exists() or (path / "checkpoints/round_5").exists()
     status, errors = start_and_signal(repository, path, 6, signal.SIGTERM)
@@ -204,6 +204,15 @@ def test_another_configuration_is_refused_with_what_differs(whole_run, repositor
     assert result.returncode == 1
     assert "client_optimizer was 'sgd' and is now 'adam'; dim was 4 and is now 5." in result.stderr
     assert result.stderr.count("\n") == 1
+    assert (path / "config.json").read_bytes() == before
+
+
+def test_fewer_rounds_than_were_trained_are_refused(whole_run, repository):
+    path, _ = whole_run
+    before = (path / "config.json").read_bytes()
+    result = run(repository, *TRAIN, f"--output_dir={path}", "--total_rounds=8")
+    assert result.returncode == 1
+    assert "already has 9 rounds, more than --total_rounds=8." in result.stderr
     assert (path / "config.json").read_bytes() == before
 
 
