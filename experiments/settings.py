@@ -8,10 +8,13 @@ Nothing here imports TensorFlow: `--help` and wrong flags are answered at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from absl import flags
 
+from fedrecon.algorithms.options import CLIENT_WEIGHTINGS, OPTIMIZERS, SUPPORT_QUERY_SPLITS
+from fedrecon.data.examples import ORDERS
 from fedrecon.errors import InputError
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
@@ -53,7 +56,6 @@ def _training(default, help_text, **kwargs):
     return _setting(default, help_text, group="training", **kwargs)
 
 
-_OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw")
 _MF = ("model", ("matrix_factorization",))
 _SYNTHETIC = ("dataset", ("synthetic",))
 
@@ -82,7 +84,7 @@ class Settings:
         "shuffle_once",
         "Order of a user's ratings: shuffled once for the run (as the paper's code), anew each "
         "round, or as in the file. Evaluation always sees the same order.",
-        choices=("shuffle_once", "shuffle_each_round", "file"),
+        choices=ORDERS,
     )
     label_threshold: float | None = _data(
         None,
@@ -116,17 +118,17 @@ class Settings:
     )
 
     algorithm: str = _algorithm("fedrecon", "Algorithm.", choices=("fedrecon",))
-    reconstruction_optimizer: str = _algorithm("sgd", "Fits the local part.", choices=_OPTIMIZERS)
+    reconstruction_optimizer: str = _algorithm("sgd", "Fits the local part.", choices=OPTIMIZERS)
     reconstruction_learning_rate: float = _algorithm(0.1, "Rate of --reconstruction_optimizer.")
-    client_optimizer: str = _algorithm("sgd", "Fits the global part.", choices=_OPTIMIZERS)
+    client_optimizer: str = _algorithm("sgd", "Fits the global part.", choices=OPTIMIZERS)
     client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.")
-    server_optimizer: str = _algorithm("sgd", "Applies the mean update.", choices=_OPTIMIZERS)
+    server_optimizer: str = _algorithm("sgd", "Applies the mean update.", choices=OPTIMIZERS)
     server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.")
     batch_size: int = _algorithm(5, "Ratings a client's step.", minimum=1)
     support_query_split: str = _algorithm(
         "alternating_batches",
         "Even batches reconstruct and odd ones update or evaluate; or all do both.",
-        choices=("alternating_batches", "none"),
+        choices=SUPPORT_QUERY_SPLITS,
     )
     reconstruction_epochs: int = _algorithm(1, "Passes over the support.", minimum=1)
     reconstruction_steps_max: int | None = _algorithm(
@@ -139,7 +141,7 @@ class Settings:
     client_weighting: str = _algorithm(
         "num_examples",
         "What a client's update weighs in the mean.",
-        choices=("num_examples", "uniform"),
+        choices=CLIENT_WEIGHTINGS,
     )
 
     total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
@@ -162,12 +164,13 @@ class Settings:
                 f"--model={self.model} predicts a probability; give --label_threshold (such as 4) "
                 "to make labels of the ratings."
             )
-        for name in ("reconstruction", "client", "server"):
-            rate = getattr(self, f"{name}_learning_rate")
-            if not 0.0 < rate < float("inf"):
-                raise InputError(f"--{name}_learning_rate={rate} must be positive.")
-        if self.hidden_units is not None:
-            self.hidden_unit_counts()
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{field.name}={value} must be finite.")
+            if field.name.endswith("_learning_rate") and value <= 0:
+                raise InputError(f"--{field.name}={value} must be positive.")
+        self.hidden_unit_counts()
 
     def hidden_unit_counts(self) -> tuple[int, ...]:
         try:

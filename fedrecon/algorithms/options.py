@@ -1,12 +1,14 @@
-"""What the algorithms can be told: frozen records that check themselves."""
+"""What the algorithms can be told: frozen records that check themselves, without TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
-
-import tensorflow_federated as tff
+from typing import TYPE_CHECKING
 
 from fedrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow_federated as tff
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw")
 SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
@@ -42,6 +44,8 @@ class OptimizerOptions:
             )
 
     def build(self) -> tff.learning.optimizers.Optimizer:
+        import tensorflow_federated as tff  # Seconds, which checking a setting need not cost.
+
         optimizers = tff.learning.optimizers
         if self.name == "sgd":
             return optimizers.build_sgdm(self.learning_rate)

@@ -54,7 +54,8 @@ def test_each_setting_is_a_flag(parse):
         (("--model=neumf", "--label_threshold=4", "--hidden_units=7,4"), "the first even"),
         (("--model=neumf", "--label_threshold=4", "--hidden_units=a"), "numbers with commas"),
         (("--client_learning_rate=-1",), "--client_learning_rate=-1.0 must be positive"),
-        (("--server_learning_rate=nan",), "--server_learning_rate=nan must be positive"),
+        (("--server_learning_rate=nan",), "--server_learning_rate=nan must be finite"),
+        (("--l2=inf",), "--l2=inf must be finite"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(parse, arguments, message):
