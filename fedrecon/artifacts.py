@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import warnings
 from typing import Any
 
 from fedrecon import __version__
@@ -64,6 +65,8 @@ class RunDirectory:
         Raises:
           InputError: If another process holds the directory, if it holds other files but no run, or
             if its run has other settings or saw other data. Nothing is changed then.
+
+        Warns if the run was begun with other versions.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; the output directory must be a directory.")
@@ -228,6 +231,12 @@ def _check_same_run(found, wanted, free_settings, path) -> None:
         raise InputError(
             f"{path} holds a run with other settings: {'; '.join(differing)}. Give another "
             "output directory, or the settings of that run to resume it."
+        )
+    if found.get("versions") != wanted.get("versions"):
+        warnings.warn(
+            f"{path} holds a run begun with {found.get('versions')}, which goes on with "
+            f"{wanted.get('versions')}: its numbers may differ from those of an uninterrupted run.",
+            stacklevel=2,
         )
     if found.get("data_fingerprint") != wanted["data_fingerprint"]:
         raise InputError(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fedrecon.artifacts import RunDirectory
+from fedrecon.artifacts import RunDirectory, RunRecorder
 from fedrecon.errors import InputError
 
 CONFIG = {"settings": {"dim": 8, "rate": 0.5, "total_rounds": 5}, "data_fingerprint": "abc"}
@@ -45,6 +45,16 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path):
     with pytest.raises(InputError, match="extra was None and is now 1"), run.claim(config(extra=1)):
         pass
     assert contents(tmp_path) == before
+
+
+def test_other_versions_are_pointed_out(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim({**CONFIG, "versions": {"numpy": "1.25.2"}}):
+        pass
+    changed = {**CONFIG, "versions": {"numpy": "1.26.0"}}
+    with pytest.warns(UserWarning, match=r"begun with .*1\.25\.2.* goes on with .*1\.26\.0"):
+        with run.claim(changed):
+            pass
 
 
 def test_other_data_are_refused(tmp_path):
@@ -101,6 +111,31 @@ def test_final_metrics_round_trip_and_refuse_what_json_lacks(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         run.write_final_metrics({"test": {"rmse": float("nan")}})
     assert run.read_final_metrics() == {"test": {"rmse": 0.9}, "rounds": 3}
+
+
+def test_metrics_reach_the_csv_file_and_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunDirectory(tmp_path)
+    recorder = RunRecorder(run)
+    recorder.release({"validation/rmse": 3.5, "seconds": 0.5}, 0)
+    recorder.release({"train/rmse": 2.5, "seconds": 1.5}, 1)
+    recorder.release({"train/rmse": 2.25, "validation/rmse": 2.75, "seconds": 2.5}, 2)
+    recorder.close()
+    assert run.read_metrics() == [
+        {"round": 0, "seconds": 0.5, "validation/rmse": 3.5},
+        {"round": 1, "seconds": 1.5, "train/rmse": 2.5},
+        {"round": 2, "seconds": 2.5, "train/rmse": 2.25, "validation/rmse": 2.75},
+    ]
+    assert recorder.metrics(2, "validation") == {"rmse": 2.75}
+    assert recorder.metrics(1, "validation") == {}
+    assert recorder.seconds(1) == 1.5
+    with pytest.raises(InputError, match=r"metrics\.csv has no row for round 3"):
+        recorder.seconds(3)
+    events = EventAccumulator(str(tmp_path / "events"), size_guidance={"tensors": 0})
+    events.Reload()
+    steps = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert steps == {"validation/rmse": [0, 2], "train/rmse": [1, 2], "seconds": [0, 1, 2]}
 
 
 def test_curves_are_drawn_from_the_saved_metrics(tmp_path):
