@@ -33,7 +33,7 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
   exit 1
 fi
 supported .venv/bin/python || make_venv
-echo "Installing the locked packages (some 600 MB to download the first time)"
+echo "Installing the locked packages (some 800 MB to download the first time)"
 if command -v uv >/dev/null; then
   uv pip install --quiet --python .venv/bin/python --no-deps -r requirements.txt
 else

@@ -54,7 +54,7 @@ def run(main: Callable[[Interruption], None]) -> None:
 
     `main` runs in a thread of its own, and the main thread, where Python delivers signals, only
     waits. An exception raised by a signal inside TensorFlow is no way to end: garbage collector
-    callbacks (jax has one) drop it, and locks that it tears through stay locked.
+    callbacks (jax has one) drop it, and one run in 24 hung after it (BUILD_NOTES.md).
     """
     # At import TensorFlow logs even as errors what is none (CUDA factories registered twice); what
     # really fails comes as an exception.

@@ -34,6 +34,10 @@ def main(interruption: cli.Interruption) -> None:
     config = run.read_config()
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
+        if "data_dir" not in config["settings"]:
+            raise InputError(
+                f"--data_dir has no effect on {run.path}, whose data set is {chosen.dataset}."
+            )
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
     clients = tasks.load_clients(chosen)
     if clients.examples.ratings.fingerprint() != config["data_fingerprint"]:

@@ -22,16 +22,16 @@ if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and dat
 
 def load_ratings(settings: Settings) -> Ratings:
     from fedrecon.data.datasets import load_dataset
-    from fedrecon.data.synthetic import synthetic_ratings
 
+    synthetic_options = {}
     if settings.dataset == "synthetic":
-        return synthetic_ratings(
-            num_users=settings.synthetic_num_users,
-            num_items=settings.synthetic_num_items,
-            mean_ratings_per_user=settings.synthetic_mean_ratings_per_user,
-            seed=settings.seed,
-        )
-    return load_dataset(settings.dataset, data_dir=settings.data_dir)
+        synthetic_options = {
+            "num_users": settings.synthetic_num_users,
+            "num_items": settings.synthetic_num_items,
+            "mean_ratings_per_user": settings.synthetic_mean_ratings_per_user,
+            "seed": settings.seed,
+        }
+    return load_dataset(settings.dataset, data_dir=settings.data_dir, **synthetic_options)
 
 
 def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:

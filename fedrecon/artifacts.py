@@ -36,6 +36,7 @@ _CHECKPOINT_PREFIX = "round_"
 _EVENTS = "events"
 _LOCK = ".lock"
 _NUM_CHECKPOINTS_KEPT = 3
+_CONFIG_KEYS = ("settings", "data_fingerprint")
 
 
 class RunDirectory:
@@ -50,9 +51,13 @@ class RunDirectory:
         """Returns what `claim` wrote.
 
         Raises:
-          InputError: If there is no run in the directory.
+          InputError: If there is no run in the directory, or its file is not what `claim` writes.
         """
-        return _read_json(self.path / CONFIG, "is not the directory of a run")
+        path = self.path / CONFIG
+        config = _read_json(path, "is not the directory of a run")
+        if not isinstance(config, dict) or any(key not in config for key in _CONFIG_KEYS):
+            raise InputError(f"{path} is not of a run: it needs {' and '.join(_CONFIG_KEYS)}.")
+        return config
 
     @contextlib.contextmanager
     def claim(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()):
@@ -221,7 +226,7 @@ def _number(text: str) -> float:
 
 
 def _check_same_run(found, wanted, free_settings, path) -> None:
-    old, new = found.get("settings", {}), wanted["settings"]
+    old, new = found["settings"], wanted["settings"]
     differing = [
         f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -232,16 +237,16 @@ def _check_same_run(found, wanted, free_settings, path) -> None:
             f"{path} holds a run with other settings: {'; '.join(differing)}. Give another "
             "output directory, or the settings of that run to resume it."
         )
+    if found["data_fingerprint"] != wanted["data_fingerprint"]:
+        raise InputError(
+            f"{path} holds a run on other data: the ratings of {new.get('dataset')} differ from "
+            "those it was trained on. Give another output directory, or the same files."
+        )
     if found.get("versions") != wanted.get("versions"):
         warnings.warn(
             f"{path} holds a run begun with {found.get('versions')}, which goes on with "
             f"{wanted.get('versions')}: its numbers may differ from those of an uninterrupted run.",
             stacklevel=2,
-        )
-    if found.get("data_fingerprint") != wanted["data_fingerprint"]:
-        raise InputError(
-            f"{path} holds a run on other data: the ratings of {new.get('dataset')} differ from "
-            "those it was trained on. Give another output directory, or the same files."
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import time
 
 import pytest
 
@@ -15,6 +16,26 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 def repository() -> pathlib.Path:
     """The root of the project."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def ends_within():
+    """A function of a pid and seconds: whether the process ends within them."""
+
+    def is_running(pid: int) -> bool:
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return state != "Z"
+
+    def has_ended_within(pid: int, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while is_running(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not is_running(pid)
+
+    return has_ended_within
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The subprocess ends with its parent, however that ends, and never holds the parent's pipes."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -24,20 +23,6 @@ print(child.pid, flush=True)
 """
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def ends_within(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not is_running(pid)
-
-
 @pytest.mark.parametrize(
     ("action", "status"),
     [
@@ -50,7 +35,7 @@ def ends_within(pid: int, seconds: float) -> bool:
         ("os.kill(os.getpid(), 1)", -1),
     ],
 )
-def test_ends_with_its_parent_and_frees_the_pipe(action, status):
+def test_ends_with_its_parent_and_frees_the_pipe(action, status, ends_within):
     # communicate() returns only when every holder of the pipe has closed it.
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(action=action)],
@@ -63,17 +48,17 @@ def test_ends_with_its_parent_and_frees_the_pipe(action, status):
     assert ends_within(int(output.split()[0]), 5)
 
 
-def test_a_pipeline_in_a_shell_ends(repository):
+def test_a_pipeline_in_a_shell_ends(repository, ends_within):
     start = time.monotonic()
     command = f'"{sys.executable}" -c "{PARENT.format(action="")}" 2>&1 | tail -n 1'
     output = subprocess.run(
         command, shell=True, capture_output=True, text=True, timeout=30, cwd=repository
     ).stdout
     assert time.monotonic() - start < 30
-    assert not is_running(int(output))
+    assert ends_within(int(output), 0)
 
 
-def test_ctrl_c_in_the_terminal_reaches_the_parent_only():
+def test_ctrl_c_in_the_terminal_reaches_the_parent_only(ends_within):
     # A terminal sends SIGINT to the whole process group.
     action = "try: time.sleep(60)\nexcept KeyboardInterrupt: print(child.is_alive)"
     parent = subprocess.Popen(
@@ -90,7 +75,7 @@ def test_ctrl_c_in_the_terminal_reaches_the_parent_only():
     assert ends_within(pid, 5)
 
 
-def test_survives_the_thread_that_made_it():
+def test_survives_the_thread_that_made_it(ends_within):
     # The kernel's death signal is bound to a thread of the parent; it must not be a passing one.
     made = []
     thread = threading.Thread(target=lambda: made.append(KeptProcess([SLEEP, "600"])))
@@ -98,9 +83,9 @@ def test_survives_the_thread_that_made_it():
     thread.join()
     time.sleep(0.3)
     assert made[0].is_alive
-    assert is_running(made[0].pid)
+    assert not ends_within(made[0].pid, 0)
     made[0].kill()
-    assert not is_running(made[0].pid)
+    assert ends_within(made[0].pid, 0)
 
 
 def test_kill_may_be_repeated():

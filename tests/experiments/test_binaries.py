@@ -7,7 +7,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -62,13 +61,6 @@ def workers_of(pid):
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
-
-
-def is_running(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +140,15 @@ def test_evaluate_gives_the_figures_of_training(whole_run, repository):
     assert "no checkpoint after round 5; it has those after rounds 4, 8, 9." in missing.stderr
 
 
-def start_and_signal(repository, path, at_round, signum):
+def test_evaluate_refuses_a_flag_without_effect(whole_run, repository):
+    path, _ = whole_run
+    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--data_dir=elsewhere")
+    assert result.returncode == 1
+    assert "--data_dir has no effect on" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def start_and_signal(repository, ends_within, path, at_round, signum):
     """Trains until the line of a round is printed, signals, and waits for the end."""
     process = subprocess.Popen(
         command(*TRAIN, f"--output_dir={path}"),
@@ -169,24 +169,23 @@ def start_and_signal(repository, path, at_round, signum):
     os.killpg(process.pid, signum)
     # Returns only when nobody holds the pipes any more.
     _, errors = process.communicate(timeout=60)
-    deadline = time.monotonic() + 10
-    while is_running(workers[0]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(workers[0])
+    assert ends_within(workers[0], 10)
     return process.returncode, errors
 
 
-def test_interrupted_and_killed_runs_resume_to_the_same_numbers(whole_run, repository, tmp_path):
+def test_interrupted_and_killed_runs_resume_to_the_same_numbers(
+    whole_run, repository, ends_within, tmp_path
+):
     whole, _ = whole_run
     path = tmp_path / "run"
-    status, _ = start_and_signal(repository, path, 2, signal.SIGKILL)
+    status, _ = start_and_signal(repository, ends_within, path, 2, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    status, errors = start_and_signal(repository, path, 4, signal.SIGINT)
+    status, errors = start_and_signal(repository, ends_within, path, 4, signal.SIGINT)
     assert status == 128 + signal.SIGINT
     assert "Interrupted by SIGINT.\nThe same command resumes this run where it ended." in errors
     assert "Traceback" not in errors
     assert (path / "checkpoints" / "round_4").exists() or (path / "checkpoints/round_5").exists()
-    status, errors = start_and_signal(repository, path, 6, signal.SIGTERM)
+    status, errors = start_and_signal(repository, ends_within, path, 6, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
     assert "Traceback" not in errors
     result = run(repository, *TRAIN, f"--output_dir={path}")
