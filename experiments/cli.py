@@ -84,7 +84,10 @@ def run(main: Callable[[Interruption], None]) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
 
-    app.run(guarded_main)
+    # Not `app.run`: TensorFlow 2.14, imported while that runs, makes its context before it has
+    # chosen eager execution (in a callback to absl), and Keras models cannot be built any more.
+    app.define_help_flags()
+    guarded_main(app.parse_flags_with_usage(sys.argv))
 
 
 def _raise_interrupted(signum, frame) -> None:

@@ -144,6 +144,12 @@ class Settings:
         choices=CLIENT_WEIGHTINGS,
     )
 
+    engine: str = _training(
+        "cohort",
+        "What runs the clients: all of a round at once (cohort), or TFF's own builders one by one "
+        "(stock), the slow reference.",
+        choices=("cohort", "stock"),
+    )
     total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
     clients_per_round: int = _training(100, "Clients a round.", minimum=1)
     client_sampler: str = _training(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.settings import Settings
 from fedrecon.errors import InputError
@@ -122,7 +122,6 @@ def load_clients(settings: Settings) -> Clients:
 def build_task(settings: Settings, clients: Clients) -> FederatedTask:
     """Builds FedRecon, trained, validated and tested on different people."""
     from fedrecon import rng
-    from fedrecon.algorithms import stock_fed_recon
     from fedrecon.training import FederatedTask
 
     sample = rng.sample_queue if settings.client_sampler == "queue" else rng.sample_uniform
@@ -135,22 +134,54 @@ def build_task(settings: Settings, clients: Clients) -> FederatedTask:
             round_num=round_num,
         )
 
+    engine = _stock_engine if settings.engine == "stock" else _cohort_engine
+    return FederatedTask(
+        sample_cohort=sample_cohort,
+        evaluation_users=clients.users,
+        **engine(settings, clients.examples),
+    )
+
+
+def _cohort_engine(settings: Settings, examples: ClientExamples) -> dict[str, Any]:
+    """Returns what a `FederatedTask` needs to run all clients of a round at once."""
+    from fedrecon.algorithms import fed_recon
+    from fedrecon.data.cohorts import CohortPacker
+
+    build_model = model_fn(settings, examples.ratings.num_items)
+    options = fed_recon_options(settings)
+    packer = CohortPacker(examples, fed_recon.packing_options(options, seed=settings.seed))
+    evaluation_packer = CohortPacker(
+        examples, fed_recon.evaluation_packing_options(options, seed=settings.seed)
+    )
+    return {
+        "training": fed_recon.build_fed_recon(build_model, options),
+        "evaluation": fed_recon.build_fed_recon_evaluation(build_model, options),
+        "training_data": packer.pack,
+        "evaluation_data": lambda users: evaluation_packer.pack(users, 0),
+        "training_metrics": fed_recon.training_metrics,
+        "evaluation_metrics": fed_recon.evaluation_metrics,
+    }
+
+
+def _stock_engine(settings: Settings, examples: ClientExamples) -> dict[str, Any]:
+    """Returns what a `FederatedTask` needs to run clients one by one, with TFF's own builders."""
+    from fedrecon.algorithms import stock_fed_recon
+
     def client_data(users: np.ndarray, round_num: int) -> list:
         return [
             stock_fed_recon.client_dataset(
-                *clients.examples.examples(user, round_num), batch_size=settings.batch_size
+                *examples.examples(user, round_num), batch_size=settings.batch_size
             )
             for user in users
         ]
 
-    build_model = model_fn(settings, clients.examples.ratings.num_items)
+    build_model = model_fn(settings, examples.ratings.num_items)
     options = fed_recon_options(settings)
-    return FederatedTask(
-        training=stock_fed_recon.build_fed_recon(build_model, options),
-        evaluation=stock_fed_recon.build_fed_recon_evaluation(build_model, options),
-        sample_cohort=sample_cohort,
-        evaluation_users=clients.users,
-        client_data=client_data,
-        training_metrics=stock_fed_recon.training_metrics,
-        evaluation_metrics=stock_fed_recon.evaluation_metrics,
-    )
+    return {
+        "training": stock_fed_recon.build_fed_recon(build_model, options),
+        "evaluation": stock_fed_recon.build_fed_recon_evaluation(build_model, options),
+        "training_data": client_data,
+        "evaluation_data": lambda users: client_data(users, 0),
+        "training_metrics": stock_fed_recon.training_metrics,
+        "evaluation_metrics": stock_fed_recon.evaluation_metrics,
+    }

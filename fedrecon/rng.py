@@ -10,6 +10,8 @@ import hashlib
 
 import numpy as np
 
+_GOLDEN = 0x9E3779B97F4A7C15
+
 
 def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
     """Returns the generator of one purpose.
@@ -25,6 +27,20 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
     """Returns a seed in `[0, 2**31)` for what takes an integer, such as a Keras initializer."""
     return int(_sequence(seed, purpose, indices).generate_state(1)[0] >> 1)
+
+
+def derive_seeds(seed: int, purpose: str, *indices: int, ids: np.ndarray) -> np.ndarray:
+    """Returns a seed for each of many ids at once: `[len(ids)]`, uint32.
+
+    It depends on the id, not on the others beside it. SplitMix64 (Steele et al. 2014, "Fast
+    Splittable Pseudorandom Number Generators", figure 14) over the key of the purpose.
+    """
+    key = _sequence(seed, purpose, indices).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):  # Arithmetic modulo 2**64 is what is wanted.
+        bits = key + (np.asarray(ids).astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
 
 
 def _sequence(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.SeedSequence:

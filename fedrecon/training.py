@@ -5,10 +5,11 @@ The loop knows neither the algorithm nor the engine: a `FederatedTask` brings bo
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ class FederatedTask:
       evaluation: Another, whose `next` evaluates the model weights of its state.
       sample_cohort: From the number of a round (from 1) to the user ids of its clients.
       evaluation_users: The user ids of each part of the data, by its name.
-      client_data: From user ids and a round's number to what both processes' `next` take; round 0
-        stands for evaluation.
+      training_data: From the user ids of a cohort and the number of its round to what training's
+        `next` takes. It is called in another thread, while the round before runs.
+      evaluation_data: From user ids to what evaluation's `next` takes.
       training_metrics: From what a round measured to plain numbers.
       evaluation_metrics: From what an evaluation measured to plain numbers.
     """
@@ -38,13 +40,17 @@ class FederatedTask:
     evaluation: Any
     sample_cohort: Callable[[int], np.ndarray]
     evaluation_users: Mapping[str, np.ndarray]
-    client_data: Callable[[np.ndarray, int], Any]
+    training_data: Callable[[np.ndarray, int], Any]
+    evaluation_data: Callable[[np.ndarray], Any]
     training_metrics: Callable[[Any], Metrics]
     evaluation_metrics: Callable[[Any], Metrics]
 
-    def run_round(self, state: Any, round_num: int) -> tuple[Any, Metrics]:
-        """Returns the state after round `round_num` and the round's metrics."""
-        clients = self.client_data(self.sample_cohort(round_num), round_num)
+    def prepare_round(self, round_num: int) -> Any:
+        """Returns the clients of round `round_num`, for `run_round`."""
+        return self.training_data(self.sample_cohort(round_num), round_num)
+
+    def run_round(self, state: Any, clients: Any) -> tuple[Any, Metrics]:
+        """Returns the state after a round of `clients` and the round's metrics."""
         output = self.training.next(state, clients)
         return output.state, self.training_metrics(output.metrics)
 
@@ -57,7 +63,7 @@ class FederatedTask:
         """
         weights = self.training.get_model_weights(state)
         evaluation = self.evaluation.set_model_weights(self.evaluation.initialize(), weights)
-        clients = self.client_data(self.evaluation_users[part], 0)
+        clients = self.evaluation_data(self.evaluation_users[part])
         metrics = self.evaluation_metrics(self.evaluation.next(evaluation, clients).metrics)
         if metrics["num_examples"] == 0:
             raise InputError(
@@ -157,8 +163,8 @@ class Training:
                 row = _prefixed("validation", self._task.evaluate(self._state, "validation"))
                 self._record(row, self._state, 0)
                 on_round(0, row)
-            for round_num in range(self._done + 1, self._options.total_rounds + 1):
-                state, metrics = self._task.run_round(self._state, round_num)
+            for round_num, clients in self._rounds():
+                state, metrics = self._task.run_round(self._state, clients)
                 row = _prefixed("train", metrics)
                 if self._is_due(round_num, self._options.rounds_per_evaluation):
                     row.update(_prefixed("validation", self._task.evaluate(state, "validation")))
@@ -169,6 +175,17 @@ class Training:
                 self._save()
             raise
         return self._state
+
+    def _rounds(self) -> Iterator[tuple[int, Any]]:
+        """Yields the rounds to do and their clients, prepared while the round before ran."""
+        rounds = range(self._done + 1, self._options.total_rounds + 1)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            upcoming = [pool.submit(self._task.prepare_round, n) for n in rounds[:1]]
+            for round_num in rounds:
+                clients = upcoming.pop().result()
+                if round_num < rounds[-1]:
+                    upcoming.append(pool.submit(self._task.prepare_round, round_num + 1))
+                yield round_num, clients
 
     def stop(self) -> None:
         """Saves the state of the last whole round and lets `run` record nothing more.

@@ -10,7 +10,7 @@ from fedrecon.errors import InputError
 if TYPE_CHECKING:
     import tensorflow_federated as tff
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw", "rmsprop")
 SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
 CLIENT_WEIGHTINGS = ("num_examples", "uniform")
 
@@ -28,7 +28,8 @@ class OptimizerOptions:
 
     Attributes:
       name: One of `OPTIMIZERS`. `sgd` is plain gradient descent; `momentum` is `build_sgdm` with
-        momentum 0.9; the others have TFF's defaults apart from the rate.
+        momentum 0.9; the others have TFF's defaults apart from the rate. TFF 0.87's Adafactor is
+        not among them: its state changes its type at the first step, which TFF itself refuses.
       learning_rate: Positive.
     """
 
@@ -42,6 +43,16 @@ class OptimizerOptions:
             raise InputError(
                 f"the learning rate of {self.name} is {self.learning_rate}; it must be positive."
             )
+
+    @property
+    def is_plain_sgd(self) -> bool:
+        """Whether a step is `- learning_rate * gradient` and nothing is remembered."""
+        return self.name == "sgd"
+
+    @property
+    def decays_weights(self) -> bool:
+        """Whether a weight moves even if its gradient has always been 0."""
+        return self.name == "adamw"
 
     def build(self) -> tff.learning.optimizers.Optimizer:
         import tensorflow_federated as tff  # Seconds, which checking a setting need not cost.

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.client_metrics import per_rating
 from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.models.split_model import SplitModel
 
@@ -97,23 +98,12 @@ def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
     twice), `num_examples` is how many there were.
     """
-    return _per_rating(metrics["client_work"]["train"])
+    return per_rating(metrics["client_work"]["train"])
 
 
 def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
-    return _per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
-
-
-def _per_rating(metrics: collections.OrderedDict) -> dict[str, float]:
-    # TFF adds a `loss` of its own: the mean over batches, in which a last batch of one rating
-    # counts as much as a full one. `mean_loss` is the mean over ratings.
-    return {
-        "loss": float(metrics["mean_loss"]),
-        "rmse": float(metrics["rmse"]),
-        "accuracy": float(metrics["accuracy"]),
-        "num_examples": int(metrics["num_examples"]),
-    }
+    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
 
 
 def _reconstruction_model_fn(model_fn: ModelFn):

@@ -51,8 +51,9 @@ def matrix_factorization(
       ValueError: If a size is not positive or a strength is negative.
     """
     _check_sizes(num_items, dim)
-    item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out or l2 else None
     l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
+    # Spread-out makes of the table a whole, whose rows cannot be trained apart: only if asked for.
+    item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out else l2_regularizer
 
     item_id = tf.keras.Input([1], dtype=tf.int64, name="item_id")
     flatten_item = tf.keras.layers.Flatten(name="item_row")

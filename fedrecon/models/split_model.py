@@ -52,14 +52,34 @@ class SplitModel:
         _check_split(self.keras_model, self.global_layers, self.local_layers)
 
     @property
+    def global_trainable_weights(self) -> list[tf.Variable]:
+        """The global weights that training changes, by layer."""
+        return [weight for layer in self.global_layers for weight in layer.trainable_weights]
+
+    @property
+    def global_non_trainable_weights(self) -> list[tf.Variable]:
+        """The other global weights, by layer."""
+        return [weight for layer in self.global_layers for weight in layer.non_trainable_weights]
+
+    @property
     def global_weights(self) -> list[tf.Variable]:
-        """The global weights in TFF's order: trainable ones by layer, then the others by layer."""
-        return _trainable(self.global_layers) + _non_trainable(self.global_layers)
+        """The global weights in TFF's order: trainable ones, then the others."""
+        return self.global_trainable_weights + self.global_non_trainable_weights
+
+    @property
+    def local_trainable_weights(self) -> list[tf.Variable]:
+        """The local weights that reconstruction changes, by layer."""
+        return [weight for layer in self.local_layers for weight in layer.trainable_weights]
+
+    @property
+    def local_non_trainable_weights(self) -> list[tf.Variable]:
+        """The other local weights, by layer."""
+        return [weight for layer in self.local_layers for weight in layer.non_trainable_weights]
 
     @property
     def local_weights(self) -> list[tf.Variable]:
-        """The local weights, in the same order."""
-        return _trainable(self.local_layers) + _non_trainable(self.local_layers)
+        """The local weights, in the same order as the global ones."""
+        return self.local_trainable_weights + self.local_non_trainable_weights
 
     def to_reconstruction_model(self) -> tff.learning.models.ReconstructionModel:
         """Returns this model as stock TFF takes it; it shares the weights and owns none.
@@ -105,19 +125,19 @@ class _RegularizedReconstructionModel(tff.learning.models.ReconstructionModel):
 
     @property
     def global_trainable_variables(self):
-        return _trainable(self._split_model.global_layers)
+        return self._split_model.global_trainable_weights
 
     @property
     def global_non_trainable_variables(self):
-        return _non_trainable(self._split_model.global_layers)
+        return self._split_model.global_non_trainable_weights
 
     @property
     def local_trainable_variables(self):
-        return _trainable(self._split_model.local_layers)
+        return self._split_model.local_trainable_weights
 
     @property
     def local_non_trainable_variables(self):
-        return _non_trainable(self._split_model.local_layers)
+        return self._split_model.local_non_trainable_weights
 
     @property
     def input_spec(self):
@@ -153,14 +173,6 @@ def _attach(predictions, regularization):
         return upstream, tf.ones_like(regularization)
 
     return tf.identity(predictions), gradient
-
-
-def _trainable(layers: Iterable[tf.keras.layers.Layer]) -> list[tf.Variable]:
-    return [weight for layer in layers for weight in layer.trainable_weights]
-
-
-def _non_trainable(layers: Iterable[tf.keras.layers.Layer]) -> list[tf.Variable]:
-    return [weight for layer in layers for weight in layer.non_trainable_weights]
 
 
 def _check_model(keras_model: tf.keras.Model) -> None:

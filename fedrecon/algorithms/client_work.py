@@ -1,0 +1,489 @@
+"""What clients do, for all clients of a shard at once.
+
+A stage is a loop over steps. Its step is written for one client, as stock TFF has it (the loss of a
+batch, its gradient, a step of a `tff.learning.optimizers` optimiser), and `tf.vectorized_map` makes
+of it one for all clients of a shard. Each client works on copies of the rows of its own items,
+`[clients, items, dim]`: the global tables are neither copied nor rewritten, so what a client costs
+does not grow with the catalogue.
+
+**Rows that a step does not touch** end as if the whole table were trained. Momentum and Adam keep
+moving a row touched earlier, so their steps go over all rows of a client. AdamW and L1 or L2
+regularisation also move the rows that no batch touches; these move alike on all clients, and one
+trajectory of the table serves a shard (`_untouched_updates`). Plain gradient descent moves only
+the rows of its batch, which are then all that it is given.
+
+Arrays have the clients of the shard as their first axis unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from fedrecon.algorithms.options import OptimizerOptions
+from fedrecon.data.cohorts import Shard
+from fedrecon.models.functional import FunctionalModel, Weight, fold_in, regularization
+
+Tensors = list[tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is trained, and by which optimiser.
+
+    Attributes:
+      optimizer: Of all that is trained.
+      trains_global: Whether the trainable global weights are.
+      trains_local: Whether the trainable local weights are.
+    """
+
+    optimizer: OptimizerOptions
+    trains_global: bool = False
+    trains_local: bool = False
+
+    def trains(self, weight: Weight) -> bool:
+        is_chosen = self.trains_local if weight.is_local else self.trains_global
+        return is_chosen and weight.trainable
+
+
+class Examples(NamedTuple):
+    """The examples of each step, `[clients, steps, batch_size]` each; see `cohorts.Shard`."""
+
+    positions: tf.Tensor
+    item_ids: tf.Tensor
+    labels: tf.Tensor
+    mask: tf.Tensor
+
+    @classmethod
+    def scheduled(cls, shard: Shard, batches: tf.Tensor) -> Examples:
+        """Returns the examples of a schedule, such as `shard.query_batches`.
+
+        All are masked where a client has no step.
+        """
+
+        def of_steps(values):
+            return tf.gather(values, tf.maximum(batches, 0), batch_dims=1)
+
+        positions = of_steps(shard.positions)
+        return cls(
+            positions=positions,
+            item_ids=tf.gather(tf.maximum(shard.item_ids, 0), positions, batch_dims=1),
+            labels=of_steps(shard.labels),
+            mask=tf.logical_and(of_steps(shard.mask), batches[:, :, tf.newaxis] >= 0),
+        )
+
+    def num_examples(self) -> tf.Tensor:
+        """Returns how many real examples the steps of each client have, `[clients]` float32."""
+        return tf.reduce_sum(tf.cast(self.mask, tf.float32), axis=[1, 2])
+
+    def num_steps(self) -> tf.Tensor:
+        """Returns how many steps each client has, `[clients]` int32."""
+        return tf.reduce_sum(tf.cast(tf.reduce_any(self.mask, axis=2), tf.int32), axis=1)
+
+
+class Trained(NamedTuple):
+    """What a stage leaves.
+
+    Attributes:
+      values: The weights afterwards.
+      untouched: What they would be if no batch had touched them.
+      predictions: `[clients, steps, batch_size]`: the model's before each step.
+    """
+
+    values: Tensors
+    untouched: Tensors
+    predictions: tf.Tensor
+
+
+def compile_for_shards(
+    work: Callable[[Tensors, Shard], Any], model: FunctionalModel, batch_size: int
+) -> Callable[[Tensors, Shard], Any]:
+    """Compiles clients' work with XLA, for shards of all sizes.
+
+    It is traced here, once: Keras refuses to call a model inside TFF's graphs that was made outside
+    of them, but a traced function can be called anywhere.
+
+    Args:
+      work: From what `client_values` returns and a shard to any structure of tensors.
+      model: The model.
+      batch_size: Of the shards.
+    """
+    values = [
+        tf.TensorSpec([None, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
+        for w in model.global_weights
+    ]
+    examples = [None, None, batch_size]
+    shard = Shard(
+        item_ids=tf.TensorSpec([None, None], tf.int32),
+        positions=tf.TensorSpec(examples, tf.int32),
+        labels=tf.TensorSpec(examples, tf.float32),
+        mask=tf.TensorSpec(examples, tf.bool),
+        support_batches=tf.TensorSpec([None, None], tf.int32),
+        query_batches=tf.TensorSpec([None, None], tf.int32),
+        seeds=tf.TensorSpec([None], tf.uint32),
+    )
+    return tf.function(work, jit_compile=True).get_concrete_function(values, shard)
+
+
+def client_values(
+    model: FunctionalModel, global_values: Sequence[tf.Tensor], shard: Shard
+) -> Tensors:
+    """Returns the global weights as clients get them, in the order of `model.weights`.
+
+    Args:
+      model: Says which of its weights are item tables.
+      global_values: The global weights, whole.
+      shard: The clients.
+
+    Returns:
+      Each client's own rows `[clients, items, dim]` of item tables; other weights are everybody's
+      and have no axis of clients.
+    """
+    ids = tf.maximum(shard.item_ids, 0)
+    return [
+        tf.gather(value, ids) if weight.is_item_table else tf.convert_to_tensor(value)
+        for weight, value in zip(model.global_weights, global_values)
+    ]
+
+
+def initial_local_values(model: FunctionalModel, seeds: tf.Tensor) -> Tensors:
+    """Returns local values `[clients, ...]`, drawn for each client from its seed, `[clients]`."""
+    specs = [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.local_weights]
+    return tf.map_fn(model.initial_local_values, seeds, fn_output_signature=specs)
+
+
+def run_stage(
+    model: FunctionalModel,
+    stage: Stage,
+    values: Sequence[tf.Tensor],
+    examples: Examples,
+    seeds: tf.Tensor,
+) -> Trained:
+    """Trains, each client by itself.
+
+    Args:
+      model: The model.
+      stage: What is trained.
+      values: Where the clients start, in the order of `model.weights`: with an axis of clients, or
+        without one where all start from the same.
+      examples: What they train on. A client's steps come first, padding last.
+      seeds: `[clients]`, from which dropout follows.
+    """
+    trained = [index for index, weight in enumerate(model.weights) if stage.trains(weight)]
+    drifting = [i for i in trained if drifts(model.weights[i], stage.optimizer)]
+    num_clients, most_steps = tf.unstack(tf.shape(examples.labels))[:2]
+    batch_size = examples.labels.shape[2]
+    values = [
+        _for_each_client(value, weight, num_clients) if index in trained else value
+        for index, (weight, value) in enumerate(zip(model.weights, values))
+    ]
+    # Frozen weights of a client's own; others are left out of the vectorisation, which is faster.
+    own = [
+        index
+        for index, (weight, value) in enumerate(zip(model.weights, values))
+        if index not in trained and value.shape.rank > weight.shape.rank
+    ]
+    step_of_client = _ClientStep(model, stage, trained, drifting)
+    num_steps = examples.num_steps()
+
+    def step(number, carry, predictions):
+        def of_client(client):
+            carry, own_values, batch, seed = client
+            current = list(values)
+            for index, value in zip(own, own_values):
+                current[index] = value
+            return step_of_client(carry, current, batch, seed)
+
+        batch = Examples(*(array[:, number] for array in examples))
+        own_values = [values[index] for index in own]
+        changed, predicted = tf.vectorized_map(
+            of_client,
+            (carry, own_values, batch, fold_in(seeds, number)),
+            fallback_to_while_loop=False,
+        )
+        changed = step_of_client.apply(changed, carry, batch, is_step=number < num_steps)
+        return number + 1, changed, predictions.write(number, predicted)
+
+    carry = step_of_client.initial_carry(values, num_clients)
+    predictions = tf.TensorArray(tf.float32, size=most_steps, element_shape=[None, batch_size])
+    _, carry, predictions = tf.while_loop(
+        lambda number, *_: number < tf.reduce_max(num_steps), step, (0, carry, predictions)
+    )
+    after, untouched = list(values), list(values)
+    for index, value in zip(trained, carry.values):
+        after[index] = value
+    for index, value in zip(drifting, carry.untouched):
+        untouched[index] = value
+    by_step = tf.reshape(predictions.stack(), [most_steps, num_clients, batch_size])
+    return Trained(after, untouched, tf.transpose(by_step, [1, 0, 2]))
+
+
+def predict(model: FunctionalModel, values: Sequence[tf.Tensor], examples: Examples) -> tf.Tensor:
+    """Returns the predictions of all examples, `[clients, steps, batch_size]`, without dropout."""
+    shape = tf.shape(examples.labels)
+    flat = Examples(*(tf.reshape(array, [shape[0], -1]) for array in examples))
+    own = [v.shape.rank > w.shape.rank for w, v in zip(model.weights, values)]
+
+    def of_client(client):
+        own_values, positions, item_ids = client
+        remaining = iter(own_values)
+        current = [next(remaining) if is_own else v for is_own, v in zip(own, values)]
+        return model.predict(item_ids, _rows_of_batch(model, current, positions))
+
+    own_values = [value for is_own, value in zip(own, values) if is_own]
+    predictions = tf.vectorized_map(
+        of_client, (own_values, flat.positions, flat.item_ids), fallback_to_while_loop=False
+    )
+    return tf.reshape(predictions, shape)
+
+
+def drifts(weight: Weight, optimizer: OptimizerOptions) -> bool:
+    """Whether training moves also those rows of a weight that no batch touches."""
+    return weight.is_item_table and (weight.regularizer is not None or optimizer.decays_weights)
+
+
+class Contribution(NamedTuple):
+    """What the clients of a shard give to the mean update of the trainable global weights.
+
+    Attributes:
+      updates: The clients' updates (weights before minus after), each times its client's share of
+        the shard's weight. Item tables: `[clients, items, dim]`, relative to what untouched rows
+        become; others: summed over the clients.
+      shares: `[clients]`, which sum to 1, or to 0 if no client has a weight.
+      weight: A scalar float32, the sum of the clients' weights.
+      num_rejected: A scalar int64: clients left out because their update was not finite.
+    """
+
+    updates: Tensors
+    shares: tf.Tensor
+    weight: tf.Tensor
+    num_rejected: tf.Tensor
+
+
+def contribute(
+    model: FunctionalModel, before: Sequence[tf.Tensor], trained: Trained, weights: tf.Tensor
+) -> Contribution:
+    """Weighs the clients' updates.
+
+    As in stock TFF, a client whose update has an entry that is not finite is left out, with weight
+    zero.
+
+    Args:
+      model: The model.
+      before: The global values that the clients started from.
+      trained: Where they ended.
+      weights: `[clients]` float32, `>= 0`.
+    """
+    changes = []
+    for weight, start, untouched, value in zip(
+        model.global_weights, before, trained.untouched, trained.values
+    ):
+        if weight.trainable:
+            changes.append((untouched if weight.is_item_table else start) - value)
+    is_finite = tf.ones_like(weights, tf.bool)
+    for change in changes:
+        of_entries = tf.math.is_finite(change)
+        is_finite &= tf.reduce_all(of_entries, axis=list(range(1, change.shape.rank)))
+    weights = tf.where(is_finite, weights, 0.0)
+    total = tf.reduce_sum(weights)
+    shares = tf.math.divide_no_nan(weights, total)
+    updates = []
+    for weight, change in zip([w for w in model.global_weights if w.trainable], changes):
+        # Not by multiplication with zero, which leaves what is not finite as it is.
+        change = _where(is_finite, change, 0.0)
+        if weight.is_item_table:
+            updates.append(change * shares[:, tf.newaxis, tf.newaxis])
+        else:
+            updates.append(tf.tensordot(shares, change, axes=1))
+    return Contribution(updates, shares, total, tf.math.count_nonzero(~is_finite))
+
+
+def mean_update(
+    model: FunctionalModel,
+    optimizer: OptimizerOptions,
+    global_values: Sequence[tf.Tensor],
+    shard: Shard,
+    contribution: Contribution,
+) -> Tensors:
+    """Returns the weighted mean of the clients' updates, each of the shape of its weight.
+
+    Args:
+      model: The model.
+      optimizer: What the clients trained the global weights with.
+      global_values: The global weights, whole.
+      shard: The clients, whose steps were those of `query_batches`.
+      contribution: What they give.
+    """
+    num_steps = tf.reduce_sum(tf.cast(shard.query_batches >= 0, tf.int32), axis=1)
+    updates = []
+    trainable = [(w, v) for w, v in zip(model.global_weights, global_values) if w.trainable]
+    for (weight, value), update in zip(trainable, contribution.updates):
+        if weight.is_item_table:
+            rows = tf.reshape(update, [-1, weight.shape[1]])
+            ids = tf.reshape(shard.item_ids, [-1])  # -1, which is padding, is dropped.
+            update = tf.math.unsorted_segment_sum(rows, ids, weight.shape[0])
+        if drifts(weight, optimizer):
+            update += _mean_drift(optimizer, weight, value, num_steps, contribution.shares)
+        updates.append(update)
+    return updates
+
+
+@tf.function(jit_compile=True)
+def _mean_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, shares):
+    """Returns the mean of `table` minus what each client's steps make of rows it never touches."""
+    optimizer = optimizer.build()
+    most_steps = tf.reduce_max(num_steps)
+
+    def step(number, rows, state, mean):
+        state, (rows,) = untouched_step(optimizer, [weight], state, [rows])
+        # Not `==`, which compares identities where TFF traces, in graphs of TensorFlow 1.
+        share = tf.reduce_sum(tf.where(tf.equal(num_steps, number), shares, 0.0))
+        return number + 1, rows, state, mean + share * (table - rows)
+
+    state = optimizer.initialize((tf.TensorSpec(table.shape, table.dtype),))
+    state = tf.nest.map_structure(tf.convert_to_tensor, state)
+    *_, mean = tf.while_loop(
+        lambda number, *_: number <= most_steps, step, (1, table, state, tf.zeros_like(table))
+    )
+    return mean
+
+
+class _Carry(NamedTuple):
+    """What steps change, in the order of the trained weights."""
+
+    values: Tensors
+    state: Any
+    untouched: Tensors  # Of drifting weights only, in their order.
+    untouched_state: Any
+
+
+class _ClientStep:
+    """A step of one client; `apply` is the part of it that all clients take together."""
+
+    def __init__(self, model, stage, trained, drifting):
+        self._model = model
+        self._trained = trained
+        self._weights = [model.weights[index] for index in trained]
+        self._drifting = [trained.index(index) for index in drifting]
+        self._optimizer = stage.optimizer.build()
+        # Then the change of the rows of the batch is all there is to compute: no state, no decay.
+        self._moves_batch_only = stage.optimizer.is_plain_sgd and not drifting
+
+    def initial_carry(self, values: Tensors, num_clients) -> _Carry:
+        trained = [values[index] for index in self._trained]
+        untouched = [trained[number] for number in self._drifting]
+        return _Carry(
+            trained,
+            _initial_state(self._optimizer, trained, num_clients),
+            untouched,
+            _initial_state(self._optimizer, untouched, num_clients),
+        )
+
+    def __call__(self, carry: _Carry, values: Tensors, batch: Examples, seed):
+        """Returns the carry after a step, and the predictions before it."""
+        for index, value in zip(self._trained, carry.values):
+            values[index] = value
+        with tf.GradientTape() as tape:
+            tape.watch(carry.values)
+            called = _rows_of_batch(self._model, values, batch.positions)
+            if self._moves_batch_only:
+                starts = [called[index] for index in self._trained]
+                tape.watch(starts)
+            else:
+                starts = carry.values
+            predictions = self._model.predict(batch.item_ids, called, dropout_seed=seed)
+            loss = self._model.loss(batch.labels, predictions, batch.mask)
+            loss += regularization(self._weights, carry.values)
+        gradients = tape.gradient(loss, starts)
+        if self._moves_batch_only:
+            # A step from zero is the change.
+            starts = [
+                tf.zeros_like(start) if weight.is_item_table else start
+                for weight, start in zip(self._weights, starts)
+            ]
+        state, new = self._optimizer.next(carry.state, tuple(starts), tuple(gradients))
+        untouched_state, untouched = carry.untouched_state, carry.untouched
+        if untouched:
+            untouched_state, untouched = untouched_step(
+                self._optimizer,
+                [self._weights[number] for number in self._drifting],
+                untouched_state,
+                untouched,
+            )
+        return _Carry(list(new), state, list(untouched), untouched_state), predictions
+
+    def apply(self, changed: _Carry, carry: _Carry, batch: Examples, is_step) -> _Carry:
+        """Returns the carry of all clients: `changed` where there was a step."""
+        values = []
+        for weight, new, old in zip(self._weights, changed.values, carry.values):
+            if weight.is_item_table and self._moves_batch_only:
+                values.append(_add_to_rows(old, batch.positions, _where(is_step, new, 0.0)))
+            else:
+                values.append(_where(is_step, new, old))
+        untouched = [
+            _where(is_step, new, old) for new, old in zip(changed.untouched, carry.untouched)
+        ]
+        # A client's state after its last step is of no use, so it may go on.
+        return _Carry(values, changed.state, untouched, changed.untouched_state)
+
+
+def untouched_step(optimizer, weights: Sequence[Weight], state, values):
+    """Returns state and values after a step of whose loss only the regularization sees them."""
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        loss = regularization(weights, values)
+    gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return optimizer.next(state, tuple(values), tuple(gradients))
+
+
+def _rows_of_batch(model, values, positions) -> Tensors:
+    """Returns one client's values as `FunctionalModel.predict` takes them."""
+    return [
+        tf.gather(value, positions) if weight.is_item_table else value
+        for weight, value in zip(model.weights, values)
+    ]
+
+
+def _add_to_rows(rows, positions, changes):
+    """Adds `changes`, `[clients, batch, dim]`, to `rows`, `[clients, items, dim]`."""
+    clients = tf.broadcast_to(tf.range(tf.shape(rows)[0])[:, tf.newaxis], tf.shape(positions))
+    return tf.tensor_scatter_nd_add(rows, tf.stack([clients, positions], axis=-1), changes)
+
+
+def _where(is_step, new, old):
+    """Selects by client; `is_step` is `[clients]`."""
+    return tf.where(tf.reshape(is_step, [-1] + [1] * (new.shape.rank - 1)), new, old)
+
+
+def _for_each_client(value, weight, num_clients):
+    if value.shape.rank > weight.shape.rank:
+        return value
+    return tf.broadcast_to(value, [num_clients, *weight.shape])
+
+
+class _Spec:
+    """A spec as TFF's optimisers read it, with a shape that may be known only later."""
+
+    def __init__(self, value):
+        self.shape = tf.shape(value)
+        self.dtype = value.dtype
+
+
+def _initial_state(optimizer, values: Tensors, num_clients):
+    """Returns the optimiser's initial state of each client."""
+
+    def of_client(values):
+        specs = [
+            tf.TensorSpec(value.shape, value.dtype)
+            if value.shape.is_fully_defined()
+            else _Spec(value)
+            for value in values
+        ]
+        return tf.nest.map_structure(tf.convert_to_tensor, optimizer.initialize(tuple(specs)))
+
+    if not values:
+        return ()
+    return tf.vectorized_map(of_client, values, fallback_to_while_loop=False)

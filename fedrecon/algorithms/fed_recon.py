@@ -1,0 +1,198 @@
+"""Federated Reconstruction, all clients of a shard at once.
+
+Federated Reconstruction: Partially Local Federated Learning. Karan Singhal, Hakim Sidahmed, Zachary
+Garrett, Shanshan Wu, Keith Rush, Sushant Prakash. NeurIPS 2021, arXiv:2102.03448. A round
+(algorithm 1 of the paper):
+
+1. The server samples clients and sends them the global part of the model.
+2. Each client draws a fresh local part and fits it on its support (reconstruction).
+3. Each client fits the global part on its query, the local part frozen, and returns the difference.
+4. The server averages the differences and applies them with its optimiser.
+
+The local part never leaves the client and is forgotten after the round: it is in no type of these
+computations. The numbers are those of `stock_fed_recon`, with two differences. Local initial values
+are drawn for each client and round by the initializers of the local layers (stock TFF gives all
+clients the same). And a client without a query has weight zero also with uniform weighting.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedrecon.algorithms import client_work, process
+from fedrecon.algorithms.client_metrics import ClientMetrics, per_rating
+from fedrecon.algorithms.options import FedReconOptions
+from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.models.functional import FunctionalModel, fold_in
+
+# What a client's seed is used for.
+_INITIAL, _RECONSTRUCTION, _UPDATE = range(3)
+
+
+def packing_options(options: FedReconOptions, *, seed: int, **kwargs) -> PackingOptions:
+    """Returns how clients are packed for `build_fed_recon`.
+
+    Args:
+      options: The algorithm's settings.
+      seed: Draws each client's local initial values, with the round and the user id.
+      **kwargs: `num_workers`, `max_clients_per_shard`.
+    """
+    return PackingOptions(
+        batch_size=options.batch_size,
+        support_query_split=options.support_query_split,
+        support=Passes(options.reconstruction_epochs, options.reconstruction_steps_max),
+        query=Passes(options.client_epochs, options.client_steps_max),
+        seed=seed,
+        **kwargs,
+    )
+
+
+def evaluation_packing_options(options: FedReconOptions, *, seed: int, **kwargs) -> PackingOptions:
+    """Returns how clients are packed for `build_fed_recon_evaluation`; see `packing_options`."""
+    return dataclasses.replace(packing_options(options, seed=seed, **kwargs), query=Passes(1, None))
+
+
+def build_fed_recon(
+    model_fn: process.ModelFn,
+    options: FedReconOptions,
+    *,
+    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
+    is_aggregator_linear: bool = False,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedRecon training.
+
+    Args:
+      model_fn: Builds the model anew at each call, with the same initial values each time.
+      options: The algorithm's settings.
+      aggregator_factory: Aggregates the clients' updates; None takes the weighted mean of the
+        clients. TFF sees a shard as one client, so one that needs each client's own update
+        (clipping, robust, quantised, unweighted) must get shards of one client, and shards of more
+        are refused by their type: pack with `max_clients_per_shard=1`.
+      is_aggregator_linear: Says that `aggregator_factory` gives the same for clients as for the
+        weighted means and weights of groups of them, as weighted means over plain or secure sums
+        do; then shards may have any number of clients.
+
+    Returns:
+      A process whose `next(state, shards)` takes a list of shards packed with `packing_options`. A
+      round in which no client has a query leaves the model as it was. Its metrics are those of
+      `stock_fed_recon.build_fed_recon` and `num_clients_rejected`, the clients left out because
+      their update was not finite.
+
+    Raises:
+      ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
+    """
+    model, metrics = _prepare(model_fn)
+    recon = _reconstruction(options)
+    update = client_work.Stage(options.client_optimizer, trains_global=True)
+
+    def update_clients(global_values, shard):
+        values = _reconstruct(model, recon, global_values, shard)
+        query = client_work.Examples.scheduled(shard, shard.query_batches)
+        trained = client_work.run_stage(model, update, values, query, fold_in(shard.seeds, _UPDATE))
+        weights = query.num_examples()
+        if options.client_weighting == "uniform":
+            weights = tf.cast(weights > 0, tf.float32)
+        contribution = client_work.contribute(model, values, trained, weights)
+        return contribution, query, trained.predictions
+
+    compiled = client_work.compile_for_shards(update_clients, model, options.batch_size)
+
+    def update_shard(weights, shard):
+        global_values = [*weights.trainable, *weights.non_trainable]
+        contribution, query, predictions = compiled(
+            client_work.client_values(model, global_values, shard), shard
+        )
+        sums = metrics.sums(query.labels, predictions, query.mask)
+        return process.ShardOutput(
+            update=client_work.mean_update(
+                model, options.client_optimizer, global_values, shard, contribution
+            ),
+            weight=contribution.weight,
+            metrics=collections.OrderedDict(sums, num_clients_rejected=contribution.num_rejected),
+        )
+
+    def finalize(sums):
+        sums = collections.OrderedDict(sums)
+        rejected = sums.pop("num_clients_rejected")
+        return collections.OrderedDict(metrics.finalize(sums), num_clients_rejected=rejected)
+
+    is_shard_of_many = aggregator_factory is None or is_aggregator_linear
+    return process.build_training_process(
+        process.initial_weights(model_fn),
+        process.shard_type(options.batch_size, num_clients=None if is_shard_of_many else 1),
+        shard_update=update_shard,
+        finalize_metrics=finalize,
+        server_optimizer=options.server_optimizer,
+        aggregator_factory=aggregator_factory,
+    )
+
+
+def build_fed_recon_evaluation(
+    model_fn: process.ModelFn, options: FedReconOptions
+) -> tff.learning.templates.LearningProcess:
+    """Builds reconstruction evaluation: fit the local part on the support, predict the query once.
+
+    Only the reconstruction settings, the batch size and the support/query split of `options` apply.
+    The shards are packed with `evaluation_packing_options`.
+    """
+    model, metrics = _prepare(model_fn)
+    recon = _reconstruction(options)
+
+    def evaluate_clients(global_values, shard):
+        values = _reconstruct(model, recon, global_values, shard)
+        query = client_work.Examples.scheduled(shard, shard.query_batches)
+        return query, client_work.predict(model, values, query)
+
+    compiled = client_work.compile_for_shards(evaluate_clients, model, options.batch_size)
+
+    def shard_metrics(weights, shard):
+        global_values = [*weights.trainable, *weights.non_trainable]
+        query, predictions = compiled(client_work.client_values(model, global_values, shard), shard)
+        return metrics.sums(query.labels, predictions, query.mask)
+
+    return process.build_evaluation_process(
+        process.initial_weights(model_fn),
+        process.shard_type(options.batch_size),
+        shard_metrics=shard_metrics,
+        finalize_metrics=metrics.finalize,
+    )
+
+
+def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of a round over the query ratings of its clients, before each step.
+
+    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
+    twice), `num_examples` is how many there were, `num_clients_rejected` how many clients were left
+    out.
+    """
+    ours = metrics["client_work"]["train"]
+    return {**per_rating(ours), "num_clients_rejected": int(ours["num_clients_rejected"])}
+
+
+def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
+    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
+
+
+def _prepare(model_fn: process.ModelFn):
+    split_model = model_fn()
+    return FunctionalModel(split_model), ClientMetrics(split_model)
+
+
+def _reconstruction(options: FedReconOptions) -> client_work.Stage:
+    return client_work.Stage(options.reconstruction_optimizer, trains_local=True)
+
+
+def _reconstruct(model, stage, global_values, shard: Shard):
+    """Returns the values of `model.weights` after reconstruction."""
+    local_values = client_work.initial_local_values(model, fold_in(shard.seeds, _INITIAL))
+    values = [*global_values, *local_values]
+    if not any(stage.trains(weight) for weight in model.weights):
+        return values
+    support = client_work.Examples.scheduled(shard, shard.support_batches)
+    seeds = fold_in(shard.seeds, _RECONSTRUCTION)
+    return client_work.run_stage(model, stage, values, support, seeds).values
