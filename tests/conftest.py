@@ -19,6 +19,16 @@ def repository() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def real_data_dir() -> pathlib.Path:
+    """Where the real files lie; MovieLens may not be redistributed, so few machines have them."""
+    beside = REPOSITORY.parent / "shared" / "data"
+    path = pathlib.Path(os.environ.get("FEDRECON_TEST_DATA") or beside)
+    if not path.is_dir():
+        pytest.skip(f"no real data: set FEDRECON_TEST_DATA to their folder ({path} does not exist)")
+    return path
+
+
+@pytest.fixture(scope="session")
 def ends_within():
     """A function of a pid and seconds: whether the process ends within them."""
 

@@ -54,7 +54,8 @@ def make_task(process=None):
         evaluation=Evaluation(),
         sample_cohort=lambda round_num: np.array([round_num, round_num + 1]),
         evaluation_users={"validation": np.array([4, 6]), "nobody": np.array([])},
-        client_data=lambda users, round_num: users.astype(np.float32),
+        training_data=lambda users, round_num: users.astype(np.float32),
+        evaluation_data=lambda users: users.astype(np.float32),
         training_metrics=dict,
         evaluation_metrics=dict,
     )

@@ -104,12 +104,18 @@ def compile_for_shards(
     """Compiles clients' work with XLA, for shards of all sizes.
 
     It is traced here, once: Keras refuses to call a model inside TFF's graphs that was made outside
-    of them, but a traced function can be called anywhere.
+    of them, but a traced function can be called anywhere. The clients' rows are gathered outside of
+    what is compiled, which so does not see the tables.
 
     Args:
-      work: From what `client_values` returns and a shard to any structure of tensors.
+      work: From the global values as clients get them (each client's own rows of item tables,
+        `[clients, items, dim]`; other weights without an axis of clients) and a shard to any
+        structure of tensors.
       model: The model.
       batch_size: Of the shards.
+
+    Returns:
+      A function of the whole global values, in the order of `model.global_weights`, and a shard.
     """
     values = [
         tf.TensorSpec([None, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
@@ -125,34 +131,17 @@ def compile_for_shards(
         query_batches=tf.TensorSpec([None, None], tf.int32),
         seeds=tf.TensorSpec([None], tf.uint32),
     )
-    return tf.function(work, jit_compile=True).get_concrete_function(values, shard)
+    compiled = tf.function(work, jit_compile=True).get_concrete_function(values, shard)
 
+    def gather_and_work(global_values: Sequence[tf.Tensor], shard: Shard):
+        ids = tf.maximum(shard.item_ids, 0)
+        values = [
+            tf.gather(value, ids) if weight.is_item_table else tf.convert_to_tensor(value)
+            for weight, value in zip(model.global_weights, global_values)
+        ]
+        return compiled(values, shard)
 
-def client_values(
-    model: FunctionalModel, global_values: Sequence[tf.Tensor], shard: Shard
-) -> Tensors:
-    """Returns the global weights as clients get them, in the order of `model.weights`.
-
-    Args:
-      model: Says which of its weights are item tables.
-      global_values: The global weights, whole.
-      shard: The clients.
-
-    Returns:
-      Each client's own rows `[clients, items, dim]` of item tables; other weights are everybody's
-      and have no axis of clients.
-    """
-    ids = tf.maximum(shard.item_ids, 0)
-    return [
-        tf.gather(value, ids) if weight.is_item_table else tf.convert_to_tensor(value)
-        for weight, value in zip(model.global_weights, global_values)
-    ]
-
-
-def initial_local_values(model: FunctionalModel, seeds: tf.Tensor) -> Tensors:
-    """Returns local values `[clients, ...]`, drawn for each client from its seed, `[clients]`."""
-    specs = [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.local_weights]
-    return tf.map_fn(model.initial_local_values, seeds, fn_output_signature=specs)
+    return gather_and_work
 
 
 def run_stage(
@@ -172,50 +161,52 @@ def run_stage(
       examples: What they train on. A client's steps come first, padding last.
       seeds: `[clients]`, from which dropout follows.
     """
-    trained = [index for index, weight in enumerate(model.weights) if stage.trains(weight)]
-    drifting = [i for i in trained if drifts(model.weights[i], stage.optimizer)]
+    step_of_client = _ClientStep(model, stage)
     num_clients, most_steps = tf.unstack(tf.shape(examples.labels))[:2]
     batch_size = examples.labels.shape[2]
     values = [
-        _for_each_client(value, weight, num_clients) if index in trained else value
-        for index, (weight, value) in enumerate(zip(model.weights, values))
+        _for_each_client(value, weight, num_clients) if stage.trains(weight) else value
+        for weight, value in zip(model.weights, values)
     ]
-    # Frozen weights of a client's own; others are left out of the vectorisation, which is faster.
-    own = [
-        index
-        for index, (weight, value) in enumerate(zip(model.weights, values))
-        if index not in trained and value.shape.rank > weight.shape.rank
-    ]
-    step_of_client = _ClientStep(model, stage, trained, drifting)
     num_steps = examples.num_steps()
 
     def step(number, carry, predictions):
-        def of_client(client):
-            carry, own_values, batch, seed = client
-            current = list(values)
-            for index, value in zip(own, own_values):
-                current[index] = value
-            return step_of_client(carry, current, batch, seed)
-
         batch = Examples(*(array[:, number] for array in examples))
-        own_values = [values[index] for index in own]
+        current = list(values)
+        for index, value in zip(step_of_client.trained, carry.values):
+            current[index] = value
+        called = [
+            tf.gather(value, batch.positions, batch_dims=1)
+            if weight.is_item_table and not step_of_client.needs_all_rows(weight)
+            else value
+            for weight, value in zip(model.weights, current)
+        ]
+        own = _Own(model, called)
+
+        def of_client(client):
+            own_values, carry, batch, seed = client
+            return step_of_client(own.merge(own_values), carry, batch, seed)
+
         changed, predicted = tf.vectorized_map(
             of_client,
-            (carry, own_values, batch, fold_in(seeds, number)),
+            (own.values, carry.without_values(), batch, fold_in(seeds, number)),
             fallback_to_while_loop=False,
         )
         changed = step_of_client.apply(changed, carry, batch, is_step=number < num_steps)
         return number + 1, changed, predictions.write(number, predicted)
 
     carry = step_of_client.initial_carry(values, num_clients)
-    predictions = tf.TensorArray(tf.float32, size=most_steps, element_shape=[None, batch_size])
+    # Filled with zeros, since what has no entries cannot be stacked.
+    predictions = tf.TensorArray(tf.float32, size=most_steps).unstack(
+        tf.zeros([most_steps, num_clients, batch_size])
+    )
     _, carry, predictions = tf.while_loop(
         lambda number, *_: number < tf.reduce_max(num_steps), step, (0, carry, predictions)
     )
     after, untouched = list(values), list(values)
-    for index, value in zip(trained, carry.values):
+    for index, value in zip(step_of_client.trained, carry.values):
         after[index] = value
-    for index, value in zip(drifting, carry.untouched):
+    for index, value in zip(step_of_client.drifting, carry.untouched):
         untouched[index] = value
     by_step = tf.reshape(predictions.stack(), [most_steps, num_clients, batch_size])
     return Trained(after, untouched, tf.transpose(by_step, [1, 0, 2]))
@@ -225,17 +216,20 @@ def predict(model: FunctionalModel, values: Sequence[tf.Tensor], examples: Examp
     """Returns the predictions of all examples, `[clients, steps, batch_size]`, without dropout."""
     shape = tf.shape(examples.labels)
     flat = Examples(*(tf.reshape(array, [shape[0], -1]) for array in examples))
-    own = [v.shape.rank > w.shape.rank for w, v in zip(model.weights, values)]
+    own = _Own(
+        model,
+        [
+            tf.gather(value, flat.positions, batch_dims=1) if weight.is_item_table else value
+            for weight, value in zip(model.weights, values)
+        ],
+    )
 
     def of_client(client):
-        own_values, positions, item_ids = client
-        remaining = iter(own_values)
-        current = [next(remaining) if is_own else v for is_own, v in zip(own, values)]
-        return model.predict(item_ids, _rows_of_batch(model, current, positions))
+        own_values, item_ids = client
+        return model.predict(item_ids, own.merge(own_values))
 
-    own_values = [value for is_own, value in zip(own, values) if is_own]
     predictions = tf.vectorized_map(
-        of_client, (own_values, flat.positions, flat.item_ids), fallback_to_while_loop=False
+        of_client, (own.values, flat.item_ids), fallback_to_while_loop=False
     )
     return tf.reshape(predictions, shape)
 
@@ -351,30 +345,62 @@ def _mean_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, s
     return mean
 
 
-class _Carry(NamedTuple):
-    """What steps change, in the order of the trained weights."""
+class _Own:
+    """Those values that each client has its own of; the others are left out of vectorisation."""
 
-    values: Tensors
+    def __init__(self, model: FunctionalModel, values: Tensors):
+        self._all = values
+        self._places = [
+            index
+            for index, (weight, value) in enumerate(zip(model.weights, values))
+            if value.shape.rank > weight.shape.rank
+        ]
+        self.values = [values[index] for index in self._places]
+
+    def merge(self, own_values: Tensors) -> Tensors:
+        """Returns all values of one client, of whom `own_values` are the own ones."""
+        merged = list(self._all)
+        for index, value in zip(self._places, own_values):
+            merged[index] = value
+        return merged
+
+
+class _Carry(NamedTuple):
+    """What steps change."""
+
+    values: Tensors  # Of the trained weights.
     state: Any
-    untouched: Tensors  # Of drifting weights only, in their order.
+    untouched: Tensors  # Of the drifting weights.
     untouched_state: Any
+
+    def without_values(self) -> _Carry:
+        return self._replace(values=[])
 
 
 class _ClientStep:
-    """A step of one client; `apply` is the part of it that all clients take together."""
+    """A step of one client; `apply` is the part of it that all clients take together.
 
-    def __init__(self, model, stage, trained, drifting):
+    Attributes:
+      trained: The places of the trained weights in `model.weights`.
+      drifting: Those of them that drift.
+    """
+
+    def __init__(self, model: FunctionalModel, stage: Stage):
         self._model = model
-        self._trained = trained
-        self._weights = [model.weights[index] for index in trained]
-        self._drifting = [trained.index(index) for index in drifting]
         self._optimizer = stage.optimizer.build()
+        self.trained = [i for i, weight in enumerate(model.weights) if stage.trains(weight)]
+        self.drifting = [i for i in self.trained if drifts(model.weights[i], stage.optimizer)]
+        self._weights = [model.weights[index] for index in self.trained]
         # Then the change of the rows of the batch is all there is to compute: no state, no decay.
-        self._moves_batch_only = stage.optimizer.is_plain_sgd and not drifting
+        self._moves_batch_only = stage.optimizer.is_plain_sgd and not self.drifting
+
+    def needs_all_rows(self, weight: Weight) -> bool:
+        """Whether the step takes all rows of an item table, not only those of its batch."""
+        return weight in self._weights and not self._moves_batch_only
 
     def initial_carry(self, values: Tensors, num_clients) -> _Carry:
-        trained = [values[index] for index in self._trained]
-        untouched = [trained[number] for number in self._drifting]
+        trained = [values[index] for index in self.trained]
+        untouched = [values[index] for index in self.drifting]
         return _Carry(
             trained,
             _initial_state(self._optimizer, trained, num_clients),
@@ -382,21 +408,28 @@ class _ClientStep:
             _initial_state(self._optimizer, untouched, num_clients),
         )
 
-    def __call__(self, carry: _Carry, values: Tensors, batch: Examples, seed):
-        """Returns the carry after a step, and the predictions before it."""
-        for index, value in zip(self._trained, carry.values):
-            values[index] = value
+    def __call__(self, values: Tensors, carry: _Carry, batch: Examples, seed):
+        """Returns the carry after a step, and the predictions before it.
+
+        Args:
+          values: The client's, in the order of `model.weights`; of item tables all rows, or those
+            of the batch (`needs_all_rows`). In the latter case what is returned is their change.
+          carry: Without values.
+          batch: The examples.
+          seed: From which dropout follows.
+        """
+        starts = [values[index] for index in self.trained]
         with tf.GradientTape() as tape:
-            tape.watch(carry.values)
-            called = _rows_of_batch(self._model, values, batch.positions)
-            if self._moves_batch_only:
-                starts = [called[index] for index in self._trained]
-                tape.watch(starts)
-            else:
-                starts = carry.values
+            tape.watch(starts)
+            called = [
+                tf.gather(value, batch.positions)
+                if weight.is_item_table and self.needs_all_rows(weight)
+                else value
+                for weight, value in zip(self._model.weights, values)
+            ]
             predictions = self._model.predict(batch.item_ids, called, dropout_seed=seed)
             loss = self._model.loss(batch.labels, predictions, batch.mask)
-            loss += regularization(self._weights, carry.values)
+            loss += regularization(self._weights, starts)
         gradients = tape.gradient(loss, starts)
         if self._moves_batch_only:
             # A step from zero is the change.
@@ -407,11 +440,9 @@ class _ClientStep:
         state, new = self._optimizer.next(carry.state, tuple(starts), tuple(gradients))
         untouched_state, untouched = carry.untouched_state, carry.untouched
         if untouched:
+            weights = [self._model.weights[index] for index in self.drifting]
             untouched_state, untouched = untouched_step(
-                self._optimizer,
-                [self._weights[number] for number in self._drifting],
-                untouched_state,
-                untouched,
+                self._optimizer, weights, untouched_state, untouched
             )
         return _Carry(list(new), state, list(untouched), untouched_state), predictions
 
@@ -437,14 +468,6 @@ def untouched_step(optimizer, weights: Sequence[Weight], state, values):
         loss = regularization(weights, values)
     gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return optimizer.next(state, tuple(values), tuple(gradients))
-
-
-def _rows_of_batch(model, values, positions) -> Tensors:
-    """Returns one client's values as `FunctionalModel.predict` takes them."""
-    return [
-        tf.gather(value, positions) if weight.is_item_table else value
-        for weight, value in zip(model.weights, values)
-    ]
 
 
 def _add_to_rows(rows, positions, changes):

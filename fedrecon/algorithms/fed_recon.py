@@ -85,27 +85,13 @@ def build_fed_recon(
     Raises:
       ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
     """
-    model, metrics = _prepare(model_fn)
-    recon = _reconstruction(options)
-    update = client_work.Stage(options.client_optimizer, trains_global=True)
-
-    def update_clients(global_values, shard):
-        values = _reconstruct(model, recon, global_values, shard)
-        query = client_work.Examples.scheduled(shard, shard.query_batches)
-        trained = client_work.run_stage(model, update, values, query, fold_in(shard.seeds, _UPDATE))
-        weights = query.num_examples()
-        if options.client_weighting == "uniform":
-            weights = tf.cast(weights > 0, tf.float32)
-        contribution = client_work.contribute(model, values, trained, weights)
-        return contribution, query, trained.predictions
-
-    compiled = client_work.compile_for_shards(update_clients, model, options.batch_size)
+    split_model = model_fn()
+    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
+    update_clients = build_clients_update(model, options)
 
     def update_shard(weights, shard):
         global_values = [*weights.trainable, *weights.non_trainable]
-        contribution, query, predictions = compiled(
-            client_work.client_values(model, global_values, shard), shard
-        )
+        contribution, query, predictions = update_clients(global_values, shard)
         sums = metrics.sums(query.labels, predictions, query.mask)
         return process.ShardOutput(
             update=client_work.mean_update(
@@ -131,6 +117,33 @@ def build_fed_recon(
     )
 
 
+def build_clients_update(model: FunctionalModel, options: FedReconOptions):
+    """Returns steps 2 and 3 of a round, for the clients of a shard.
+
+    Args:
+      model: The model.
+      options: The algorithm's settings.
+
+    Returns:
+      A function of the whole global values and a shard. It returns the clients'
+      `client_work.Contribution`, their query examples and the predictions for these, each before
+      the step that uses it.
+    """
+
+    def update_clients(values, shard):
+        before = _reconstruct(model, options, values, shard)
+        query = client_work.Examples.scheduled(shard, shard.query_batches)
+        stage = client_work.Stage(options.client_optimizer, trains_global=True)
+        trained = client_work.run_stage(model, stage, before, query, fold_in(shard.seeds, _UPDATE))
+        weights = query.num_examples()
+        if options.client_weighting == "uniform":
+            weights = tf.cast(weights > 0, tf.float32)
+        contribution = client_work.contribute(model, before, trained, weights)
+        return contribution, query, trained.predictions
+
+    return client_work.compile_for_shards(update_clients, model, options.batch_size)
+
+
 def build_fed_recon_evaluation(
     model_fn: process.ModelFn, options: FedReconOptions
 ) -> tff.learning.templates.LearningProcess:
@@ -139,19 +152,18 @@ def build_fed_recon_evaluation(
     Only the reconstruction settings, the batch size and the support/query split of `options` apply.
     The shards are packed with `evaluation_packing_options`.
     """
-    model, metrics = _prepare(model_fn)
-    recon = _reconstruction(options)
+    split_model = model_fn()
+    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
 
     def evaluate_clients(global_values, shard):
-        values = _reconstruct(model, recon, global_values, shard)
+        values = _reconstruct(model, options, global_values, shard)
         query = client_work.Examples.scheduled(shard, shard.query_batches)
         return query, client_work.predict(model, values, query)
 
     compiled = client_work.compile_for_shards(evaluate_clients, model, options.batch_size)
 
     def shard_metrics(weights, shard):
-        global_values = [*weights.trainable, *weights.non_trainable]
-        query, predictions = compiled(client_work.client_values(model, global_values, shard), shard)
+        query, predictions = compiled([*weights.trainable, *weights.non_trainable], shard)
         return metrics.sums(query.labels, predictions, query.mask)
 
     return process.build_evaluation_process(
@@ -178,19 +190,17 @@ def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
 
 
-def _prepare(model_fn: process.ModelFn):
-    split_model = model_fn()
-    return FunctionalModel(split_model), ClientMetrics(split_model)
+def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
+    """Returns the values of `model.weights` after reconstruction.
 
-
-def _reconstruction(options: FedReconOptions) -> client_work.Stage:
-    return client_work.Stage(options.reconstruction_optimizer, trains_local=True)
-
-
-def _reconstruct(model, stage, global_values, shard: Shard):
-    """Returns the values of `model.weights` after reconstruction."""
-    local_values = client_work.initial_local_values(model, fold_in(shard.seeds, _INITIAL))
-    values = [*global_values, *local_values]
+    Args:
+      model: The model.
+      options: The algorithm's settings.
+      values: The global ones, as the clients get them.
+      shard: The clients.
+    """
+    stage = client_work.Stage(options.reconstruction_optimizer, trains_local=True)
+    values = [*values, *model.initial_local_values(fold_in(shard.seeds, _INITIAL))]
     if not any(stage.trains(weight) for weight in model.weights):
         return values
     support = client_work.Examples.scheduled(shard, shard.support_batches)

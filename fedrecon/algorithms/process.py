@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms.options import OptimizerOptions
@@ -90,30 +91,58 @@ def build_training_process(
       `tff.learning.algorithms.build_fed_recon`.
     """
     weights_type = initialize_weights.type_signature.result
+    optimizer = server_optimizer.build()
 
     @tff.tensorflow.computation(weights_type, data_type)
     def update_of_shard(weights, shard):
-        return shard_update(weights, shard)
+        output = shard_update(weights, shard)
+        if aggregator_factory is None:  # Then what is aggregated is the sum.
+            output = output._replace(update=[output.weight * change for change in output.update])
+        return output
 
     output_type = update_of_shard.type_signature.result
-    metrics_of_sums = _metrics_computation(finalize_metrics, output_type.metrics)
-    # TFF's default divides by the sum of the weights even where it is zero.
-    factory = aggregator_factory or tff.aggregators.MeanFactory(no_nan_division=True)
-    aggregator = factory.create(output_type.update, output_type.weight)
-    distributor = tff.learning.templates.build_broadcast_process(weights_type)
-    finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
-        server_optimizer.build(), weights_type
+    aggregator = (
+        None
+        if aggregator_factory is None
+        else aggregator_factory.create(output_type.update, output_type.weight)
     )
+
+    @tff.tensorflow.computation
+    def initialize_optimizer():
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in weights_type.trainable]
+        return optimizer.initialize(specs)
+
+    @tff.tensorflow.computation(
+        weights_type, initialize_optimizer.type_signature.result, output_type
+    )
+    @tf.function
+    def update_server(weights, optimizer_state, total):
+        update = [tf.math.divide_no_nan(change, total.weight) for change in total.update]
+        trainable = list(weights.trainable)
+        new_state, new_trainable = optimizer.next(optimizer_state, trainable, update)
+        is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
+        if not is_finite:
+            new_state, new_trainable = optimizer_state, trainable
+        return (
+            tff.learning.models.ModelWeights(list(new_trainable), list(weights.non_trainable)),
+            new_state,
+            finalize_metrics(total.metrics),
+            collections.OrderedDict(update_non_finite=tf.cast(not is_finite, tf.int32)),
+        )
+
+    nothing = tff.tensorflow.computation(lambda: ())
 
     @tff.federated_computation
     def initialize():
         return tff.federated_zip(
             State(
                 global_model_weights=tff.federated_eval(initialize_weights, tff.SERVER),
-                distributor=distributor.initialize(),
-                client_work=tff.federated_value((), tff.SERVER),
-                aggregator=aggregator.initialize(),
-                finalizer=finalizer.initialize(),
+                distributor=tff.federated_eval(nothing, tff.SERVER),
+                client_work=tff.federated_eval(nothing, tff.SERVER),
+                aggregator=aggregator.initialize()
+                if aggregator
+                else tff.federated_eval(nothing, tff.SERVER),
+                finalizer=tff.federated_eval(initialize_optimizer, tff.SERVER),
             )
         )
 
@@ -121,27 +150,40 @@ def build_training_process(
         initialize.type_signature.result, tff.FederatedType(data_type, tff.CLIENTS)
     )
     def run_round(state, shards):
-        distributed = distributor.next(state.distributor, state.global_model_weights)
-        output = tff.federated_map(update_of_shard, (distributed.result, shards))
-        aggregated = aggregator.next(state.aggregator, output.update, output.weight)
-        applied = finalizer.next(state.finalizer, state.global_model_weights, aggregated.result)
-        train_metrics = tff.federated_map(metrics_of_sums, tff.federated_sum(output.metrics))
+        weights = tff.federated_broadcast(state.global_model_weights)
+        output = tff.federated_map(update_of_shard, (weights, shards))
+        if aggregator is None:
+            aggregator_state, measurements = state.aggregator, tff.federated_value((), tff.SERVER)
+            total = tff.federated_sum(output)
+        else:
+            aggregated = aggregator.next(state.aggregator, output.update, output.weight)
+            aggregator_state, measurements = aggregated.state, aggregated.measurements
+            total = tff.federated_zip(
+                ShardOutput(
+                    aggregated.result,
+                    tff.federated_value(np.float32(1.0), tff.SERVER),
+                    tff.federated_sum(output.metrics),
+                )
+            )
+        weights, optimizer_state, metrics, checks = tff.federated_map(
+            update_server, (state.global_model_weights, state.finalizer, total)
+        )
         return tff.learning.templates.LearningProcessOutput(
             tff.federated_zip(
                 State(
-                    global_model_weights=applied.result,
-                    distributor=distributed.state,
+                    global_model_weights=weights,
+                    distributor=state.distributor,
                     client_work=state.client_work,
-                    aggregator=aggregated.state,
-                    finalizer=applied.state,
+                    aggregator=aggregator_state,
+                    finalizer=optimizer_state,
                 )
             ),
             tff.federated_zip(
                 collections.OrderedDict(
-                    distributor=distributed.measurements,
-                    client_work=tff.federated_zip(collections.OrderedDict(train=train_metrics)),
-                    aggregator=aggregated.measurements,
-                    finalizer=applied.measurements,
+                    distributor=state.distributor,
+                    client_work=tff.federated_zip(collections.OrderedDict(train=metrics)),
+                    aggregator=measurements,
+                    finalizer=checks,
                 )
             ),
         )

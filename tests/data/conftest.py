@@ -1,22 +1,9 @@
-"""Shared inputs: a small data set written by hand, and the real files where a machine has them."""
-
-import os
-import pathlib
+"""Shared inputs: a small data set written by hand."""
 
 import numpy as np
 import pytest
 
 from fedrecon.data.ratings import Ratings, RatingScale
-
-
-@pytest.fixture(scope="session")
-def real_data_dir() -> pathlib.Path:
-    """Where the real files lie; MovieLens may not be redistributed, so few machines have them."""
-    beside = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = pathlib.Path(os.environ.get("FEDRECON_TEST_DATA") or beside)
-    if not path.is_dir():
-        pytest.skip(f"no real data: set FEDRECON_TEST_DATA to their folder ({path} does not exist)")
-    return path
 
 
 @pytest.fixture

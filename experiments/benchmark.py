@@ -1,0 +1,298 @@
+"""Times rounds of FedRecon: TFF's own builder against the cohort engine, on the same clients.
+
+    python -m experiments.benchmark --suite=round
+
+Prints progress on stderr and one JSON object as its last line. Seconds are medians over rounds
+after a warm-up, preparation of the clients included. Suites:
+
+- round: clients of equal length, as an average one of MovieLens 1M.
+- skewed: real clients of MovieLens 1M with all of their ratings (20 to 2,314).
+- catalogue: the clients of `round` with 3,706, 100,000 and 1,000,000 items, the cohort engine alone
+  beyond the first. `clients_seconds` is the clients' part of a round: from the whole global weights
+  in this process's memory to the clients' weighted updates, not yet summed into the table.
+- memory: one catalogue of 1,000,000 items; `peak_rss_mb` is what matters.
+
+`peak_rss_mb` is the sum of the peaks of this process and TFF's worker, both engines included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import cli
+from fedrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+_SUITE = flags.DEFINE_enum(
+    "suite", "round", ("round", "skewed", "catalogue", "memory"), "What to time."
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
+_CLIENTS = flags.DEFINE_integer("clients", 100, "Clients a round.", lower_bound=1)
+_RATINGS = flags.DEFINE_integer(
+    "ratings", 165, "Ratings of each client, but for --suite=skewed.", lower_bound=1
+)
+_DIM = flags.DEFINE_integer("dim", None, "Factors; by default 50, or 64 for memory.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 5, "Ratings a client's step.", lower_bound=1)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder that holds MovieLens 1M, for --suite=skewed; else it is downloaded."
+)
+
+_NUM_ITEMS = 3_706  # Of MovieLens 1M.
+_CATALOGUES = (_NUM_ITEMS, 100_000, 1_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Rounds of one engine.
+
+    Attributes:
+      seconds: Of each timed round.
+      weights: The global weights after them.
+    """
+
+    seconds: list[float]
+    weights: list[np.ndarray]
+
+
+class Bench:
+    """One model on the clients of one data set, by both engines."""
+
+    def __init__(self, examples, *, dim: int):
+        import tensorflow as tf
+
+        from fedrecon import rng
+        from fedrecon.algorithms import fed_recon
+        from fedrecon.algorithms.options import FedReconOptions
+        from fedrecon.data.cohorts import CohortPacker
+        from fedrecon.models.matrix_factorization import matrix_factorization
+
+        self.examples = examples
+        self.options = FedReconOptions(batch_size=_BATCH_SIZE.value)
+        # Stock TFF starts all clients alike, so that the cohort engine has to.
+        self.model_fn = functools.partial(
+            matrix_factorization,
+            examples.ratings.num_items,
+            dim,
+            user_initializer=tf.keras.initializers.Constant(0.05),
+        )
+        self.packer = CohortPacker(examples, fed_recon.packing_options(self.options, seed=0))
+        self.cohorts = [
+            rng.sample_uniform(examples.users, _CLIENTS.value, seed=0, round_num=number)
+            for number in range(1, _ROUNDS.value + 1)
+        ]
+
+    def time_stock(self) -> Timing:
+        from fedrecon.algorithms import stock_fed_recon
+
+        def prepare(users):
+            return [
+                stock_fed_recon.client_dataset(
+                    *self.examples.examples(user), batch_size=self.options.batch_size
+                )
+                for user in users
+            ]
+
+        process = stock_fed_recon.build_fed_recon(self.model_fn, self.options)
+        return _time_rounds("stock", process, prepare, self.cohorts, self.cohorts[:1])
+
+    def time_cohort(self) -> Timing:
+        from fedrecon.algorithms import fed_recon
+
+        process = fed_recon.build_fed_recon(self.model_fn, self.options)
+        # All cohorts warm up, for the sizes of all are compiled.
+        return _time_rounds(
+            "cohort", process, lambda users: self.packer.pack(users, 0), self.cohorts, self.cohorts
+        )
+
+    def time_clients(self) -> float:
+        """Returns the median seconds of the clients' part of a round, in this process."""
+        import tensorflow as tf
+
+        from fedrecon.algorithms import fed_recon
+        from fedrecon.models.functional import FunctionalModel
+
+        split_model = self.model_fn()
+        update = tf.function(
+            fed_recon.build_clients_update(FunctionalModel(split_model), self.options)
+        )
+        values = [tf.identity(weight) for weight in split_model.global_weights]
+
+        def run(users):
+            for shard in self.packer.pack(users, 0):
+                update(values, tf.nest.map_structure(tf.constant, shard))[0].weight.numpy()
+
+        for users in self.cohorts:
+            run(users)
+        return statistics.median(_seconds_of(run, users) for users in self.cohorts * 5)
+
+
+def _time_rounds(
+    name: str,
+    process: Any,
+    prepare: Callable[[np.ndarray], Sequence[Any]],
+    cohorts: Sequence[np.ndarray],
+    warm_up: Sequence[np.ndarray],
+) -> Timing:
+    start = process.initialize()
+    for users in warm_up:
+        process.next(start, prepare(users))
+    state, seconds = start, []
+    for users in cohorts:
+        began = time.perf_counter()
+        state = process.next(state, prepare(users)).state
+        seconds.append(time.perf_counter() - began)
+    print(f"{name}: {statistics.median(seconds):.4f} s a round", file=sys.stderr)
+    return Timing(seconds, list(process.get_model_weights(state).trainable))
+
+
+def _seconds_of(run: Callable[[np.ndarray], None], users: np.ndarray) -> float:
+    began = time.perf_counter()
+    run(users)
+    return time.perf_counter() - began
+
+
+def _peak_rss_mb(worker) -> float:
+    """Returns the peak resident memory of this process and of the worker together."""
+    kilobytes = 0
+    for pid in ("self", worker.pid):
+        with open(f"/proc/{pid}/status") as status:
+            (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+        kilobytes += int(peak)
+    return round(kilobytes / 1024, 1)
+
+
+def _made_up_examples(num_items: int):
+    """Returns clients who rated `--ratings` items of the first 3,706, each its own."""
+    import numpy as np
+
+    from fedrecon import rng
+    from fedrecon.data.examples import ClientExamples, ExampleOptions
+    from fedrecon.data.ratings import Ratings, RatingScale
+
+    if _RATINGS.value > _NUM_ITEMS:
+        raise InputError(
+            f"--ratings={_RATINGS.value} is more than the {_NUM_ITEMS} items there are."
+        )
+    num_users = _CLIENTS.value
+    generator = rng.generator(0, "benchmark")
+    items = [generator.choice(_NUM_ITEMS, _RATINGS.value, replace=False) for _ in range(num_users)]
+    count = num_users * _RATINGS.value
+    ratings = Ratings(
+        name="benchmark",
+        user_ids=np.repeat(np.arange(num_users, dtype=np.int32), _RATINGS.value),
+        item_ids=np.concatenate(items).astype(np.int32),
+        ratings=generator.integers(1, 6, count).astype(np.float32),
+        timestamps=None,
+        num_users=num_users,
+        num_items=num_items,
+        original_user_ids=np.arange(num_users),
+        original_item_ids=np.arange(num_items),
+        item_titles=None,
+        item_genres=None,
+        scale=RatingScale(1, 5, 1),
+    )
+    return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None, order="file"))
+
+
+def _skewed_examples():
+    from fedrecon.data.datasets import load_dataset
+    from fedrecon.data.examples import ClientExamples, ExampleOptions
+
+    ratings = load_dataset("movielens-1m", data_dir=_DATA_DIR.value)
+    return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None))
+
+
+def _compare(bench: Bench) -> dict[str, Any]:
+    """Times both engines and compares the weights that they end with."""
+    import numpy as np
+
+    stock, ours = bench.time_stock(), bench.time_cohort()
+    stock_seconds, seconds = statistics.median(stock.seconds), statistics.median(ours.seconds)
+    differences = [np.abs(a - b).max() for a, b in zip(stock.weights, ours.weights)]
+    return {
+        "stock_seconds": stock_seconds,
+        "seconds": seconds,
+        "ratio": stock_seconds / seconds,
+        "max_abs_difference": float(max(differences)),
+    }
+
+
+_NOT_COMPARED = {"stock_seconds": None, "ratio": None, "max_abs_difference": None}
+
+
+def _run_catalogues(dim: int) -> dict[str, Any]:
+    results = []
+    for num_items in _CATALOGUES:
+        print(f"{num_items} items", file=sys.stderr)
+        bench = Bench(_made_up_examples(num_items), dim=dim)
+        if num_items == _NUM_ITEMS:
+            result = _compare(bench)
+        else:
+            result = {**_NOT_COMPARED, "seconds": statistics.median(bench.time_cohort().seconds)}
+        results.append({"items": num_items, **result, "clients_seconds": bench.time_clients()})
+    return {
+        **results[0],
+        "items": list(_CATALOGUES),
+        "catalogues": results,
+        "growth": results[-1]["clients_seconds"] / results[0]["clients_seconds"],
+    }
+
+
+def main(interruption: cli.Interruption) -> None:
+    del interruption  # There is nothing to save.
+    suite = _SUITE.value
+    for flag in (_DATA_DIR,) if suite != "skewed" else (_RATINGS,):
+        if flag.present:
+            raise InputError(f"--{flag.name} has no effect with --suite={suite}.")
+    dim = _DIM.value or (64 if suite == "memory" else 50)
+    num_items = _CATALOGUES[-1] if suite == "memory" else _NUM_ITEMS
+    examples = _skewed_examples() if suite == "skewed" else _made_up_examples(num_items)
+    if _CLIENTS.value > len(examples.users):
+        raise InputError(
+            f"--clients={_CLIENTS.value} is more than the {len(examples.users)} there are."
+        )
+
+    from fedrecon.execution import native
+
+    worker = native.set_native_context()
+    result: dict[str, Any] = {"items": examples.ratings.num_items}
+    if suite == "catalogue":
+        result |= _run_catalogues(dim)
+    elif suite == "memory":
+        seconds = Bench(examples, dim=dim).time_cohort().seconds
+        result |= {**_NOT_COMPARED, "seconds": statistics.median(seconds)}
+    else:
+        result |= _compare(Bench(examples, dim=dim))
+    ratings = None if suite == "skewed" else _RATINGS.value
+    sizes = {
+        "clients": _CLIENTS.value,
+        "ratings_per_client": ratings,
+        "dim": dim,
+        "batch_size": _BATCH_SIZE.value,
+        "rounds": _ROUNDS.value,
+    }
+    result = {
+        "suite": suite,
+        "engine": "cohort",
+        "runtime": "native",
+        **result,
+        "peak_rss_mb": _peak_rss_mb(worker),
+        **sizes,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    cli.run(main)
