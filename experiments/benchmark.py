@@ -75,7 +75,7 @@ class Bench:
         from fedrecon import rng
         from fedrecon.algorithms import fed_recon
         from fedrecon.algorithms.options import FedReconOptions
-        from fedrecon.data.cohorts import CohortPacker
+        from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
         from fedrecon.models.matrix_factorization import matrix_factorization
 
         self.examples = examples
@@ -87,7 +87,11 @@ class Bench:
             dim,
             user_initializer=tf.keras.initializers.Constant(0.05),
         )
-        self.packer = CohortPacker(examples, fed_recon.packing_options(self.options, seed=0))
+        packing = fed_recon.packing_options(self.options, seed=0)
+        size = choose_clients_per_shard(
+            examples, examples.users, packing, num_clients=_CLIENTS.value
+        )
+        self.packer = CohortPacker(examples, packing, clients_per_shard=size)
         self.cohorts = [
             rng.sample_uniform(examples.users, _CLIENTS.value, seed=0, round_num=number)
             for number in range(1, _ROUNDS.value + 1)
@@ -110,7 +114,9 @@ class Bench:
     def time_cohort(self) -> Timing:
         from fedrecon.algorithms import fed_recon
 
-        process = fed_recon.build_fed_recon(self.model_fn, self.options)
+        process = fed_recon.build_fed_recon(
+            self.model_fn, self.options, clients_per_shard=self.packer.clients_per_shard
+        )
         # All cohorts warm up, for the sizes of all are compiled.
         return _time_rounds(
             "cohort", process, lambda users: self.packer.pack(users, 0), self.cohorts, self.cohorts
@@ -120,12 +126,16 @@ class Bench:
         """Returns the median seconds of the clients' part of a round, in this process."""
         import tensorflow as tf
 
-        from fedrecon.algorithms import fed_recon
+        from fedrecon.algorithms import client_work, fed_recon
         from fedrecon.models.functional import FunctionalModel
 
         split_model = self.model_fn()
         update = tf.function(
-            fed_recon.build_clients_update(FunctionalModel(split_model), self.options)
+            fed_recon.build_clients_update(
+                FunctionalModel(split_model),
+                self.options,
+                client_work.shard_spec(self.options.batch_size, self.packer.clients_per_shard),
+            )
         )
         values = [tf.identity(weight) for weight in split_model.global_weights]
 

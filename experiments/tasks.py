@@ -138,34 +138,52 @@ def build_task(settings: Settings, clients: Clients) -> FederatedTask:
     return FederatedTask(
         sample_cohort=sample_cohort,
         evaluation_users=clients.users,
-        **engine(settings, clients.examples),
+        **engine(settings, clients),
     )
 
 
-def _cohort_engine(settings: Settings, examples: ClientExamples) -> dict[str, Any]:
+def _cohort_engine(settings: Settings, clients: Clients) -> dict[str, Any]:
     """Returns what a `FederatedTask` needs to run all clients of a round at once."""
     from fedrecon.algorithms import fed_recon
-    from fedrecon.data.cohorts import CohortPacker
+    from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
 
+    examples = clients.examples
     build_model = model_fn(settings, examples.ratings.num_items)
     options = fed_recon_options(settings)
-    packer = CohortPacker(examples, fed_recon.packing_options(options, seed=settings.seed))
-    evaluation_packer = CohortPacker(
-        examples, fed_recon.evaluation_packing_options(options, seed=settings.seed)
+
+    def packer(packing, users, num_clients):
+        size = choose_clients_per_shard(examples, users, packing, num_clients=num_clients)
+        return CohortPacker(examples, packing, clients_per_shard=size)
+
+    training = packer(
+        fed_recon.packing_options(options, seed=settings.seed),
+        clients.users["train"],
+        settings.clients_per_round,
+    )
+    evaluation = packer(
+        fed_recon.evaluation_packing_options(options, seed=settings.seed),
+        clients.users["validation"],
+        len(clients.users["validation"]),
     )
     return {
-        "training": fed_recon.build_fed_recon(build_model, options),
-        "evaluation": fed_recon.build_fed_recon_evaluation(build_model, options),
-        "training_data": packer.pack,
-        "evaluation_data": lambda users: evaluation_packer.pack(users, 0),
+        "training": fed_recon.build_fed_recon(
+            build_model, options, clients_per_shard=training.clients_per_shard
+        ),
+        "evaluation": fed_recon.build_fed_recon_evaluation(
+            build_model, options, clients_per_shard=evaluation.clients_per_shard
+        ),
+        "training_data": training.pack,
+        "evaluation_data": lambda users: evaluation.pack(users, 0),
         "training_metrics": fed_recon.training_metrics,
         "evaluation_metrics": fed_recon.evaluation_metrics,
     }
 
 
-def _stock_engine(settings: Settings, examples: ClientExamples) -> dict[str, Any]:
+def _stock_engine(settings: Settings, clients: Clients) -> dict[str, Any]:
     """Returns what a `FederatedTask` needs to run clients one by one, with TFF's own builders."""
     from fedrecon.algorithms import stock_fed_recon
+
+    examples = clients.examples
 
     def client_data(users: np.ndarray, round_num: int) -> list:
         return [

@@ -98,10 +98,27 @@ class Trained(NamedTuple):
     predictions: tf.Tensor
 
 
+def shard_spec(batch_size: int, num_clients: int) -> Shard:
+    """Returns the specs of shards: their clients and batch size are fixed, their lengths are not.
+
+    TensorFlow has far less to work out at each step if it knows the number of clients beforehand.
+    """
+    examples = [num_clients, None, batch_size]
+    return Shard(
+        item_ids=tf.TensorSpec([num_clients, None], tf.int32),
+        positions=tf.TensorSpec(examples, tf.int32),
+        labels=tf.TensorSpec(examples, tf.float32),
+        mask=tf.TensorSpec(examples, tf.bool),
+        support_batches=tf.TensorSpec([num_clients, None], tf.int32),
+        query_batches=tf.TensorSpec([num_clients, None], tf.int32),
+        seeds=tf.TensorSpec([num_clients], tf.uint32),
+    )
+
+
 def compile_for_shards(
-    work: Callable[[Tensors, Shard], Any], model: FunctionalModel, batch_size: int
+    work: Callable[[Tensors, Shard], Any], model: FunctionalModel, spec: Shard
 ) -> Callable[[Tensors, Shard], Any]:
-    """Compiles clients' work with XLA, for shards of all sizes.
+    """Compiles clients' work with XLA.
 
     It is traced here, once: Keras refuses to call a model inside TFF's graphs that was made outside
     of them, but a traced function can be called anywhere. The clients' rows are gathered outside of
@@ -112,26 +129,17 @@ def compile_for_shards(
         `[clients, items, dim]`; other weights without an axis of clients) and a shard to any
         structure of tensors.
       model: The model.
-      batch_size: Of the shards.
+      spec: As `shard_spec` gives it.
 
     Returns:
       A function of the whole global values, in the order of `model.global_weights`, and a shard.
     """
+    num_clients = spec.seeds.shape[0]
     values = [
-        tf.TensorSpec([None, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
+        tf.TensorSpec([num_clients, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
         for w in model.global_weights
     ]
-    examples = [None, None, batch_size]
-    shard = Shard(
-        item_ids=tf.TensorSpec([None, None], tf.int32),
-        positions=tf.TensorSpec(examples, tf.int32),
-        labels=tf.TensorSpec(examples, tf.float32),
-        mask=tf.TensorSpec(examples, tf.bool),
-        support_batches=tf.TensorSpec([None, None], tf.int32),
-        query_batches=tf.TensorSpec([None, None], tf.int32),
-        seeds=tf.TensorSpec([None], tf.uint32),
-    )
-    compiled = tf.function(work, jit_compile=True).get_concrete_function(values, shard)
+    compiled = tf.function(work, jit_compile=True).get_concrete_function(values, spec)
 
     def gather_and_work(global_values: Sequence[tf.Tensor], shard: Shard):
         ids = tf.maximum(shard.item_ids, 0)
@@ -162,8 +170,8 @@ def run_stage(
       seeds: `[clients]`, from which dropout follows.
     """
     step_of_client = _ClientStep(model, stage)
-    num_clients, most_steps = tf.unstack(tf.shape(examples.labels))[:2]
-    batch_size = examples.labels.shape[2]
+    num_clients, _, batch_size = examples.labels.shape
+    most_steps = tf.shape(examples.labels)[1]
     values = [
         _for_each_client(value, weight, num_clients) if stage.trains(weight) else value
         for weight, value in zip(model.weights, values)

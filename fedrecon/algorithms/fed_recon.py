@@ -27,19 +27,19 @@ from fedrecon.algorithms import client_work, process
 from fedrecon.algorithms.client_metrics import ClientMetrics, per_rating
 from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel, fold_in
 
 # What a client's seed is used for.
 _INITIAL, _RECONSTRUCTION, _UPDATE = range(3)
 
 
-def packing_options(options: FedReconOptions, *, seed: int, **kwargs) -> PackingOptions:
+def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon`.
 
     Args:
       options: The algorithm's settings.
       seed: Draws each client's local initial values, with the round and the user id.
-      **kwargs: `num_workers`, `max_clients_per_shard`.
     """
     return PackingOptions(
         batch_size=options.batch_size,
@@ -47,19 +47,19 @@ def packing_options(options: FedReconOptions, *, seed: int, **kwargs) -> Packing
         support=Passes(options.reconstruction_epochs, options.reconstruction_steps_max),
         query=Passes(options.client_epochs, options.client_steps_max),
         seed=seed,
-        **kwargs,
     )
 
 
-def evaluation_packing_options(options: FedReconOptions, *, seed: int, **kwargs) -> PackingOptions:
+def evaluation_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon_evaluation`; see `packing_options`."""
-    return dataclasses.replace(packing_options(options, seed=seed, **kwargs), query=Passes(1, None))
+    return dataclasses.replace(packing_options(options, seed=seed), query=Passes(1, None))
 
 
 def build_fed_recon(
     model_fn: process.ModelFn,
     options: FedReconOptions,
     *,
+    clients_per_shard: int,
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
 ) -> tff.learning.templates.LearningProcess:
@@ -68,10 +68,10 @@ def build_fed_recon(
     Args:
       model_fn: Builds the model anew at each call, with the same initial values each time.
       options: The algorithm's settings.
+      clients_per_shard: That of the `CohortPacker`.
       aggregator_factory: Aggregates the clients' updates; None takes the weighted mean of the
         clients. TFF sees a shard as one client, so one that needs each client's own update
-        (clipping, robust, quantised, unweighted) must get shards of one client, and shards of more
-        are refused by their type: pack with `max_clients_per_shard=1`.
+        (clipping, robust, quantised, unweighted) takes shards of one client only.
       is_aggregator_linear: Says that `aggregator_factory` gives the same for clients as for the
         weighted means and weights of groups of them, as weighted means over plain or secure sums
         do; then shards may have any number of clients.
@@ -83,11 +83,19 @@ def build_fed_recon(
       their update was not finite.
 
     Raises:
+      InputError: If the aggregator would get the updates of several clients as one.
       ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
     """
+    if aggregator_factory is not None and not is_aggregator_linear and clients_per_shard != 1:
+        raise InputError(
+            f"an aggregator may need each client's own update, but a shard of {clients_per_shard}"
+            " clients sends their mean; use clients_per_shard=1, or say is_aggregator_linear=True"
+            " if it is a weighted mean."
+        )
+    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
     split_model = model_fn()
     model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
-    update_clients = build_clients_update(model, options)
+    update_clients = build_clients_update(model, options, spec)
 
     def update_shard(weights, shard):
         global_values = [*weights.trainable, *weights.non_trainable]
@@ -106,10 +114,9 @@ def build_fed_recon(
         rejected = sums.pop("num_clients_rejected")
         return collections.OrderedDict(metrics.finalize(sums), num_clients_rejected=rejected)
 
-    is_shard_of_many = aggregator_factory is None or is_aggregator_linear
     return process.build_training_process(
         process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, num_clients=None if is_shard_of_many else 1),
+        process.shard_type(options.batch_size, clients_per_shard),
         shard_update=update_shard,
         finalize_metrics=finalize,
         server_optimizer=options.server_optimizer,
@@ -117,12 +124,13 @@ def build_fed_recon(
     )
 
 
-def build_clients_update(model: FunctionalModel, options: FedReconOptions):
+def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec: Shard):
     """Returns steps 2 and 3 of a round, for the clients of a shard.
 
     Args:
       model: The model.
       options: The algorithm's settings.
+      spec: As `client_work.shard_spec` gives it.
 
     Returns:
       A function of the whole global values and a shard. It returns the clients'
@@ -141,17 +149,18 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions):
         contribution = client_work.contribute(model, before, trained, weights)
         return contribution, query, trained.predictions
 
-    return client_work.compile_for_shards(update_clients, model, options.batch_size)
+    return client_work.compile_for_shards(update_clients, model, spec)
 
 
 def build_fed_recon_evaluation(
-    model_fn: process.ModelFn, options: FedReconOptions
+    model_fn: process.ModelFn, options: FedReconOptions, *, clients_per_shard: int
 ) -> tff.learning.templates.LearningProcess:
     """Builds reconstruction evaluation: fit the local part on the support, predict the query once.
 
     Only the reconstruction settings, the batch size and the support/query split of `options` apply.
     The shards are packed with `evaluation_packing_options`.
     """
+    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
     split_model = model_fn()
     model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
 
@@ -160,7 +169,7 @@ def build_fed_recon_evaluation(
         query = client_work.Examples.scheduled(shard, shard.query_batches)
         return query, client_work.predict(model, values, query)
 
-    compiled = client_work.compile_for_shards(evaluate_clients, model, options.batch_size)
+    compiled = client_work.compile_for_shards(evaluate_clients, model, spec)
 
     def shard_metrics(weights, shard):
         query, predictions = compiled([*weights.trainable, *weights.non_trainable], shard)
@@ -168,7 +177,7 @@ def build_fed_recon_evaluation(
 
     return process.build_evaluation_process(
         process.initial_weights(model_fn),
-        process.shard_type(options.batch_size),
+        process.shard_type(options.batch_size, clients_per_shard),
         shard_metrics=shard_metrics,
         finalize_metrics=metrics.finalize,
     )

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.client_work import shard_spec
 from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import Shard
 from fedrecon.models.split_model import SplitModel
@@ -36,19 +37,11 @@ class ShardOutput(NamedTuple):
     metrics: Any
 
 
-def shard_type(batch_size: int, *, num_clients: int | None = None) -> tff.Type:
-    """Returns the TFF type of a `Shard`; `num_clients` of None takes any number."""
-    examples = [num_clients, None, batch_size]
+def shard_type(batch_size: int, num_clients: int) -> tff.Type:
+    """Returns the TFF type of shards with `num_clients` clients."""
+    specs = shard_spec(batch_size, num_clients)
     return tff.types.to_type(
-        Shard(
-            item_ids=tff.TensorType(np.int32, [num_clients, None]),
-            positions=tff.TensorType(np.int32, examples),
-            labels=tff.TensorType(np.float32, examples),
-            mask=tff.TensorType(np.bool_, examples),
-            support_batches=tff.TensorType(np.int32, [num_clients, None]),
-            query_batches=tff.TensorType(np.int32, [num_clients, None]),
-            seeds=tff.TensorType(np.uint32, [num_clients]),
-        )
+        Shard(*(tff.TensorType(spec.dtype.as_numpy_dtype, spec.shape) for spec in specs))
     )
 
 

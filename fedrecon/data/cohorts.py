@@ -9,26 +9,30 @@ batch it uses at which step is a schedule, so that several epochs cost no copies
 `epochs` passes over them follow each other in the same order and end after `steps_max` steps, as
 `tff.learning.models.ReconstructionModel.build_dataset_split_fn` has it.
 
-What is padded: clients (of no examples) up to a round number of them, each client's distinct items,
-its last batch, its batches, and its steps (at the end). Sizes are rounded up to a few, since XLA
-compiles once for each combination: see `_rounded_up`.
+All shards of a process have the same number of clients, which TFF and TensorFlow know when they
+build it. Clients of similar length share a shard. What is padded: clients (of no examples), each
+client's distinct items, its last batch, its batches, and its steps (at the end). Lengths are
+rounded up to powers of two, since XLA compiles once for each; steps that no client has are not run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from fedrecon import rng
 from fedrecon.data.examples import ClientExamples
+from fedrecon.errors import InputError
 
 # Starting a step costs about as much as carrying it out for this many clients (measured: see
 # BUILD_NOTES.md), so shards of fewer clients save little.
 _STEP_COST_CLIENTS = 40
-_MAX_CUTS = 64
+_SHARD_COST = 1000
+_MAX_SHARDS_PER_WORKER = 4
+# Rows of items in a shard: 2**18 of 64 numbers are 64 MiB.
+_MAX_ROWS = 2**18
 
 
 class Shard(NamedTuple):
@@ -79,9 +83,6 @@ class PackingOptions:
       support_query_split: `"alternating_batches"` or `"none"`.
       support: Passes over the support.
       query: Passes over the query.
-      num_workers: How many shards are worked on at a time. A cohort is cut into at least as many
-        when that is faster.
-      max_clients_per_shard: 1 gives every client a shard of its own. None: no limit.
       seed: Draws the clients' seeds.
     """
 
@@ -89,8 +90,6 @@ class PackingOptions:
     support_query_split: str
     support: Passes
     query: Passes
-    num_workers: int = 2
-    max_clients_per_shard: int | None = None
     seed: int = 0
 
     def num_batches(self, num_examples):
@@ -115,16 +114,24 @@ def _limited(num_batches, passes: Passes):
 class CohortPacker:
     """Packs cohorts of one population.
 
-    Where a cohort is cut depends on its size and on how many examples clients of the population
-    have, not on which clients came: shapes recur from round to round.
+    Attributes:
+      clients_per_shard: How many clients each shard has, padding included.
     """
 
-    def __init__(self, examples: ClientExamples, options: PackingOptions):
+    def __init__(
+        self, examples: ClientExamples, options: PackingOptions, *, clients_per_shard: int
+    ):
+        """Creates the packer.
+
+        Raises:
+          InputError: If `clients_per_shard` is not positive.
+        """
+        if clients_per_shard < 1:
+            raise InputError(f"clients_per_shard is {clients_per_shard}; it must be at least 1.")
+        self.clients_per_shard = clients_per_shard
         self._examples = examples
         self._options = options
-        counts = [examples.num_examples(user) for user in examples.users.tolist()]
-        self._lengths = np.sort(np.array(counts, np.int64))[::-1]
-        self._sizes = functools.lru_cache(maxsize=None)(self._shard_sizes)
+        self._longest = max(_lengths(examples, examples.users), default=1)
 
     def pack(self, users: np.ndarray, round_num: int) -> list[Shard]:
         """Returns the shards of a cohort, those of the longest clients first.
@@ -139,37 +146,64 @@ class CohortPacker:
         seeds = rng.derive_seeds(self._options.seed, "client", round_num, ids=users)
         # By user among the equally long, so that the order of `users` does not matter.
         order = np.lexsort((users, -lengths))
-        shards, first = [], 0
-        for size in self._sizes(len(users)):
-            chosen = order[first : first + size]
-            first += size
-            shards.append(
-                pack_shard(
-                    [clients[index] for index in chosen],
-                    seeds[chosen],
-                    self._options,
-                    num_clients=size,
-                    num_examples=self._num_examples(lengths[chosen]),
-                )
+        return [
+            pack_shard(
+                [clients[index] for index in chosen],
+                seeds[chosen],
+                self._options,
+                num_clients=self.clients_per_shard,
+                num_examples=min(_rounded_up(int(lengths[chosen].max())), self._longest),
             )
-        return shards
+            for chosen in np.split(
+                order, range(self.clients_per_shard, len(users), self.clients_per_shard)
+            )
+            if len(chosen)
+        ]
 
-    def _num_examples(self, lengths: np.ndarray) -> int:
-        """Returns how many examples a shard of clients of these lengths has room for."""
-        longest = int(self._lengths[0]) if len(self._lengths) else 1
-        return max(1, min(_rounded_up(int(lengths.max(initial=1))), longest))
 
-    def _shard_sizes(self, num_clients: int) -> tuple[int, ...]:
-        """Returns how many clients each shard takes, from the longest clients on."""
-        limit = self._options.max_clients_per_shard
-        if limit == 1:
-            return (1,) * num_clients
-        room = _rounded_up_finely(num_clients)
-        quantiles = (np.arange(room) + 0.5) / room * len(self._lengths)
-        steps = sum(self._options.num_steps(self._lengths[quantiles.astype(np.int64)]))
-        cuts = _best_cuts(np.maximum(steps, 1), self._options.num_workers)
-        sizes = [after - before for before, after in zip(cuts, cuts[1:])]
-        return tuple(part for size in sizes for part in _parts(size, limit or size))
+def choose_clients_per_shard(
+    examples: ClientExamples,
+    users: np.ndarray,
+    options: PackingOptions,
+    *,
+    num_clients: int,
+    num_workers: int = 2,
+) -> int:
+    """Returns the number of clients a shard with which cohorts take the least time.
+
+    More shards waste less on the padding of short clients and keep more workers busy; fewer take
+    fewer steps in all.
+
+    Args:
+      examples: The examples of users.
+      users: Who may be in a cohort.
+      options: How they are packed.
+      num_clients: Of a cohort.
+      num_workers: How many shards are worked on at a time.
+    """
+    lengths = np.sort(_lengths(examples, users))[::-1]
+    quantiles = (np.arange(num_clients) + 0.5) / num_clients * len(lengths)
+    lengths = lengths[quantiles.astype(np.int64)]
+    steps = np.maximum(sum(options.num_steps(lengths)), 1)
+    most = max(1, _MAX_ROWS // max(int(lengths[0]), 1))
+    fewest_shards = -(-num_clients // most)
+    candidates = {
+        -(-num_clients // num_shards)
+        for num_shards in range(fewest_shards, fewest_shards + _MAX_SHARDS_PER_WORKER * num_workers)
+    }
+
+    def seconds(size: int) -> float:
+        ends = [0] * num_workers
+        for first_steps in steps[::size].tolist():  # From the largest; each goes to the first free.
+            ends[ends.index(min(ends))] += _SHARD_COST + first_steps * (_STEP_COST_CLIENTS + size)
+        return max(ends)
+
+    return min(sorted(candidates, reverse=True), key=seconds)
+
+
+def _lengths(examples: ClientExamples, users: np.ndarray) -> np.ndarray:
+    counts = [examples.num_examples(user) for user in np.asarray(users).tolist()]
+    return np.array(counts, np.int64)
 
 
 def pack_shard(
@@ -244,62 +278,6 @@ def _schedules(lengths: np.ndarray, num_examples: int, options: PackingOptions):
     return schedules
 
 
-def _best_cuts(steps: np.ndarray, num_workers: int) -> list[int]:
-    """Returns where to cut clients, sorted by their decreasing numbers of steps.
-
-    A shard takes as many steps as its first client, each of which costs `_STEP_COST_CLIENTS` and
-    the number of its clients. First the cuts of least total cost (dynamic programming), then more
-    of them while that balances the workers' loads.
-    """
-    num_clients = len(steps)
-    if not num_clients:
-        return [0]
-    places = np.unique(np.linspace(0, num_clients, min(num_clients, _MAX_CUTS) + 1).astype(int))
-    best, previous = np.zeros(len(places)), np.zeros(len(places), int)
-    for end in range(1, len(places)):
-        costs = best[:end] + [_cost(steps, places[start], places[end]) for start in range(end)]
-        previous[end] = np.argmin(costs)
-        best[end] = costs[previous[end]]
-    cuts, place = [], len(places) - 1
-    while place:
-        cuts.append(int(places[place]))
-        place = previous[place]
-    cuts = [0, *reversed(cuts)]
-    while True:
-        loads = [_cost(steps, *part) for part in zip(cuts, cuts[1:])]
-        largest = int(np.argmax(loads))
-        start, end = cuts[largest], cuts[largest + 1]
-        finer = sorted({*cuts, (start + end) // 2})
-        finer_loads = [_cost(steps, *part) for part in zip(finer, finer[1:])]
-        if _makespan(finer_loads, num_workers) >= _makespan(loads, num_workers):
-            return cuts
-        cuts = finer
-
-
-def _cost(steps: np.ndarray, start: int, end: int) -> float:
-    return float(steps[start] * (_STEP_COST_CLIENTS + end - start))
-
-
-def _makespan(loads: list[float], num_workers: int) -> float:
-    """Returns when the last worker ends if each next largest load goes to the first free one."""
-    ends = [0.0] * num_workers
-    for load in sorted(loads, reverse=True):
-        ends[int(np.argmin(ends))] += load
-    return max(ends)
-
-
-def _parts(size: int, limit: int) -> list[int]:
-    """Returns `size` cut into the fewest nearly equal parts of at most `limit`."""
-    count = -(-size // limit)
-    return [size // count + (index < size % count) for index in range(count)]
-
-
 def _rounded_up(number: int) -> int:
     """Returns the next power of two."""
     return 1 << max(number - 1, 0).bit_length()
-
-
-def _rounded_up_finely(number: int) -> int:
-    """Returns the next number that has at most four binary digits before its zeros."""
-    step = 1 << max(number.bit_length() - 4, 0)
-    return -(-number // step) * step

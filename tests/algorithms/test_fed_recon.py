@@ -89,8 +89,10 @@ def assert_close(ours, stock, tolerance=1e-5):
 
 def assert_same_rounds(model_fn, options, examples, *, num_clients, num_rounds=3):
     """Trains with both engines and compares weights and metrics after each round."""
-    packer = CohortPacker(examples, fed_recon.packing_options(options, seed=0))
-    ours = fed_recon.build_fed_recon(model_fn, options)
+    packer = CohortPacker(
+        examples, fed_recon.packing_options(options, seed=0), clients_per_shard=-(-num_clients // 2)
+    )
+    ours = fed_recon.build_fed_recon(model_fn, options, clients_per_shard=packer.clients_per_shard)
     stock = stock_fed_recon.build_fed_recon(model_fn, options)
     state, stock_state = ours.initialize(), stock.initialize()
     start = state.global_model_weights
