@@ -141,7 +141,7 @@ class Bench:
 
         def run(users):
             for shard in self.packer.pack(users, 0):
-                update(values, tf.nest.map_structure(tf.constant, shard))[0].weight.numpy()
+                update(values, tf.nest.map_structure(tf.constant, shard))[0].weights.numpy()
 
         for users in self.cohorts:
             run(users)

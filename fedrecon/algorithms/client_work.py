@@ -9,7 +9,7 @@ does not grow with the catalogue.
 **Rows that a step does not touch** end as if the whole table were trained. Momentum and Adam keep
 moving a row touched earlier, so their steps go over all rows of a client. AdamW and L1 or L2
 regularisation also move the rows that no batch touches; these move alike on all clients, and one
-trajectory of the table serves a shard (`_untouched_updates`). Plain gradient descent moves only
+trajectory of the table serves a shard (`_sum_drift`). Plain gradient descent moves only
 the rows of its batch, which are then all that it is given.
 
 Arrays have the clients of the shard as their first axis unless said otherwise.
@@ -248,20 +248,18 @@ def drifts(weight: Weight, optimizer: OptimizerOptions) -> bool:
 
 
 class Contribution(NamedTuple):
-    """What the clients of a shard give to the mean update of the trainable global weights.
+    """What the clients of a shard give to the update of the trainable global weights.
 
     Attributes:
-      updates: The clients' updates (weights before minus after), each times its client's share of
-        the shard's weight. Item tables: `[clients, items, dim]`, relative to what untouched rows
-        become; others: summed over the clients.
-      shares: `[clients]`, which sum to 1, or to 0 if no client has a weight.
-      weight: A scalar float32, the sum of the clients' weights.
+      updates: The clients' updates (weights before minus after), each times its client's weight.
+        Item tables: `[clients, items, dim]`, relative to what untouched rows become; others: summed
+        over the clients.
+      weights: `[clients]` float32, those of the clients.
       num_rejected: A scalar int64: clients left out because their update was not finite.
     """
 
     updates: Tensors
-    shares: tf.Tensor
-    weight: tf.Tensor
+    weights: tf.Tensor
     num_rejected: tf.Tensor
 
 
@@ -275,42 +273,41 @@ def contribute(
 
     Args:
       model: The model.
-      before: The global values that the clients started from.
+      before: The values of `model.weights` that the clients started from.
       trained: Where they ended.
       weights: `[clients]` float32, `>= 0`.
     """
-    changes = []
+    trainable, changes = [], []
     for weight, start, untouched, value in zip(
         model.global_weights, before, trained.untouched, trained.values
     ):
         if weight.trainable:
+            trainable.append(weight)
             changes.append((untouched if weight.is_item_table else start) - value)
     is_finite = tf.ones_like(weights, tf.bool)
     for change in changes:
         of_entries = tf.math.is_finite(change)
         is_finite &= tf.reduce_all(of_entries, axis=list(range(1, change.shape.rank)))
     weights = tf.where(is_finite, weights, 0.0)
-    total = tf.reduce_sum(weights)
-    shares = tf.math.divide_no_nan(weights, total)
     updates = []
-    for weight, change in zip([w for w in model.global_weights if w.trainable], changes):
+    for weight, change in zip(trainable, changes):
         # Not by multiplication with zero, which leaves what is not finite as it is.
         change = _where(is_finite, change, 0.0)
         if weight.is_item_table:
-            updates.append(change * shares[:, tf.newaxis, tf.newaxis])
+            updates.append(change * weights[:, tf.newaxis, tf.newaxis])
         else:
-            updates.append(tf.tensordot(shares, change, axes=1))
-    return Contribution(updates, shares, total, tf.math.count_nonzero(~is_finite))
+            updates.append(tf.tensordot(weights, change, axes=1))
+    return Contribution(updates, weights, tf.math.count_nonzero(~is_finite))
 
 
-def mean_update(
+def sum_updates(
     model: FunctionalModel,
     optimizer: OptimizerOptions,
     global_values: Sequence[tf.Tensor],
     shard: Shard,
     contribution: Contribution,
 ) -> Tensors:
-    """Returns the weighted mean of the clients' updates, each of the shape of its weight.
+    """Returns the weighted sum of the clients' updates, each of the shape of its weight.
 
     Args:
       model: The model.
@@ -328,29 +325,30 @@ def mean_update(
             ids = tf.reshape(shard.item_ids, [-1])  # -1, which is padding, is dropped.
             update = tf.math.unsorted_segment_sum(rows, ids, weight.shape[0])
         if drifts(weight, optimizer):
-            update += _mean_drift(optimizer, weight, value, num_steps, contribution.shares)
+            update += _sum_drift(optimizer, weight, value, num_steps, contribution.weights)
         updates.append(update)
     return updates
 
 
 @tf.function(jit_compile=True)
-def _mean_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, shares):
-    """Returns the mean of `table` minus what each client's steps make of rows it never touches."""
+def _sum_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, client_weights):
+    """Returns the weighted sum of `table` minus what clients' steps make of untouched rows."""
     optimizer = optimizer.build()
     most_steps = tf.reduce_max(num_steps)
 
-    def step(number, rows, state, mean):
+    def step(number, rows, state, total):
         state, (rows,) = untouched_step(optimizer, [weight], state, [rows])
         # Not `==`, which compares identities where TFF traces, in graphs of TensorFlow 1.
-        share = tf.reduce_sum(tf.where(tf.equal(num_steps, number), shares, 0.0))
-        return number + 1, rows, state, mean + share * (table - rows)
+        ends = tf.equal(num_steps, number)
+        share = tf.reduce_sum(tf.where(ends, client_weights, 0.0))
+        return number + 1, rows, state, total + share * (table - rows)
 
     state = optimizer.initialize((tf.TensorSpec(table.shape, table.dtype),))
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
-    *_, mean = tf.while_loop(
+    *_, total = tf.while_loop(
         lambda number, *_: number <= most_steps, step, (1, table, state, tf.zeros_like(table))
     )
-    return mean
+    return total
 
 
 class _Own:

@@ -102,10 +102,10 @@ def build_fed_recon(
         contribution, query, predictions = update_clients(global_values, shard)
         sums = metrics.sums(query.labels, predictions, query.mask)
         return process.ShardOutput(
-            update=client_work.mean_update(
+            update=client_work.sum_updates(
                 model, options.client_optimizer, global_values, shard, contribution
             ),
-            weight=contribution.weight,
+            weight=tf.reduce_sum(contribution.weights),
             metrics=collections.OrderedDict(sums, num_clients_rejected=contribution.num_rejected),
         )
 

@@ -1,7 +1,8 @@
 """The TFF wiring that algorithms share: from what a shard computes to a `LearningProcess`.
 
-TFF sees a shard as one client. A shard returns the weighted mean of its clients' updates and the
-sum of their weights, so the weighted mean over shards is that over clients.
+TFF sees a shard as one client. A shard returns the weighted sum of its clients' updates and the sum
+of their weights; their sums over shards are those over clients, and the server divides them. An
+aggregator gets the weighted mean and the weight instead.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ShardOutput(NamedTuple):
     """What a shard sends.
 
     Attributes:
-      update: The weighted mean of its clients' updates of the trainable global weights.
+      update: The weighted sum of its clients' updates of the trainable global weights.
       weight: The sum of their weights, a scalar float32.
       metrics: Sums over its clients, any structure of numbers.
     """
@@ -89,9 +90,10 @@ def build_training_process(
     @tff.tensorflow.computation(weights_type, data_type)
     def update_of_shard(weights, shard):
         output = shard_update(weights, shard)
-        if aggregator_factory is None:  # Then what is aggregated is the sum.
-            output = output._replace(update=[output.weight * change for change in output.update])
-        return output
+        if aggregator_factory is None:  # Then the sum over shards is what is wanted.
+            return output
+        mean = [tf.math.divide_no_nan(change, output.weight) for change in output.update]
+        return output._replace(update=mean)
 
     output_type = update_of_shard.type_signature.result
     aggregator = (

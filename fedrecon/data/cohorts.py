@@ -33,6 +33,7 @@ _SHARD_COST = 1000
 _MAX_SHARDS_PER_WORKER = 4
 # Rows of items in a shard: 2**18 of 64 numbers are 64 MiB.
 _MAX_ROWS = 2**18
+_SPLITS = ("alternating_batches", "none")
 
 
 class Shard(NamedTuple):
@@ -66,8 +67,8 @@ class Passes(NamedTuple):
     """How often a client goes through its support or query.
 
     Attributes:
-      epochs: Passes; 0 uses nothing.
-      steps_max: Limit on steps over all of them, or None.
+      epochs: Passes, `>= 0`; 0 uses nothing.
+      steps_max: Limit on steps over all of them, `>= 1`, or None.
     """
 
     epochs: int = 1
@@ -79,11 +80,14 @@ class PackingOptions:
     """How clients become shards.
 
     Attributes:
-      batch_size: Examples a step.
+      batch_size: Examples a step, `>= 1`.
       support_query_split: `"alternating_batches"` or `"none"`.
       support: Passes over the support.
       query: Passes over the query.
       seed: Draws the clients' seeds.
+
+    Raises:
+      InputError: If a value is not one of those.
     """
 
     batch_size: int
@@ -91,6 +95,23 @@ class PackingOptions:
     support: Passes
     query: Passes
     seed: int = 0
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        if self.support_query_split not in _SPLITS:
+            raise InputError(
+                f"support_query_split is {self.support_query_split!r}; it must be one of "
+                f"{', '.join(_SPLITS)}."
+            )
+        for name, (epochs, steps_max) in (("support", self.support), ("query", self.query)):
+            if epochs < 0:
+                raise InputError(f"epochs of the {name} is {epochs}; it must be at least 0.")
+            if steps_max is not None and steps_max < 1:
+                raise InputError(
+                    f"steps_max of the {name} is {steps_max}; it must be at least 1, or None for "
+                    "no limit."
+                )
 
     def num_batches(self, num_examples):
         """Returns the number of batches of so many examples; arrays go in and come out too."""
@@ -180,7 +201,14 @@ def choose_clients_per_shard(
       options: How they are packed.
       num_clients: Of a cohort.
       num_workers: How many shards are worked on at a time.
+
+    Raises:
+      InputError: If `num_workers` is not positive.
     """
+    if num_workers < 1:
+        raise InputError(f"num_workers is {num_workers}; it must be at least 1.")
+    if min(len(users), num_clients) < 1:
+        return 1  # Cohorts are of nobody.
     lengths = np.sort(_lengths(examples, users))[::-1]
     quantiles = (np.arange(num_clients) + 0.5) / num_clients * len(lengths)
     lengths = lengths[quantiles.astype(np.int64)]

@@ -18,6 +18,7 @@ import tensorflow_federated as tff
 from fedrecon.execution.kept_process import KeptProcess
 
 _START_SECONDS = 60.0
+_DISPOSE_BATCH = 5  # About what one call leaves, so that disposing costs a message a call.
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -76,7 +77,8 @@ def native_context(worker: NativeWorker) -> tff.framework.SyncExecutionContext:
     """Returns TFF's stock execution context over `worker`."""
 
     def create_executor(cardinalities):
-        executor = tff.framework.RemoteExecutor(worker.stub())
+        # By default the worker keeps up to 20 values (whole models) that nobody uses any more.
+        executor = tff.framework.RemoteExecutor(worker.stub(), dispose_batch_size=_DISPOSE_BATCH)
         executor.set_cardinalities({tff.CLIENTS: 0, **cardinalities})
         return executor
 

@@ -1,4 +1,4 @@
-"""Tests of how clients become padded arrays, and of where a cohort is cut."""
+"""Tests of how clients become padded arrays, and of how many share a shard."""
 
 import itertools
 
@@ -12,18 +12,14 @@ from fedrecon.data import cohorts
 from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, pack_shard
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.ratings import Ratings, RatingScale
+from fedrecon.errors import InputError
 
 SPLITS = ("alternating_batches", "none")
 
 
 def packing(**options):
-    defaults = {
-        "batch_size": 3,
-        "support_query_split": "alternating_batches",
-        "support": Passes(),
-        "query": Passes(),
-    }
-    return PackingOptions(**{**defaults, **options})
+    defaults = {"batch_size": 3, "support_query_split": "alternating_batches"}
+    return PackingOptions(**{**defaults, "support": Passes(), "query": Passes(), **options})
 
 
 def population(counts, **options):
@@ -35,13 +31,11 @@ def population(counts, **options):
         user_ids=np.repeat(np.arange(len(counts)), counts),
         item_ids=np.concatenate([draw.permutation(num_items)[:count] for count in counts]),
         ratings=draw.integers(1, 6, sum(counts)),
-        timestamps=None,
         num_users=len(counts),
         num_items=num_items,
         original_user_ids=np.arange(len(counts)),
         original_item_ids=np.arange(num_items),
-        item_titles=None,
-        item_genres=None,
+        **dict.fromkeys(["timestamps", "item_titles", "item_genres"]),
         scale=RatingScale(1, 5, 1),
     )
     return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None, **options))
@@ -50,10 +44,8 @@ def population(counts, **options):
 def naive_steps(num_examples, options):
     """The batches of the support steps and of the query steps, as the two docstrings put it."""
     batches = [start // options.batch_size for start in range(0, num_examples, options.batch_size)]
-    support = query = batches
-    if options.support_query_split == "alternating_batches":
-        support = [batch for batch in batches if batch % 2 == 0]
-        query = [batch for batch in batches if batch % 2 == 1]
+    alternating = options.support_query_split == "alternating_batches"
+    support, query = (batches[::2], batches[1::2]) if alternating else (batches, batches)
     return tuple(
         list(itertools.islice(itertools.chain(*[part] * passes.epochs), passes.steps_max))
         for part, passes in ((support, options.support), (query, options.query))
@@ -71,16 +63,14 @@ def unpack_client(shard, client):
     """A client's (item, label) in order, support steps and query steps; checks its padding."""
     items = without_tail(shard.item_ids[client])
     assert items == sorted(set(items))
-    mask = shard.mask[client].ravel().tolist()
-    positions = shard.positions[client].ravel().tolist()
-    labels = shard.labels[client].ravel().tolist()
+    arrays = (shard.mask, shard.positions, shard.labels)
+    mask, positions, labels = (array[client].ravel().tolist() for array in arrays)
     assert np.isfinite(labels).all()
     assert mask == sorted(mask, reverse=True)
+    examples = []
     if not any(mask):
-        # Every position can be looked up, although there is nothing to find.
         assert not items
-        assert set(positions) == {0}
-        examples = []
+        assert set(positions) == {0}  # They can be looked up, although there is nothing to find.
     else:
         pairs = [(items[position], label) for position, label in zip(positions, labels)]
         examples = pairs[: sum(mask)]
@@ -96,8 +86,8 @@ def unpack(shards):
     for shard in shards:
         for client, seed in enumerate(shard.seeds.tolist()):
             held = unpack_client(shard, client)
+            assert seed not in found
             if seed:
-                assert seed not in found
                 found[seed] = held
             else:
                 assert held == ([], [], [])
@@ -115,14 +105,12 @@ def expected_clients(examples, options, users, round_num):
     return expected
 
 
-def assert_same_shards(first, second):
-    assert len(first) == len(second)
-    for arrays in zip(itertools.chain(*first), itertools.chain(*second)):
-        np.testing.assert_array_equal(*arrays)
-
-
-def clients_per_shard(shards):
-    return [len(shard.seeds) for shard in shards]
+def assert_holds(shards, clients_per_shard, clients):
+    """The `expected_clients`, in as many shards as they need, all as large and none empty."""
+    assert unpack(shards) == clients
+    sizes = [clients_per_shard] * -(-len(clients) // clients_per_shard)
+    assert [len(shard.seeds) for shard in shards] == sizes
+    assert all(min(array.shape) >= 1 for shard in shards for array in shard)
 
 
 def test_a_shard_by_hand():
@@ -140,11 +128,7 @@ def test_a_shard_by_hand():
         "positions": [[[2, 0], [2, 1], [0, 0]], *[[[0, 0]] * 3] * 3],
         # The last two clients hold nothing, so that their labels may be anything.
         "labels": [[[1, 2], [3, 4], [5, 5]], [[2.5, 2.5]] * 3, *shard.labels[2:].tolist()],
-        "mask": [
-            [[True, True], [True, True], [True, False]],
-            [[True, False], [False, False], [False, False]],
-            *[[[False, False]] * 3] * 2,
-        ],
+        "mask": [[[1, 1], [1, 1], [1, 0]], [[1, 0], [0, 0], [0, 0]], *[[[0, 0]] * 3] * 2],
         # Batches 0 and 2 twice, and batch 0 twice.
         "support_batches": [[0, 2, 0, 2], [0, 0, -1, -1], [-1] * 4, [-1] * 4],
         "query_batches": [[1], [-1], [-1], [-1]],
@@ -187,10 +171,7 @@ def test_schedules_are_those_of_a_naive_loop(split, epochs, steps_max):
 
 @hypothesis.given(
     st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=4),
-    st.integers(1, 5),
-    st.sampled_from(SPLITS),
-    st.integers(0, 2),
-    st.integers(0, 9),
+    *(st.integers(1, 5), st.sampled_from(SPLITS), st.integers(0, 2), st.integers(0, 9)),
 )
 def test_a_shard_holds_what_it_was_given(items, batch_size, split, more_clients, more_examples):
     options = packing(batch_size=batch_size, support_query_split=split, query=Passes(2, 3))
@@ -219,147 +200,150 @@ def test_a_shard_holds_what_it_was_given(items, batch_size, split, more_clients,
 COUNTS = [0, 1, 2, 3, *np.random.default_rng(1).integers(0, 40, 60).tolist()]
 
 
+@pytest.mark.parametrize("size", [1, 3, 32, 100])
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"num_workers": 1},
-        {"num_workers": 4},
-        {"max_clients_per_shard": 1},
-        {"max_clients_per_shard": 3},
-        {"support_query_split": "none", "support": Passes(2, 5), "query": Passes(0)},
-    ],
+    "options", [{}, {"support_query_split": "none", "support": Passes(2, 5), "query": Passes(0)}]
 )
 @pytest.mark.parametrize("order", ["file", "shuffle_each_round"])
-def test_shards_hold_every_client_once(options, order):
+def test_shards_hold_every_client_once(size, options, order):
     examples, options = population(COUNTS, order=order), packing(seed=3, **options)
-    packer = CohortPacker(examples, options)
-    for round_num, num_clients in enumerate([1, 2, 7, 33, len(COUNTS)]):
-        users = np.random.default_rng(round_num).permutation(len(COUNTS))[:num_clients]
+    packer = CohortPacker(examples, options, clients_per_shard=size)
+    assert packer.clients_per_shard == size
+    drawn = np.random.default_rng(0).permutation(len(COUNTS))
+    cohorts_of_few = [[], [0], [1], [2], [3], [3, 0, 2, 1]]
+    for round_num, users in enumerate([*cohorts_of_few, drawn[:7], drawn[:33], drawn]):
+        users = np.array(users, np.int64)
         shards = packer.pack(users, round_num)
-        assert unpack(shards) == expected_clients(examples, options, users, round_num)
-        lengths = np.concatenate([shard.mask.sum((1, 2)) for shard in shards])
-        assert (np.diff(lengths) <= 0).all()  # The longest first.
-        limit = options.max_clients_per_shard
-        assert limit is None or max(clients_per_shard(shards)) <= limit
-        assert limit != 1 or len(shards) == num_clients
+        assert_holds(shards, size, expected_clients(examples, options, users, round_num))
+        lengths = [shard.mask.sum((1, 2)) for shard in shards]
+        assert not lengths or (np.diff(np.concatenate(lengths)) <= 0).all()  # The longest first.
 
 
-@pytest.mark.parametrize("users", [[0], [1], [2], [3], [0, 4, 5], [0, 1, 2, 3]])
-def test_clients_of_few_or_no_examples(users):
-    examples, options = population([0, 1, 2, 3, 0, 0, 20]), packing()
-    shards = CohortPacker(examples, options).pack(users, 0)
-    assert unpack(shards) == expected_clients(examples, options, np.array(users), 0)
-    assert all(min(array.shape) >= 1 for shard in shards for array in shard)
+def test_a_population_without_ratings():
+    examples, options, users = population([0, 0, 0]), packing(), np.arange(3)
+    shards = CohortPacker(examples, options, clients_per_shard=2).pack(users, 0)
+    assert_holds(shards, 2, expected_clients(examples, options, users, 0))
+    assert len(examples.users) == 0  # Those who have ratings.
+    for num_clients, among in ((0, examples.users), (5, examples.users), (0, users), (5, users)):
+        size = cohorts.choose_clients_per_shard(examples, among, options, num_clients=num_clients)
+        assert 1 <= size <= max(num_clients, 1)
 
 
-@pytest.mark.parametrize("limit", [None, 1, 2])
-def test_a_cohort_of_nobody_has_no_shards(limit):
-    packer = CohortPacker(population([2, 3]), packing(max_clients_per_shard=limit))
-    assert packer.pack(np.array([], np.int64), 0) == []
-
-
-@pytest.mark.parametrize("limit", [None, 1, 3])
-def test_packing_depends_on_users_and_round_alone(limit):
-    options = packing(max_clients_per_shard=limit)
+@pytest.mark.parametrize("size", [1, 3, 25])
+def test_packing_depends_on_users_and_round_alone(size):
+    both = [population(COUNTS, order="shuffle_each_round") for _ in range(2)]
+    first, later = (CohortPacker(each, packing(), clients_per_shard=size) for each in both)
     users = np.arange(25)
-    first = CohortPacker(population(COUNTS, order="shuffle_each_round"), options).pack(users, 2)
-    later = CohortPacker(population(COUNTS, order="shuffle_each_round"), options)
     for round_num, others in enumerate([users[:9], users, users + 30]):
         later.pack(others, round_num)
-    assert_same_shards(first, later.pack(np.random.default_rng(0).permutation(users), 2))
+    shuffled = later.pack(np.random.default_rng(0).permutation(users), 2)
+    for shards in zip(first.pack(users, 2), shuffled, strict=True):
+        for arrays in zip(*shards):
+            np.testing.assert_array_equal(*arrays)
 
 
 @pytest.mark.parametrize(("order", "num_orders"), [("file", 1), ("shuffle_each_round", 3)])
 def test_another_round_has_other_seeds_and_orders(order, num_orders):
     users = np.arange(4, 20)
-    packer = CohortPacker(population(COUNTS, order=order), packing())
+    packer = CohortPacker(population(COUNTS, order=order), packing(), clients_per_shard=5)
     rounds = [unpack(packer.pack(users, round_num)) for round_num in range(3)]
     assert len(set().union(*rounds)) == 3 * len(users)
     # Clients come in the same order each round: by length, then by user.
     assert len({str([client[0] for client in found.values()]) for found in rounds}) == num_orders
 
 
-@pytest.fixture(scope="module")
-def skewed():
-    """1000 users: half have at most 52 examples, a tenth more than 240, the most 2000."""
+@pytest.mark.parametrize("size", [7, 50])
+def test_rounds_share_few_shapes(size):
+    # Half of them have at most 52 examples, a tenth more than 240, the most 2000.
     draws = np.exp(np.random.default_rng(1).normal(4, 1.3, 1000))
-    return population(np.clip(draws, 1, 2000).astype(int))
+    examples = population(np.clip(draws, 1, 2000).astype(int))
+    packer = CohortPacker(examples, packing(batch_size=5), clients_per_shard=size)
+    by_length = np.argsort([examples.num_examples(user) for user in range(1000)])
+    drawn = [np.random.default_rng(number).permutation(1000)[:100] for number in range(200)]
+    shapes = set()
+    for round_num, users in enumerate([by_length[:50], by_length[-50:], *drawn]):
+        for shard in packer.pack(users, round_num):
+            shapes.add(tuple(array.shape for array in shard))
+            longest, room = int(shard.mask.sum((1, 2)).max()), shard.item_ids.shape[1]
+            assert longest <= room < 2 * longest
+            # Nobody has more than 2000, so that rounding up to 2048 would be in vain.
+            assert room == 2000 or room in 2 ** np.arange(11)
+    assert {shape[0][0] for shape in shapes} == {size}
+    assert 3 <= len(shapes) <= 12
 
 
-# Measured: at most 19 shapes, and room for at most 3.1 times the examples. One shard for all 100
-# clients would need room for 11 times (median), at worst 21.
-@pytest.mark.parametrize(("num_clients", "num_workers"), [(20, 2), (100, 2), (100, 4)])
-def test_rounds_share_few_sizes_and_waste_little(skewed, num_clients, num_workers):
-    packer = CohortPacker(skewed, packing(batch_size=5, num_workers=num_workers))
-    sizes, shapes = set(), set()
-    for round_num in range(200):
-        users = np.random.default_rng(round_num).permutation(1000)[:num_clients]
-        shards = packer.pack(users, round_num)
-        sizes.add(tuple(clients_per_shard(shards)))
-        shapes.update(tuple(array.shape for array in shard) for shard in shards)
-        room = sum(shard.mask.size for shard in shards)
-        assert room <= 4 * sum(map(skewed.num_examples, users))
-    assert len(sizes) == 1
-    assert len(shapes) <= 25
+@pytest.mark.parametrize(
+    ("counts", "size", "costs"),
+    [
+        ([10] * 8, 8, {"workers": 1}),  # 10 * (40 + 8) = 480; two of 4 take 2 * 440.
+        ([10] * 8, 4, {"workers": 2}),  # 440, both at a time; three of 3 take 2 * 430.
+        ([10] * 8, 3, {"workers": 3}),  # 430; four of 2 take 2 * 420.
+        ([10] * 8, 4, {"step": 0}),  # 10 * 4 = 40, as in shards of 2 and of 1: the largest wins.
+        # In shards of 4: 10 * 4 = 40. Of 2: 20 + 1 * 2 = 22. Of 1: 10 + 3 * 1 = 13.
+        ([1, 10, 1, 1], 1, {"workers": 1, "step": 0}),
+        ([1, 10, 1, 1], 2, {"workers": 1, "step": 0, "shard": 10}),  # 50, 42, 53.
+        ([1, 10, 1, 1], 4, {"workers": 1, "step": 0, "shard": 100}),  # 140, 222, 413.
+        ([1, 10, 1, 1], 2, {"workers": 1, "step": 10}),  # 140, 120 + 12 = 132, 110 + 33 = 143.
+        # The long one takes 100 * (4 + size); without it, shards would be of 4 as the last here.
+        ([1] * 7 + [100], 1, {"step": 4}),
+        ([10] * 8, 4, {"workers": 1, "rows": 79}),  # 7 would fit, and so two of 4 do.
+        ([10] * 8, 3, {"workers": 1, "rows": 35}),  # 3 * 430; four of 2 take 4 * 420.
+        ([10] * 8, 2, {"rows": 35}),  # 2 * 420; three of 3 take 2 * 430.
+        ([10] * 8, 1, {"rows": 9}),  # Not even one fits, but it has to.
+        # Cohorts of more than there are: as if each were there several times.
+        ([10] * 2, 4, {"num_clients": 8}),
+        # 4 long ones, in shards of 8: 800; of 4 and of 2: 404; of 3: 300 + 300 + 3.
+        ([100, 1], 4, {"num_clients": 8, "workers": 1, "step": 0}),
+        ([100, 1], 1, {"workers": 1, "step": 0}),  # 101; 200 for one of 2.
+        # Cohorts of fewer: 8 of these 80 seldom include the long one.
+        ([1] * 79 + [100], 4, {"num_clients": 8, "step": 4}),
+    ],
+)
+def test_the_size_that_takes_least_time(monkeypatch, counts, size, costs):
+    costs = {"num_clients": len(counts), "workers": 2, "step": 40, "shard": 0, **costs}
+    monkeypatch.setattr(cohorts, "_STEP_COST_CLIENTS", costs["step"])
+    monkeypatch.setattr(cohorts, "_SHARD_COST", costs["shard"])
+    monkeypatch.setattr(cohorts, "_MAX_ROWS", costs.get("rows", 2**18))
+    numbers = {"num_clients": costs["num_clients"], "num_workers": costs["workers"]}
+    given = population(counts), range(len(counts)), packing(batch_size=1)  # A step each example.
+    assert cohorts.choose_clients_per_shard(*given, **numbers) == size
 
 
-@pytest.mark.parametrize("limit", [None, 7])
-def test_a_cohort_unlike_the_population_fits_too(skewed, limit):
-    options = packing(max_clients_per_shard=limit)
-    packer = CohortPacker(skewed, options)
-    by_length = np.argsort([skewed.num_examples(user) for user in range(1000)])
-    sizes = set()
-    for users in (by_length[:50], by_length[-50:], by_length[::20]):
-        shards = packer.pack(users, 0)
-        assert unpack(shards) == expected_clients(skewed, options, users, 0)
-        sizes.add(tuple(clients_per_shard(shards)))
-        # Nobody has more than 2000, so that rounding up to 2048 would be in vain.
-        assert max(shard.item_ids.shape[1] for shard in shards) <= 2000
-    assert len(sizes) == 1
+@hypothesis.given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(0, 50), st.integers(1, 4)
+)
+def test_whatever_is_chosen_holds_everyone(counts, num_clients, num_workers):
+    examples, options, users = population(counts), packing(), np.arange(len(counts))
+    size = cohorts.choose_clients_per_shard(
+        examples, users, options, num_clients=num_clients, num_workers=num_workers
+    )
+    assert 1 <= size <= max(num_clients, 1)
+    cohort = users[:num_clients]
+    shards = CohortPacker(examples, options, clients_per_shard=size).pack(cohort, 0)
+    assert_holds(shards, size, expected_clients(examples, options, cohort, 0))
 
 
-def shard_costs(steps, cuts):
-    return [
-        steps[start] * (cohorts._STEP_COST_CLIENTS + end - start)
-        for start, end in zip(cuts, cuts[1:])
-    ]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1."),
+        ({"support_query_split": "odd"}, "support_query_split is 'odd'; it must be one of "),
+        ({"support": Passes(-1)}, "epochs of the support is -1; it must be at least 0."),
+        ({"query": Passes(-2)}, "epochs of the query is -2; it must be at least 0."),
+        ({"support": Passes(1, 0)}, "steps_max of the support is 0; it must be at least 1, or "),
+        ({"query": Passes(0, -1)}, "steps_max of the query is -1; it must be at least 1, or "),
+    ],
+)
+def test_options_check_themselves(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        packing(**options)
 
 
-def finish(costs, num_workers):
-    """When the last worker ends, each next largest shard going to the one who is free first."""
-    workers = [0] * num_workers
-    for cost in sorted(costs, reverse=True):
-        workers = sorted(workers)
-        workers[0] += cost
-    return max(workers)
-
-
-@pytest.mark.parametrize("num_clients", range(1, 10))
-def test_cuts_are_the_cheapest_of_all(num_clients):
-    draw = np.random.default_rng(num_clients)
-    inner = range(1, num_clients)
-    chosen = (itertools.combinations(inner, count) for count in range(num_clients))
-    every = [[0, *places, num_clients] for places in itertools.chain(*chosen)]
-    numbers_of_shards = set()
-    for _ in range(20):
-        # So skewed that cutting pays although a step costs as much as many clients.
-        steps = np.sort(np.exp(draw.normal(3, 3, num_clients)).astype(int) + 1)[::-1]
-        cheapest = min(every, key=lambda cuts: sum(shard_costs(steps, cuts)))
-        cuts = cohorts._best_cuts(steps, 1)
-        assert cuts in every
-        assert sum(shard_costs(steps, cuts)) == sum(shard_costs(steps, cheapest))
-        numbers_of_shards.add(len(cuts) - 1)
-        for num_workers in (2, 3, 4):
-            balanced = cohorts._best_cuts(steps, num_workers)
-            assert balanced in every
-            ends = [finish(shard_costs(steps, each), num_workers) for each in (balanced, cheapest)]
-            assert ends[0] <= ends[1]
-    assert num_clients == 1 or len(numbers_of_shards) > 1
-
-
-def test_equal_clients_are_halved_for_two_workers(monkeypatch):
-    monkeypatch.setattr(cohorts, "_STEP_COST_CLIENTS", 40)
-    # In one shard 10 * (40 + 8) = 480; two at a time, 10 * (40 + 4) = 440 each.
-    assert cohorts._best_cuts(np.full(8, 10), 1) == [0, 8]
-    assert cohorts._best_cuts(np.full(8, 10), 2) == [0, 4, 8]
+@pytest.mark.parametrize("number", [0, -1])
+def test_shards_and_workers_are_at_least_one(number):
+    examples, message = population([2, 3]), f"is {number}; it must be at least 1"
+    with pytest.raises(InputError, match=f"^clients_per_shard {message}"):
+        CohortPacker(examples, packing(), clients_per_shard=number)
+    given = {"num_clients": 2, "num_workers": number}
+    with pytest.raises(InputError, match=f"^num_workers {message}"):
+        cohorts.choose_clients_per_shard(examples, examples.users, packing(), **given)

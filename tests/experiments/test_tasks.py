@@ -47,13 +47,13 @@ def test_the_parts_depend_on_the_seed_alone(clients):
 
 @pytest.mark.parametrize("sampler", ["uniform", "queue"])
 def test_only_training_users_train_and_each_is_a_client_with_own_ratings(clients, sampler):
-    task = tasks.build_task(replace(client_sampler=sampler), clients)
+    task = tasks.build_task(replace(client_sampler=sampler, engine="stock"), clients)
     ratings = clients.examples.ratings
     for round_num in range(1, 20):
         cohort = task.sample_cohort(round_num)
         assert len(set(cohort)) == 7
         assert set(cohort) <= set(clients.users["train"])
-    datasets = task.client_data(cohort, 19)
+    datasets = task.training_data(cohort, 19)
     assert len(datasets) == 7
     for user, dataset in zip(cohort, datasets):
         batches = list(dataset.as_numpy_iterator())

@@ -84,7 +84,7 @@ def models(request):
 
 
 def _seed(number):
-    return tf.constant(number, tf.uint32)
+    return tf.constant(np.array(number), tf.uint32)
 
 
 def _draw(model, seed=0):
@@ -247,6 +247,23 @@ def _called_again_on(change):
     return lambda ids: K.Add()([embedding(ids), embedding(change(ids))])
 
 
+class _Tied(K.Layer):
+    """Products with all rows of a table that is an embedding's, past Keras's tracking."""
+
+    def __init__(self, embedding):
+        super().__init__(name="tied")
+        embedding.build(None)
+        vars(self)["embeddings"] = embedding.embeddings
+
+    def call(self, row):
+        return tf.matmul(row, self.embeddings, transpose_b=True)
+
+
+def _tied():
+    embedding = _embedding()
+    return _small(_Tied(embedding), embed=embedding)
+
+
 def _regularized(regularizer):
     return lambda: _small(embed=_embedding(embeddings_regularizer=regularizer))
 
@@ -268,6 +285,7 @@ _WHOLE_TABLES = {
     "lambda": lambda: _small(ids=_shift),
     "arithmetic": lambda: _small(ids=lambda ids: ids % 4),
     "reshaped_arithmetic": lambda: _small(ids=lambda ids: K.Reshape([1])(ids % 4)),
+    "tied": _tied,
     "shared": lambda: _small(embed=_called_again_on(_shift)),
     "local": lambda: _small(local=("item", "taste")),
 }
@@ -387,7 +405,7 @@ def test_without_a_seed_or_a_rate_nothing_is_dropped(dropout_model):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_dropout_of_clients_at_once_is_as_one_by_one(dropout_model, jit_compile):
-    seeds = tf.constant([0, 7, 2**32 - 1], tf.uint32)
+    seeds = _seed([0, 7, 2**32 - 1])
     drop = functools.partial(_dropped, dropout_model)
 
     @tf.function(jit_compile=jit_compile)
@@ -397,14 +415,69 @@ def test_dropout_of_clients_at_once_is_as_one_by_one(dropout_model, jit_compile)
     np.testing.assert_allclose(at_once(seeds), [drop(s)[1] for s in seeds], rtol=1e-6)
 
 
+class _Plus(K.Layer):
+    """Adds the entries of its weight, an attribute or in a list, to the sum of each row."""
+
+    def __init__(self, shape=(), initializer=None, in_a_list=False):
+        super().__init__(name="guilty")
+        if initializer is not None:
+            self.entries_initializer = initializer
+        self._of_weight = {"shape": shape, "initializer": initializer}
+        self._in_a_list = in_a_list
+
+    def build(self, input_shape):
+        entries = self.add_weight(name="entries", **self._of_weight)
+        self.entries = [entries] if self._in_a_list else entries
+
+    def call(self, row):
+        entries = self.entries[0] if self._in_a_list else self.entries
+        return tf.reduce_sum(row, axis=-1, keepdims=True) + tf.reduce_sum(entries)
+
+
+def _small_plus(*args, **kwargs):
+    return _small(last=_Plus(*args, **kwargs), local=("guilty",))
+
+
+_INITIALIZERS = tf.keras.initializers
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "shape"),
+    [
+        ("RandomUniform", {"minval": -0.3, "maxval": 0.7}, (1, 50)),
+        ("RandomNormal", {"mean": 1.0, "stddev": 2.0}, (50,)),
+        ("TruncatedNormal", {"mean": 1.0, "stddev": 2.0}, (5, 10)),
+        ("GlorotUniform", {}, (4, 12)),
+        ("HeNormal", {}, (50,)),
+        ("LecunNormal", {}, (3, 4, 5)),
+        ("VarianceScaling", {"mode": "fan_out", "distribution": "untruncated_normal"}, (4, 12)),
+        ("VarianceScaling", {"scale": 0.2, "mode": "fan_avg", "distribution": "uniform"}, (4, 12)),
+    ],
+)
+def test_initial_local_values_are_distributed_as_keras_draws_them(name, config, shape):
+    make = getattr(_INITIALIZERS, name)
+    oracle = np.stack([make(**config, seed=seed)(shape) for seed in range(200)])
+    model = functional.FunctionalModel(_small_plus(shape, make(**config)))
+    (values,) = model.initial_local_values(_seed(range(1000)))
+    assert values.shape == (1000, *shape)
+    assert values.dtype == tf.float32
+    # At least 9600 values each: the tolerances are over three standard errors.
+    scale = oracle.std()
+    np.testing.assert_allclose(np.std(values) / scale, 1, atol=0.03)
+    quantiles = [np.quantile(v, [0.05, 0.25, 0.5, 0.75, 0.95]) for v in (values, oracle)]
+    np.testing.assert_allclose(quantiles[0] / scale, quantiles[1] / scale, atol=0.1)
+    bounds = [np.array([np.min(v), np.max(v)]) / scale for v in (values, oracle)]
+    is_bounded = name != "RandomNormal" and config.get("distribution") != "untruncated_normal"
+    np.testing.assert_allclose(*bounds, atol=0.05 if is_bounded else 1.5)
+
+
 def _local_model(seed=None):
-    """A model with local weights `[1, 50]` of several initializers, two of them alike."""
-    of_keras = tf.keras.initializers
+    """A model with local weights `[1, 50]`; the first two have the same initializer."""
     initializers = {
-        "uniform": of_keras.RandomUniform(-0.3, 0.7, seed=seed),
-        "alike": of_keras.RandomUniform(-0.3, 0.7, seed=seed),
-        "normal": of_keras.RandomNormal(1.0, 2.0, seed=seed),
-        "constant": of_keras.Constant(0.25),
+        "uniform": _INITIALIZERS.RandomUniform(-0.3, 0.7, seed=seed),
+        "alike": _INITIALIZERS.RandomUniform(-0.3, 0.7, seed=seed),
+        "normal": _INITIALIZERS.RandomNormal(1.0, 2.0, seed=seed),
+        "constant": _INITIALIZERS.Constant(0.25),
         "zeros": "zeros",
     }
     item_id = _input()
@@ -414,36 +487,29 @@ def _local_model(seed=None):
     return functional.FunctionalModel(_split(item_id, output, tuple(initializers)))
 
 
-@pytest.fixture(scope="module")
-def local_model():
-    return _local_model()
-
-
-def test_initial_local_values_are_drawn_by_the_initializers(local_model):
-    draws = [local_model.initial_local_values(_seed(seed)) for seed in range(100)]
-    uniform, alike, normal, constant, zeros = np.concatenate(draws, axis=1)
-    assert uniform.shape == (100, 50)
-    assert np.all(constant == 0.25)
-    assert np.all(zeros == 0.0)
-    # 5000 values each: the tolerances are at least four standard errors.
-    assert uniform.min() >= -0.3
-    assert uniform.max() < 0.7
-    quantiles = np.quantile(uniform, [0.01, 0.25, 0.5, 0.75, 0.99])
-    np.testing.assert_allclose(quantiles, [-0.29, -0.05, 0.2, 0.45, 0.69], atol=0.03)
-    np.testing.assert_allclose([normal.mean(), normal.std()], [1, 2], atol=0.12)
-    for others in (alike[1:], uniform[:-1]):
+def test_initial_local_values_differ_by_client_and_weight():
+    seeds = _seed(range(100))
+    values = [value.numpy()[:, 0] for value in _local_model().initial_local_values(seeds)]
+    uniform, alike, _, constant, zeros = values
+    np.testing.assert_array_equal(constant, np.full([100, 50], 0.25))
+    np.testing.assert_array_equal(zeros, np.zeros([100, 50]))
+    # Of 5000 pairs: four standard errors.
+    for others in (alike[1:], uniform[:-1], np.roll(uniform[1:], 1, axis=1)):
         assert abs(np.corrcoef(uniform[1:].ravel(), others.ravel())[0, 1]) < 0.06
 
 
-@pytest.mark.parametrize("state", [1, 2])
-def test_initial_local_values_follow_from_the_seed_alone(local_model, state):
-    expected = local_model.initial_local_values(_seed(9))
-    tf.keras.utils.set_random_seed(state)  # Of TensorFlow, NumPy and Python.
-    tf.random.normal([state])
-    other = _local_model(seed=state)
-    for model in (local_model, other):
-        for draw in (model.initial_local_values, tf.function(model.initial_local_values)):
-            np.testing.assert_array_equal(draw(_seed(9)), expected)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_initial_local_values_follow_from_the_seeds_alone(jit_compile):
+    seeds = _seed([9, 0, 2**32 - 1])
+    expected = _local_model().initial_local_values(seeds)
+    for state in (1, 2):
+        tf.keras.utils.set_random_seed(state)  # Of TensorFlow, NumPy and Python.
+        tf.random.normal([state])
+        model = _local_model(seed=state)
+        draw = tf.function(model.initial_local_values, jit_compile=jit_compile)
+        one_by_one = [np.stack(values) for values in zip(*map(draw, seeds))]
+        for values in (draw(seeds), one_by_one):
+            _assert_all_close(values, expected)
 
 
 def _mixed(seed, number):
@@ -480,25 +546,6 @@ class _AddsLoss(K.Layer):
         return row
 
 
-class _Scale(K.Layer):
-    """A layer that holds its weight alone or in a list."""
-
-    def __init__(self, in_a_list=False):
-        super().__init__(name="guilty")
-        self._in_a_list = in_a_list
-
-    def build(self, input_shape):
-        scale = self.add_weight(name="scale", shape=(1,))
-        self.scale = [scale] if self._in_a_list else scale
-
-    def call(self, row):
-        return tf.reduce_sum(row * tf.nest.flatten(self.scale)[0], axis=-1, keepdims=True)
-
-
-def _small_with(last):
-    return _small(last=last, local=("guilty",))
-
-
 def _lambda(function):
     return K.Lambda(function, name="guilty")
 
@@ -533,8 +580,12 @@ _REFUSED = {
     "variable": (lambda: _small(_captures(tf.Variable([1.0] * 3))), "guilty runs ReadVariableOp"),
     "constant": (lambda: _small(_captures(tf.ones([300]))), r"no weight .*shape=\(300,\)"),
     "added_loss": (lambda: _small(_AddsLoss(name="guilty")), "guilty adds a loss"),
-    "no_initializer": (lambda: _small_with(_Scale()), r"guilty/scale has .*\(scale_initializer\)"),
-    "in_a_list": (lambda: _small_with(_Scale(True)), "guilty/scale:0 is no attribute of its layer"),
+    "no_initializer": (_small_plus, r"guilty/entries has no .*\(entries_initializer\)"),
+    "in_a_list": (lambda: _small_plus(in_a_list=True), "guilty/entries:0 is no attribute"),
+    "initializer": (
+        lambda: _small_plus((3, 3), _INITIALIZERS.Orthogonal()),
+        "entries .*Orthogonal",
+    ),
 }
 
 
