@@ -85,10 +85,7 @@ def test_tff_internals_are_used_only_in_execution(repository):
 )
 def test_binaries_start_without_tensorflow(module):
     # `--help` and a wrong flag must not wait for the import of TensorFlow.
-    code = (
-        f"import sys, experiments.{module};"
-        "print('tensorflow' in sys.modules, 'pandas' in sys.modules)"
-    )
+    code = f"import sys, {module};print('tensorflow' in sys.modules, 'pandas' in sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

@@ -51,6 +51,7 @@ def matrix_factorization(
       ValueError: If a size is not positive or a strength is negative.
     """
     _check_sizes(num_items, dim)
+    _check_strengths(l2=l2, spread_out=spread_out)
     l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
     # Spread-out makes of the table a whole, whose rows cannot be trained apart: only if asked for.
     item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out else l2_regularizer
@@ -117,3 +118,8 @@ def _check_sizes(num_items: int, dim: int) -> None:
             f"Matrix factorization needs num_items >= 1 and dim >= 1, but num_items is {num_items}"
             f" and dim is {dim}."
         )
+
+
+def _check_strengths(**strengths: float) -> None:
+    if min(strengths.values()) < 0:
+        raise ValueError(f"The strengths of regularizers must be >= 0, but are {strengths}.")
