@@ -23,7 +23,14 @@ def test_the_example_of_library_use_runs(readme, native_worker, capsys):
 
 def test_the_flags_it_names_exist(readme):
     named = set(re.findall(r"`?--([a-z_0-9]+)", readme))
-    others = {"flagfile", "help", "run_dir", "split", "no"}  # absl's, evaluate's, pip's --no-deps.
+    others = {
+        "flagfile",
+        "help",
+        "run_dir",
+        "split",
+        "suite",
+        "no",
+    }  # absl's, evaluate's, benchmark's, pip's --no-deps.
     assert "total_rounds" in named
     assert not named - others - set(Settings.__dataclass_fields__)
 

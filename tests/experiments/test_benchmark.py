@@ -1,0 +1,43 @@
+"""The benchmark as a process: what it promises about its last line, and its refusals."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(repository, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=repository,
+    )
+
+
+def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository):
+    done = run(repository, "--suite=round", "--clients=4", "--ratings=23", "--dim=3")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["suite"], result["engine"]) == ("round", "cohort")
+    assert (result["clients"], result["ratings_per_client"], result["dim"]) == (4, 23, 3)
+    assert result["ratio"] == pytest.approx(result["stock_seconds"] / result["seconds"])
+    assert 0 <= result["max_abs_difference"] < 1e-6
+    assert result["peak_rss_mb"] > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite=skewed", "--ratings=5"], "--ratings has no effect with --suite=skewed."),
+        (["--ratings=5000"], "--ratings=5000 is more than the 3706 items there are."),
+        (["--suite=other"], "--suite"),
+    ],
+)
+def test_what_has_no_effect_or_cannot_be_is_refused_in_a_sentence(repository, arguments, sentence):
+    done = run(repository, *arguments)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
