@@ -276,6 +276,12 @@ def test_clients_without_a_query_change_nothing():
             run_corners(8, busy, options).state.global_model_weights,
             1e-6,
         )
+        # Nor does the room for clients that a shard has left, of which this one has none.
+        assert_close(
+            run_corners(8, busy, options).state.global_model_weights,
+            run_corners(2, busy, options).state.global_model_weights,
+            1e-6,
+        )
 
 
 def test_a_client_whose_update_is_not_finite_is_left_out_and_counted():

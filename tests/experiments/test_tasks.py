@@ -114,3 +114,18 @@ def test_settings_choose_the_algorithm_options():
     assert rates == [0.25, 0.5, 1.0]
     assert (options.client_steps_max, options.reconstruction_steps_max) == (4, None)
     assert (options.client_weighting, options.support_query_split) == ("uniform", "none")
+
+
+def test_evaluation_sees_every_query_batch_once_however_long_training_is(clients):
+    settings = replace(client_epochs=3, client_steps_max=1, batch_size=2)
+    task = tasks.build_task(settings, clients)
+    users = clients.users["validation"]
+    num_scheduled = 0
+    for shard in task.evaluation_data(users):
+        for mask, batches in zip(shard.mask, shard.query_batches):
+            batches = batches[batches >= 0]
+            assert len(set(batches)) == len(batches)
+            num_scheduled += mask[batches].sum()
+    # Of batches 0, 1, 2, ... of two ratings, the odd ones are query.
+    counts = [clients.examples.num_examples(user) for user in users]
+    assert num_scheduled == sum(n // 4 * 2 + max(n % 4 - 2, 0) for n in counts) > 0

@@ -111,3 +111,14 @@ def test_spread_out_refuses_negative_strengths_and_survives_its_config():
         layers.SpreadOut(-1.0)
     copy = layers.SpreadOut.from_config(layers.SpreadOut(2.0, l2=3.0).get_config())
     assert (copy.spread_out, copy.l2) == (2.0, 3.0)
+
+
+def test_the_gradient_of_an_inner_product_is_the_other_side():
+    left, right = tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([[5.0, 6.0], [7.0, 8.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([left, right])
+        products = layers.InnerProduct()([left, right])
+    np.testing.assert_array_equal(products, [[17.0], [53.0]])
+    gradients = tape.gradient(products, [left, right], tf.constant([[10.0], [-1.0]]))
+    np.testing.assert_array_equal(gradients[0], [[50.0, 60.0], [-7.0, -8.0]])
+    np.testing.assert_array_equal(gradients[1], [[10.0, 20.0], [-3.0, -4.0]])
