@@ -508,7 +508,10 @@ def _guilty(error: Exception, names, operations=()) -> str:
     named = re.findall(r"layer ['\"]([^'\"]+)['\"]", text)
     named += [part for path in re.findall(r'name: "([^"]+)"', text) for part in path.split("/")]
     types = set(re.findall(r"op '(\w+)'", text))
-    named += [part for op in operations if op.type in types for part in op.name.split("/")]
+    suspects = [op for op in operations if op.type in types]
+    # TensorFlow names nothing where it fails inside of a loop, but only loops have lists.
+    suspects += [op for op in operations if any(out.dtype == tf.variant for out in op.outputs)]
+    named += [part for op in suspects for part in op.name.split("/")]
     return next((f"The layer {name}" for name in named if name in names), "The model")
 
 

@@ -572,6 +572,10 @@ _REFUSED = {
     ),
     "mask_zero": (lambda: _small(embed=_embedding(name="guilty", mask_zero=True)), "guilty has ma"),
     "sort": (lambda: _small(_lambda(tf.sort)), "guilty cannot be vectorised .*TopKV2"),
+    "loop": (
+        lambda: _small(_lambda(lambda rows: tf.map_fn(lambda row: row * 2.0, rows))),
+        "guilty cannot be vectorised",
+    ),
     "convolution": (lambda: _small(_convolution), "guilty cannot be vectorised .*loop invariant"),
     "mixed_examples": (
         lambda: _small(_lambda(lambda row: row - tf.reduce_mean(row, axis=0))),
