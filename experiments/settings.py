@@ -13,7 +13,8 @@ from typing import Any
 
 from absl import flags
 
-from fedrecon.algorithms.options import CLIENT_WEIGHTINGS, OPTIMIZERS, SUPPORT_QUERY_SPLITS
+from fedrecon.algorithms.options import CLIENT_WEIGHTINGS, OPTIMIZERS
+from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
 from fedrecon.errors import InputError
 

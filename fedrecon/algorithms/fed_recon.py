@@ -29,6 +29,7 @@ from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel, fold_in
+from fedrecon.models.split_model import ModelFn
 
 # What a client's seed is used for.
 _INITIAL, _RECONSTRUCTION, _UPDATE = range(3)
@@ -56,7 +57,7 @@ def evaluation_packing_options(options: FedReconOptions, *, seed: int) -> Packin
 
 
 def build_fed_recon(
-    model_fn: process.ModelFn,
+    model_fn: ModelFn,
     options: FedReconOptions,
     *,
     clients_per_shard: int,
@@ -153,7 +154,7 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec:
 
 
 def build_fed_recon_evaluation(
-    model_fn: process.ModelFn, options: FedReconOptions, *, clients_per_shard: int
+    model_fn: ModelFn, options: FedReconOptions, *, clients_per_shard: int
 ) -> tff.learning.templates.LearningProcess:
     """Builds reconstruction evaluation: fit the local part on the support, predict the query once.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow_federated as tff
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw", "rmsprop")
-SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
 CLIENT_WEIGHTINGS = ("num_examples", "uniform")
 
 MOMENTUM = 0.9

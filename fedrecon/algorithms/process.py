@@ -18,9 +18,8 @@ import tensorflow_federated as tff
 from fedrecon.algorithms.client_work import shard_spec
 from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import Shard
-from fedrecon.models.split_model import SplitModel
+from fedrecon.models.split_model import ModelFn
 
-ModelFn = Callable[[], SplitModel]
 State = tff.learning.templates.LearningAlgorithmState
 
 
@@ -208,7 +207,9 @@ def build_evaluation_process(
     def metrics_of_shard(weights, shard):
         return shard_metrics(weights, shard)
 
-    metrics_of_sums = _metrics_computation(finalize_metrics, metrics_of_shard.type_signature.result)
+    @tff.tensorflow.computation(metrics_of_shard.type_signature.result)
+    def metrics_of_sums(sums):
+        return finalize_metrics(sums)
 
     @tff.federated_computation
     def initialize():
@@ -230,14 +231,6 @@ def build_evaluation_process(
         )
 
     return _learning_process(initialize, evaluate)
-
-
-def _metrics_computation(finalize_metrics, sums_type) -> tff.Computation:
-    @tff.tensorflow.computation(sums_type)
-    def finalize(sums):
-        return finalize_metrics(sums)
-
-    return finalize
 
 
 def _learning_process(initialize, run) -> tff.learning.templates.LearningProcess:

@@ -1,21 +1,12 @@
 """FedRecon by TFF's own builders: slow, client by client, and the reference for everything faster.
 
-Federated Reconstruction: Partially Local Federated Learning. Karan Singhal, Hakim Sidahmed, Zachary
-Garrett, Shanshan Wu, Keith Rush, Sushant Prakash. NeurIPS 2021, arXiv:2102.03448. A round
-(algorithm 1 of the paper):
-
-1. The server samples clients and sends them the global part of the model.
-2. Each client draws a fresh local part and fits it on its support (reconstruction).
-3. Each client fits the global part on its query, the local part frozen, and returns the difference.
-4. The server averages the differences and applies them with its optimiser.
-
-The local part never leaves the client and is forgotten after the round.
+The algorithm, and the paper it is from, are those of `fed_recon`.
 """
 
 from __future__ import annotations
 
 import collections
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -23,9 +14,7 @@ import tensorflow_federated as tff
 
 from fedrecon.algorithms.client_metrics import per_rating
 from fedrecon.algorithms.options import FedReconOptions
-from fedrecon.models.split_model import SplitModel
-
-ModelFn = Callable[[], SplitModel]
+from fedrecon.models.split_model import ModelFn
 
 
 def client_dataset(item_ids: np.ndarray, labels: np.ndarray, *, batch_size: int) -> tf.data.Dataset:

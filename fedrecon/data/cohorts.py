@@ -26,6 +26,8 @@ from fedrecon import rng
 from fedrecon.data.examples import ClientExamples
 from fedrecon.errors import InputError
 
+SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
+
 # Starting a step costs about as much as carrying it out for this many clients (measured: see
 # BUILD_NOTES.md), so shards of fewer clients save little.
 _STEP_COST_CLIENTS = 40
@@ -33,7 +35,6 @@ _SHARD_COST = 1000
 _MAX_SHARDS_PER_WORKER = 4
 # Rows of items in a shard: 2**18 of 64 numbers are 64 MiB.
 _MAX_ROWS = 2**18
-_SPLITS = ("alternating_batches", "none")
 
 
 class Shard(NamedTuple):
@@ -99,10 +100,10 @@ class PackingOptions:
     def __post_init__(self):
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}; it must be at least 1.")
-        if self.support_query_split not in _SPLITS:
+        if self.support_query_split not in SUPPORT_QUERY_SPLITS:
             raise InputError(
                 f"support_query_split is {self.support_query_split!r}; it must be one of "
-                f"{', '.join(_SPLITS)}."
+                f"{', '.join(SUPPORT_QUERY_SPLITS)}."
             )
         for name, (epochs, steps_max) in (("support", self.support), ("query", self.query)):
             if epochs < 0:

@@ -98,6 +98,10 @@ class SplitModel:
         return _RegularizedReconstructionModel(self)
 
 
+# Builds the model anew at each call, with the same initial values each time.
+ModelFn = Callable[[], SplitModel]
+
+
 def rating_input_spec() -> collections.OrderedDict[str, tf.TensorSpec]:
     """Returns the spec of a batch of one user's ratings.
 
