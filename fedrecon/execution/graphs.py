@@ -1,0 +1,295 @@
+"""The TensorFlow graphs of TFF computations as functions of this process.
+
+TFF serialises a graph of TensorFlow 1: placeholders are fed, results are fetched, and an operation
+that initialises variables and tables may have to run first. A graph is **pure** if a call leaves
+nothing behind that another could see. Then it is one function, which may also be called while a
+larger one is traced. Any other graph is called by itself, on the CPU (datasets run nowhere else),
+and what it kept is destroyed after the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_federated as tff
+from tensorflow.python.framework import op_def_registry  # TensorFlow has no public name for it.
+from tensorflow_federated.python.core.impl.utils import tensorflow_utils
+from tensorflow_federated.python.tensorflow_libs import serialization_utils
+
+from fedrecon.execution import values
+from fedrecon.execution.reductions import replace_by_loops
+
+# Stateful as TensorFlow has it, but no call can tell whether there was another.
+_HARMLESS = {
+    *("Assert", "CheckNumerics", "CheckNumericsV2", "Print", "PrintV2"),
+    *("StatefulPartitionedCall", "If", "While", "Case"),
+}
+# Likewise without a seed; with one, what a call draws depends on how many there were before it.
+_RANDOM = {
+    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
+    *("RandomShuffle", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "Multinomial"),
+    "ParameterizedTruncatedNormal",
+}
+_CPU = "/device:CPU:0"
+_numbers = itertools.count()  # For names that must differ within a process.
+
+
+class GraphFunction:
+    """What a `tff.framework.CompiledComputation` computes.
+
+    Attributes:
+      is_pure: Whether it may be called while a larger function is traced.
+    """
+
+    def __init__(self, block: tff.framework.CompiledComputation):
+        """Imports the graph.
+
+        Raises:
+          NotImplementedError: If this runtime cannot run it; the message names what it has.
+        """
+        language = block.proto.WhichOneof("computation")
+        if language != "tensorflow":
+            raise NotImplementedError(
+                f"this runtime runs TensorFlow, but the computation has a part in {language!r}."
+            )
+        self._type = block.type_signature
+        self._graph = _Graph(block.proto.tensorflow, self._type)
+        self.is_pure = self._graph.is_pure
+        self._returns_dataset = tff.types.contains(
+            self._type.result, lambda part: isinstance(part, tff.SequenceType)
+        )
+        self._idle: queue.SimpleQueue[_Instance] = queue.SimpleQueue()
+        if not self._graph.resources:  # Then one instance serves all threads.
+            self._only = _Instance(self._graph)
+
+    def __call__(self, argument: Any, until_end: contextlib.ExitStack) -> Any:
+        """Calls the graph.
+
+        Args:
+          argument: Of the type of the parameter; None if there is none. See `values`.
+          until_end: Closed when the TFF computation ends of which this is a part.
+
+        Raises:
+          tf.errors.OpError: If TensorFlow fails.
+        """
+        tensors = []
+        if self._type.parameter is not None:
+            tensors = values.flatten(argument, self._type.parameter)
+        if self.is_pure:
+            return self._result(self._only.run(*tensors))
+        with tf.device(_CPU), contextlib.ExitStack() as until_return:
+            # A dataset may read a table of its graph when a later graph goes through it.
+            instance = self._take(until_end if self._returns_dataset else until_return)
+            instance.initialize(*tensors)
+            return self._result(instance.run(*tensors))
+
+    def _take(self, until: contextlib.ExitStack) -> _Instance:
+        if not self._graph.resources:
+            return self._only
+        try:
+            instance = self._idle.get_nowait()
+        except queue.Empty:
+            instance = _Instance(self._graph)
+        until.callback(self._idle.put, instance)
+        until.callback(instance.destroy)
+        return instance
+
+    def _result(self, tensors: Sequence[tf.Tensor]) -> Any:
+        return values.unflatten(iter(tensors), self._type.result)
+
+
+class _Graph:
+    """A serialised graph and the names of its ends.
+
+    Attributes:
+      feeds: The names of the tensors that are fed, in the order of the parameter.
+      feed_specs: What is fed there.
+      fetches: The names of the tensors of the result, in its order.
+      initializer: The name of the operation that must run first; none if "".
+      resources: The names of the nodes that make resources which functions share by name.
+      is_pure: See `GraphFunction`.
+    """
+
+    def __init__(self, proto, type_spec: tff.FunctionType):
+        names_of = tensorflow_utils.extract_tensor_names_from_binding
+        self.feeds, self.feed_specs = [], []
+        if type_spec.parameter is not None:
+            self.feeds = names_of(proto.parameter)
+            self.feed_specs = values.tensor_specs(type_spec.parameter)
+        self.fetches = names_of(proto.result)
+        self._graph_def = serialization_utils.unpack_graph_def(proto.graph_def)
+        replace_by_loops(self._graph_def)
+        _rename_functions(self._graph_def, f"_{next(_numbers)}")
+        fed = {_node_name(name) for name in self.feeds}
+        self._nodes = {}
+        for node in self._graph_def.node:
+            if node.name not in fed:  # Functions refuse to run placeholders.
+                # Nor can one wait for, or be placed with, what is not imported.
+                waits = [name for name in node.input if not (name[0] == "^" and name[1:] in fed)]
+                node.input[:] = waits
+                node.attr.pop("_class", None)
+                self._nodes[node.name] = node
+        body = self._needed(self.fetches)
+        functions = self._graph_def.library.function
+        inner = [node for function in functions for node in function.node_def]
+        has_datasets = any(spec.dtype == tf.variant for spec in self.feed_specs)
+        self.is_pure = not has_datasets and all(map(_is_pure, itertools.chain(body, inner)))
+        self.initializer = "" if self.is_pure else proto.initialize_op
+        kept = body + self._needed([self.initializer] if self.initializer else [])
+        self.resources = sorted({node.name for node in kept if _is_shared(node)})
+        for node in filter(_is_shared, inner):
+            raise NotImplementedError(
+                f"a TensorFlow function inside the computation makes a {node.op} that all of its "
+                "calls would share; make it outside of the function."
+            )
+        token = proto.session_token_tensor_name
+        if token and any(node.name == _node_name(token) for node in kept):
+            raise NotImplementedError("this runtime has no data backend and no session token.")
+
+    def _needed(self, ends: Iterable[str]) -> list:
+        """Returns the nodes that must run for `ends`, in the order of the graph."""
+        names, waiting = set(), [_node_name(end) for end in ends]
+        while waiting:
+            name = waiting.pop()
+            if name in self._nodes and name not in names:
+                names.add(name)
+                waiting += map(_node_name, self._nodes[name].input)
+        return [node for name, node in self._nodes.items() if name in names]
+
+    def function(
+        self,
+        ends: Sequence[str],
+        suffix: str,
+        finish: Callable[[list], list[tf.Tensor]] = list,
+        *,
+        is_fed: bool = True,
+    ) -> Callable[..., Sequence[tf.Tensor]]:
+        """Returns a function of what is fed.
+
+        Nothing runs that `ends` do not need, as in stock TFF: whoever wants an assertion or a print
+        has to make a result depend on it.
+
+        Args:
+          ends: The names of tensors or operations.
+          suffix: Added to the name of each resource.
+          finish: From the ends in the graph of the function to what it returns.
+          is_fed: Whether it takes arguments.
+        """
+        part = tf.compat.v1.GraphDef(
+            versions=self._graph_def.versions, library=self._graph_def.library
+        )
+        for node in self._needed(ends):
+            copy = part.node.add()
+            copy.CopyFrom(node)
+            if _is_shared(node):
+                name = node.attr["shared_name"].s or node.name.encode()
+                copy.attr["shared_name"].s = name + suffix.encode()
+        read = {name for node in part.node for name in map(_tensor_name, node.input)}
+
+        def call(*tensors):
+            fed = dict(zip(self.feeds, tensors))
+            imported = [end for end in ends if end not in fed]
+            found = tf.graph_util.import_graph_def(
+                part,
+                input_map={name: tensor for name, tensor in fed.items() if name in read},
+                return_elements=imported,
+                name="graph",
+            )
+            fed.update(zip(imported, found))
+            return finish([fed[end] for end in ends])
+
+        # Not `tf.function`: these graphs order their stateful operations themselves.
+        return tf.compat.v1.wrap_function(call, self.feed_specs if is_fed else [])
+
+
+class _Instance:
+    """The functions of a graph, with names of their own for all that it keeps."""
+
+    def __init__(self, graph: _Graph):
+        suffix = f"_{next(_numbers)}"
+        self.run = graph.function(graph.fetches, suffix)
+        self._initialize = self._destroy = None
+        if graph.initializer:
+            self._initialize = graph.function([graph.initializer], suffix, _when_done)
+        if graph.resources:
+            self._destroy = graph.function(
+                graph.resources,
+                suffix,
+                lambda makers: _when_done(
+                    tf.raw_ops.DestroyResourceOp(
+                        resource=maker.outputs[0], ignore_lookup_error=True
+                    )
+                    for maker in makers
+                ),
+                is_fed=False,
+            )
+
+    def initialize(self, *tensors: tf.Tensor) -> None:
+        if self._initialize is not None:
+            self._initialize(*tensors)
+
+    def destroy(self) -> None:
+        if self._destroy is not None:
+            with tf.device(_CPU):
+                self._destroy()
+
+
+def _rename_functions(graph_def, suffix: str) -> None:
+    """Gives the functions of a graph names of their own.
+
+    A process has one name space for them, and the same function comes from TFF in several versions,
+    each optimised for its graph.
+    """
+    library = graph_def.library
+    names = {function.signature.name for function in library.function}
+
+    def renamed(name):
+        return name + suffix if name in names else name
+
+    bodies = [function.node_def for function in library.function]
+    for node in itertools.chain(graph_def.node, *bodies):
+        node.op = renamed(node.op)
+        for attr in node.attr.values():
+            for function in itertools.chain([attr.func], attr.list.func):
+                if function.name:
+                    function.name = renamed(function.name)
+    for function in library.function:
+        function.signature.name = renamed(function.signature.name)
+    for gradient in library.gradient:
+        gradient.function_name = renamed(gradient.function_name)
+        gradient.gradient_func = renamed(gradient.gradient_func)
+
+
+def _when_done(operations: Iterable[tf.Operation]) -> list[tf.Tensor]:
+    with tf.control_dependencies(list(operations)):
+        return [tf.constant(True)]
+
+
+def _is_pure(node) -> bool:
+    if "Dataset" in node.op:
+        return False
+    if node.op in _RANDOM:
+        return node.attr["seed"].i == 0 and node.attr["seed2"].i == 0
+    definition = op_def_registry.get(node.op)
+    return node.op in _HARMLESS or (definition is not None and not definition.is_stateful)
+
+
+def _is_shared(node) -> bool:
+    """Whether a node makes a resource that another function finds by its name."""
+    if "shared_name" not in node.attr:
+        return False
+    outputs = op_def_registry.get(node.op).output_arg
+    return bool(outputs) and outputs[0].type == tf.resource.as_datatype_enum
+
+
+def _tensor_name(name: str) -> str:
+    return name if ":" in name or name[0] == "^" else f"{name}:0"
+
+
+def _node_name(name: str) -> str:
+    return name.lstrip("^").partition(":")[0]

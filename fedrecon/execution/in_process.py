@@ -1,0 +1,285 @@
+"""An execution context that runs TFF computations in this process, on GPUs where there are any.
+
+TFF's own runtime is another process, which has neither GPUs nor XLA, and each argument and result
+is copied to and from it. Here the TensorFlow inside a computation becomes functions of this
+process. If all of it is pure (see `graphs`), the whole computation is one traced function for each
+number of clients: so run the rounds of this package's algorithms, where TFF's client is a shard.
+Otherwise, as with datasets and variables, its parts run one by one, and its clients on threads.
+
+Results hold `tf.Tensor`s, which stay on the device that made them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import operator
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_federated as tff
+from absl import logging
+
+from fedrecon.errors import InputError
+from fedrecon.execution import values
+from fedrecon.execution.graphs import GraphFunction
+from fedrecon.execution.interpreter import Interpreter, unknown_part
+from fedrecon.execution.lowering import lower, parts_of
+
+_MAX_COMPUTATIONS = 128
+# Beyond these, clients run one by one: tracing for ever would take longer and fill the memory.
+_MAX_TRACES = 16
+_MAX_TRACED_CLIENTS = 512
+_MAX_SHAPES = 4096  # Counted; nothing else depends on it.
+# What they do depends on values that a traced function does not know.
+_EAGER_INTRINSICS = {"federated_select", "sequence_map", "sequence_reduce", "sequence_sum"}
+
+
+@dataclasses.dataclass
+class Counts:
+    """How often something was compiled.
+
+    Attributes:
+      traces: Functions traced: one for each computation and number of clients.
+      shapes: Different shapes of clients' arrays, for each of which XLA compiles what it is to.
+    """
+
+    traces: int = 0
+    shapes: int = 0
+
+
+class InProcessContext(tff.framework.SyncContext):
+    """Runs TFF computations in this process.
+
+    Attributes:
+      devices: The names of the devices that it runs on.
+      counts: What was compiled so far.
+    """
+
+    def __init__(self, devices: Sequence[str] | None = None):
+        """Makes a context; nothing is installed.
+
+        Args:
+          devices: Names of TensorFlow's logical devices, over which the clients of a cohort are
+            spread; the server is on the first. By default all GPUs, else all CPUs.
+        """
+        self.devices = list(devices) if devices is not None else _default_devices()
+        self.counts = Counts()
+        self._pool = concurrent.futures.ThreadPoolExecutor(_num_threads())
+        self._computations: collections.OrderedDict[int, _Computation] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        """Runs a computation; TFF calls it.
+
+        Raises:
+          TypeError: If the argument is not of the type of the parameter.
+          ValueError: If parts of the argument are of different numbers of clients.
+          NotImplementedError: If the computation has a part that this runtime does not know.
+          tf.errors.OpError: If TensorFlow fails. The message starts with the client
+            if it is one's.
+        """
+        return self._computation(comp)(arg)
+
+    def _computation(self, comp) -> _Computation:
+        with self._lock:
+            # By identity: computations are compared by their serialised form, which takes long.
+            known = self._computations.pop(id(comp), None)
+            if known is None:
+                known = _Computation(comp, self.devices, self._pool, self.counts)
+            self._computations[id(comp)] = known
+            while len(self._computations) > _MAX_COMPUTATIONS:
+                self._computations.popitem(last=False)
+            return known
+
+
+class AsyncInProcessContext(tff.framework.AsyncContext):
+    """The same for `async` callers, such as `tff.program`."""
+
+    def __init__(self, context: InProcessContext):
+        self._context = context
+
+    async def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        if asyncio.iscoroutine(arg):
+            arg = await arg
+        return await asyncio.to_thread(self._context.invoke, comp, arg)
+
+
+class _UntilUnused(contextlib.ExitStack):
+    """Closed when nothing refers to it any more."""
+
+    def __del__(self):
+        if not sys.is_finalizing():
+            self.close()
+
+
+class _Computation:
+    """One computation, lowered, with its functions."""
+
+    def __init__(self, comp, devices, pool, counts: Counts):
+        self._source = comp  # Else another object could get its identity.
+        self._type = comp.type_signature
+        self._devices = devices
+        self._pool = pool
+        self._counts = counts
+        self._block = lower(comp)
+        parts = list(parts_of(self._block))
+        unknown = unknown_part(parts)
+        if unknown is not None:
+            raise NotImplementedError(
+                f"the in-process runtime cannot run {unknown!r}, which this computation contains; "
+                "TFF's native runtime may."
+            )
+        self._graphs = {
+            part: GraphFunction(part)
+            for part in parts
+            if isinstance(part, tff.framework.CompiledComputation)
+        }
+        intrinsics = {part.uri for part in parts if isinstance(part, tff.framework.Intrinsic)}
+        has_datasets = tff.types.contains(
+            self._type, lambda part: isinstance(part, tff.SequenceType)
+        )
+        self._is_traceable = (
+            not has_datasets
+            and not intrinsics & _EAGER_INTRINSICS
+            and all(graph.is_pure for graph in self._graphs.values())
+        )
+        self._varying = list(_varying_parts(self._type.parameter))
+        self._traces: dict[int, Any] = {}
+        self._shapes: set[tuple] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, arg: Any) -> Any:
+        arguments = values.Arguments()
+        parameter = None
+        if self._type.parameter is not None:
+            parameter = arguments.take(arg, self._type.parameter, "argument")
+        num_clients = arguments.num_clients or 0
+        traced = self._traced(num_clients) if self._is_traceable else None
+        if traced is None:
+            until_unused = _UntilUnused()
+            value = self._evaluate(parameter, num_clients, until_unused, self._pool)
+            result = values.result(value, self._type.result, num_clients)
+            for leaf in tf.nest.flatten(result):
+                if isinstance(leaf, tf.data.Dataset):  # It may read a table when it is read.
+                    leaf.fedrecon_keeps = until_unused
+            return result
+        self._count_shapes(parameter)
+        try:
+            tensors = traced(*self._tensors(parameter, num_clients))
+        except tf.errors.OpError:
+            # Once more, client by client: then the error says whose it is.
+            self._evaluate(parameter, num_clients, contextlib.ExitStack(), self._pool)
+            raise
+        value = values.unflatten(iter(tensors), self._type.result, num_clients)
+        return values.result(value, self._type.result, num_clients)
+
+    def _count_shapes(self, parameter):
+        for part_of, member_type in self._varying:
+            for member in part_of(parameter).members:
+                shapes = tuple(tuple(t.shape) for t in values.flatten(member, member_type))
+                if shapes not in self._shapes and len(self._shapes) < _MAX_SHAPES:
+                    self._shapes.add(shapes)
+                    self._counts.shapes += 1
+                    logging.info("Clients of another shape (%d): %s", self._counts.shapes, shapes)
+
+    def _tensors(self, parameter, num_clients):
+        if self._type.parameter is None:
+            return []
+        return values.flatten(parameter, self._type.parameter, num_clients)
+
+    def _evaluate(self, parameter, num_clients, until_end, pool):
+        interpreter = Interpreter(self._graphs, num_clients, self._devices, until_end, pool)
+        function = interpreter.evaluate(self._block, {})
+        return function() if self._type.parameter is None else function(parameter)
+
+    def _traced(self, num_clients: int):
+        """Returns the function for so many clients; None if they are better run one by one."""
+        with self._lock:
+            if num_clients not in self._traces:
+                if num_clients > _MAX_TRACED_CLIENTS or len(self._traces) >= _MAX_TRACES:
+                    return None
+                self._traces[num_clients] = self._trace(num_clients)
+            return self._traces[num_clients]
+
+    def _trace(self, num_clients: int):
+        specs = []
+        if self._type.parameter is not None:
+            specs = values.tensor_specs(self._type.parameter, num_clients)
+
+        def run(*tensors):
+            parameter = None
+            if self._type.parameter is not None:
+                parameter = values.unflatten(iter(tensors), self._type.parameter, num_clients)
+            # Pure graphs leave nothing for the end.
+            value = self._evaluate(parameter, num_clients, contextlib.ExitStack(), None)
+            return values.flatten(value, self._type.result, num_clients)
+
+        self._counts.traces += 1
+        logging.info(
+            "Tracing a computation for %d clients (trace %d): %s",
+            num_clients,
+            self._counts.traces,
+            self._type,
+        )
+        return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _varying_parts(type_spec: tff.Type | None) -> Iterator[tuple[Callable, tff.Type]]:
+    """Yields where in a parameter clients have arrays of open shape, and a member's type."""
+    parts = [(lambda value: value, type_spec)]
+    if isinstance(type_spec, tff.StructType):
+        parts = [(operator.itemgetter(index), part) for index, part in enumerate(type_spec)]
+    for part_of, part in parts:
+        if isinstance(part, tff.FederatedType) and not part.all_equal:
+            specs = values.tensor_specs(part.member)
+            if not all(spec.shape.is_fully_defined() for spec in specs):
+                yield part_of, part.member
+
+
+def set_in_process_context(*, gpu_memory_limit_mb: int | None = None) -> InProcessContext:
+    """Makes this process the default runtime of TFF computations.
+
+    Args:
+      gpu_memory_limit_mb: How much memory TensorFlow may take of each GPU. By default it takes what
+        it needs, as it needs it, where TensorFlow by itself would take all at once.
+
+    Returns:
+      The context.
+
+    Raises:
+      InputError: If a limit is given but TensorFlow sees no GPU.
+      RuntimeError: If TensorFlow uses the GPUs already and cannot be told any more.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpu_memory_limit_mb is not None and not gpus:
+        raise InputError(
+            f"a limit of {gpu_memory_limit_mb} MB of GPU memory has no effect: TensorFlow sees no "
+            "GPU."
+        )
+    for gpu in gpus:
+        if gpu_memory_limit_mb is None:
+            if not tf.config.experimental.get_memory_growth(gpu):
+                tf.config.experimental.set_memory_growth(gpu, True)
+        else:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mb)
+            tf.config.set_logical_device_configuration(gpu, [limit])
+    context = InProcessContext()
+    tff.framework.set_default_context(context)
+    return context
+
+
+def _default_devices() -> list[str]:
+    gpus = tf.config.list_logical_devices("GPU")
+    return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+
+
+def _num_threads() -> int:
+    return len(os.sched_getaffinity(0))

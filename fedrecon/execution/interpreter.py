@@ -1,0 +1,232 @@
+"""What the building blocks of TFF computations mean, client by client.
+
+The same interpretation serves twice: while a function is traced, so that all of a computation
+becomes one, and eagerly, over a pool of threads, where that is not possible. Each client's part is
+placed on the device of the client, the server's on the first.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedrecon.execution.graphs import GraphFunction
+from fedrecon.execution.values import Placed, Struct, elements_of, make_dataset
+
+
+@contextlib.contextmanager
+def errors_name_client(index: int):
+    """Makes an error of TensorFlow say that it is of a client."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        message = f"client {index}: {error.message}"
+        raise type(error)(error.node_def, error.op, message) from error
+
+
+class Interpreter:
+    """Evaluates a lowered computation for some number of clients."""
+
+    def __init__(
+        self,
+        graphs: Mapping[tff.framework.CompiledComputation, GraphFunction],
+        num_clients: int,
+        devices: Sequence[str],
+        until_end: contextlib.ExitStack,
+        pool: concurrent.futures.Executor | None = None,
+    ):
+        """Prepares an evaluation.
+
+        Args:
+          graphs: The function of each TensorFlow graph.
+          num_clients: How many clients there are.
+          devices: The names of the devices; client i is on the (i mod their number)-th.
+          until_end: Closed by the caller when the evaluation has ended.
+          pool: Runs clients at the same time; None: they are called one after the other.
+        """
+        self._graphs = graphs
+        self._num_clients = num_clients
+        self._devices = devices
+        self._until_end = until_end
+        self._pool = pool
+
+    def evaluate(self, block: tff.framework.ComputationBuildingBlock, scope: dict[str, Any]) -> Any:
+        """Returns the value of a building block that is supported; see `values`.
+
+        Args:
+          block: What to evaluate.
+          scope: The values of the names that it refers to.
+        """
+        return getattr(self, f"_{type(block).__name__.lower()}")(block, scope)
+
+    def _reference(self, block, scope):
+        return scope[block.name]
+
+    def _literal(self, block, scope):
+        del scope
+        return tf.constant(block.value, tf.as_dtype(block.type_signature.dtype))
+
+    def _struct(self, block, scope):
+        elements = tff.structure.iter_elements(block)
+        return Struct([(name, self.evaluate(element, scope)) for name, element in elements])
+
+    def _selection(self, block, scope):
+        return self.evaluate(block.source, scope)[block.as_index()]
+
+    def _block(self, block, scope):
+        scope = dict(scope)
+        for name, value in block.locals:
+            scope[name] = self.evaluate(value, scope)
+        return self.evaluate(block.result, scope)
+
+    def _lambda(self, block, scope):
+        return lambda argument=None: self.evaluate(
+            block.result, {**scope, block.parameter_name: argument}
+        )
+
+    def _call(self, block, scope):
+        function = self.evaluate(block.function, scope)
+        if block.argument is None:
+            return function()
+        return function(self.evaluate(block.argument, scope))
+
+    def _compiledcomputation(self, block, scope):
+        del scope
+        return lambda argument=None: self._graphs[block](argument, self._until_end)
+
+    def _intrinsic(self, block, scope):
+        del scope
+        return functools.partial(getattr(self, f"_{block.uri}"), block.type_signature)
+
+    def _at_server(self):
+        return tf.device(self._devices[0])
+
+    def _at_clients(self, of_client: Callable[[int], Any]) -> Placed:
+        def call(index):
+            device = self._devices[index % len(self._devices)]
+            with tf.device(device), errors_name_client(index):
+                return of_client(index)
+
+        if self._pool is None:
+            return Placed([call(index) for index in range(self._num_clients)], all_equal=False)
+        futures = [self._pool.submit(call, index) for index in range(self._num_clients)]
+        try:
+            return Placed([future.result() for future in futures], all_equal=False)
+        finally:  # Whatever happened, no client goes on by itself.
+            for future in futures:
+                future.cancel()
+            concurrent.futures.wait(futures)
+
+    def _federated_map(self, type_spec, argument):
+        function, value = argument
+        if type_spec.result.placement is tff.SERVER:
+            with self._at_server():
+                return Placed([function(value.at(0))], all_equal=True)
+        return self._at_clients(lambda index: function(value.at(index)))
+
+    _federated_apply = _federated_map
+
+    def _federated_map_all_equal(self, type_spec, argument):
+        function, value = argument
+        with self._at_server():
+            return Placed([function(value.at(0))], all_equal=True)
+
+    def _federated_eval_at_clients(self, type_spec, function):
+        return self._at_clients(lambda index: function())
+
+    def _federated_eval_at_server(self, type_spec, function):
+        with self._at_server():
+            return Placed([function()], all_equal=True)
+
+    def _federated_broadcast(self, type_spec, value):
+        return value
+
+    def _federated_value_at_clients(self, type_spec, value):
+        return Placed([value], all_equal=True)
+
+    _federated_value_at_server = _federated_value_at_clients
+
+    def _federated_zip_at_clients(self, type_spec, argument):
+        if type_spec.result.all_equal:
+            return self._federated_zip_at_server(type_spec, argument)
+        members = [_zip(argument, index) for index in range(self._num_clients)]
+        return Placed(members, all_equal=False)
+
+    def _federated_zip_at_server(self, type_spec, argument):
+        return Placed([_zip(argument, 0)], all_equal=True)
+
+    def _federated_aggregate(self, type_spec, argument):
+        # There is nobody between clients and server here, so that nothing is to be merged.
+        value, total, accumulate, _, report = argument
+        with self._at_server():
+            for index in range(self._num_clients):
+                with errors_name_client(index):
+                    total = accumulate(Struct.unnamed(total, value.at(index)))
+            return Placed([report(total)], all_equal=True)
+
+    def _federated_sum(self, type_spec, value):
+        members = [value.at(index) for index in range(self._num_clients)]
+        with self._at_server():
+            return Placed([_sum(members, type_spec.result.member)], all_equal=True)
+
+    def _federated_select(self, type_spec, argument):
+        keys, _, server_value, select = argument
+        element_type = type_spec.result.member.element
+
+        def of_client(index):
+            chosen = [select(Struct.unnamed(server_value.at(0), k)) for k in keys.at(index)]
+            return make_dataset(chosen, element_type)
+
+        return self._at_clients(of_client)
+
+    def _sequence_map(self, type_spec, argument):
+        function, dataset = argument
+        elements = elements_of(dataset, type_spec.parameter[1].element)
+        return make_dataset([function(e) for e in elements], type_spec.result.element)
+
+    def _sequence_reduce(self, type_spec, argument):
+        dataset, total, add = argument
+        for element in elements_of(dataset, type_spec.parameter[0].element):
+            total = add(Struct.unnamed(total, element))
+        return total
+
+    def _sequence_sum(self, type_spec, dataset):
+        element_type = type_spec.parameter.element
+        return _sum(list(elements_of(dataset, element_type)), element_type)
+
+
+def unknown_part(parts: Iterable[tff.framework.ComputationBuildingBlock]) -> str | None:
+    """Returns the name of the first building block or intrinsic that cannot be interpreted."""
+    for part in parts:
+        name = part.uri if isinstance(part, tff.framework.Intrinsic) else type(part).__name__
+        if not hasattr(Interpreter, f"_{name.lower()}"):
+            return name
+    return None
+
+
+def _zip(value, index):
+    if isinstance(value, Placed):
+        return value.at(index)
+    return Struct([(name, _zip(v, index)) for name, v in tff.structure.iter_elements(value)])
+
+
+def _sum(members: list, type_spec: tff.Type):
+    """Returns the sum of values of a type, in their order."""
+    if isinstance(type_spec, tff.StructType):
+        return Struct(
+            [
+                (name, _sum([member[index] for member in members], element_type))
+                for index, (name, element_type) in enumerate(tff.structure.iter_elements(type_spec))
+            ]
+        )
+    if members:
+        return tf.add_n(members)
+    if not tff.types.is_shape_fully_defined(type_spec.shape):
+        raise ValueError(f"the sum of no clients has no shape: {type_spec} leaves it open.")
+    return tf.zeros(type_spec.shape, tf.as_dtype(type_spec.dtype))
