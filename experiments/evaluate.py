@@ -9,7 +9,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments import cli, settings, tasks
+from experiments import cli, runtime, settings, tasks
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
@@ -24,6 +24,8 @@ _ROUND = flags.DEFINE_integer(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where the data set is now, if not where it was in training."
 )
+# By default that of the training.
+_RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -56,9 +58,7 @@ def main(interruption: cli.Interruption) -> None:
             f"{', '.join(map(str, checkpoints))}."
         )
 
-    from fedrecon.execution import native
-
-    native.set_native_context()
+    runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
     task = tasks.build_task(chosen, clients)
     state = artifacts.RunRecorder(run).load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.algorithms.options import CLIENT_WEIGHTINGS, OPTIMIZERS
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
@@ -22,7 +23,9 @@ MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 _NEURAL = ("gmf", "mlp", "neumf")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
-FREE = frozenset({"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint"})
+FREE = frozenset(
+    {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
+)
 
 
 def _setting(default, help_text, *, group, choices=None, minimum=None, only=None, never=(None, ())):
@@ -150,6 +153,13 @@ class Settings:
         "What runs the clients: all of a round at once (cohort), or TFF's own builders one by one "
         "(stock), the slow reference.",
         choices=("cohort", "stock"),
+    )
+    runtime: str = _training("in_process", RUNTIME_HELP, choices=RUNTIMES)
+    gpu_memory_limit_mb: int | None = _training(
+        None,
+        GPU_MEMORY_LIMIT_HELP,
+        minimum=1,
+        only=("runtime", ("in_process",)),
     )
     total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
     clients_per_round: int = _training(100, "Clients a round.", minimum=1)

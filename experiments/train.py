@@ -13,7 +13,7 @@ import time
 
 from absl import flags
 
-from experiments import cli, settings, tasks
+from experiments import cli, runtime, settings, tasks
 from fedrecon.errors import InputError
 
 settings.define_flags()
@@ -37,6 +37,7 @@ def main(interruption: cli.Interruption) -> None:
         "data_fingerprint": clients.examples.ratings.fingerprint(),
         "versions": artifacts.versions(),
     }
+    runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
     with run.claim(config, free_settings=settings.FREE):
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:
@@ -54,10 +55,8 @@ def _train(chosen, clients, run, interruption):
     from tqdm import tqdm
 
     from fedrecon import artifacts
-    from fedrecon.execution import native
     from fedrecon.training import Training, TrainingOptions
 
-    native.set_native_context()
     task = tasks.build_task(chosen, clients)
     recorder = artifacts.RunRecorder(run)
     options = TrainingOptions(

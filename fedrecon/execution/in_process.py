@@ -72,7 +72,7 @@ class InProcessContext(tff.framework.SyncContext):
         """
         self.devices = list(devices) if devices is not None else _default_devices()
         self.counts = Counts()
-        self._pool = concurrent.futures.ThreadPoolExecutor(_num_threads())
+        self._pool = concurrent.futures.ThreadPoolExecutor(num_threads())
         self._computations: collections.OrderedDict[int, _Computation] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -281,5 +281,6 @@ def _default_devices() -> list[str]:
     return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
 
 
-def _num_threads() -> int:
+def num_threads() -> int:
+    """Returns how many CPU threads this process may use."""
     return len(os.sched_getaffinity(0))
