@@ -8,7 +8,9 @@ The same command again resumes the run where it ended.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
+import threading
 import time
 
 from absl import flags
@@ -74,6 +76,8 @@ def _train(chosen, clients, run, interruption):
         recorder.close()
         print("The same command resumes this run where it ended.", file=sys.stderr)
 
+    # The curves at the end need it; meanwhile the first rounds wait for XLA.
+    threading.Thread(target=importlib.import_module, args=["matplotlib.figure"]).start()
     bar = tqdm(total=options.total_rounds, initial=done, unit="round", disable=None)
     with interruption.do_first(stop), contextlib.closing(bar):
         latest: dict[str, str] = {}

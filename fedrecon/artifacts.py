@@ -13,6 +13,7 @@ Files are replaced whole or not at all, so that a run that is killed can be resu
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import csv
@@ -21,6 +22,8 @@ import json
 import os
 import pathlib
 import platform
+import threading
+import time
 import warnings
 from typing import Any
 
@@ -36,6 +39,8 @@ _CHECKPOINT_PREFIX = "round_"
 _EVENTS = "events"
 _LOCK = ".lock"
 _NUM_CHECKPOINTS_KEPT = 3
+_MAX_WRITES_BEHIND = 8
+_SECONDS_BETWEEN_ROWS = 1.0
 _CONFIG_KEYS = ("settings", "data_fingerprint")
 
 
@@ -135,7 +140,12 @@ class RunDirectory:
 
 
 class RunRecorder:
-    """TFF's managers over a run's directory: checkpoints, metrics.csv and TensorBoard events."""
+    """TFF's managers over a run's directory: checkpoints, metrics.csv and TensorBoard events.
+
+    Another thread writes, in the order of the calls, while the caller goes on; rows it writes once
+    a second and before each checkpoint, since between rounds one takes as long as a round. After a
+    failure nothing more is written, and what failed is raised a few calls later.
+    """
 
     def __init__(self, run: RunDirectory):
         # Imported here so that a directory can be checked before seconds go into importing TFF.
@@ -149,8 +159,14 @@ class RunRecorder:
             keep_first=False,
         )
         self._releases: tuple | None = None
-        # A thread of its own, because a notebook already runs an event loop in the caller's.
-        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        # In a thread of its own, because a notebook already runs an event loop in the caller's.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        done: concurrent.futures.Future = concurrent.futures.Future()
+        done.set_result(None)
+        self._rows: list[tuple[dict[str, float], int]] = []
+        self._rows_written = time.monotonic()
+        self._writing = collections.deque([done], maxlen=_MAX_WRITES_BEHIND)
 
     @property
     def checkpoints(self) -> list[int]:
@@ -159,12 +175,18 @@ class RunRecorder:
 
     def load(self, round_num: int, structure: Any) -> Any:
         """Returns the state after `round_num` rounds, in the structure of `structure`."""
-        return self._run(self._states.load(round_num, structure))
+        return self._start(self._states.load(round_num, structure)).result()
 
     def save(self, state: Any, round_num: int) -> None:
         """Saves the state after `round_num` rounds, unless that is saved already."""
-        if round_num not in self._directory.checkpoints():
-            self._run(self._states.save(state, round_num))
+
+        self._write_rows()
+
+        async def save():
+            if round_num not in self._directory.checkpoints():
+                await self._states.save(state, round_num)
+
+        self._start(save())
 
     def seconds(self, round_num: int) -> float:
         """Returns the seconds that the run had taken when `round_num` rounds were done."""
@@ -187,11 +209,29 @@ class RunRecorder:
 
     def release(self, row: dict[str, float], round_num: int) -> None:
         """Adds a round's row to metrics.csv and TensorBoard, dropping rows of later rounds."""
-        for manager in self._managers():
-            self._run(manager.release(row, round_num))
+
+        self._rows.append((row, round_num))
+        if time.monotonic() - self._rows_written >= _SECONDS_BETWEEN_ROWS:
+            self._write_rows()
+
+    def _write_rows(self) -> None:
+        rows, self._rows, self._rows_written = self._rows, [], time.monotonic()
+
+        async def release():
+            for row, round_num in rows:
+                for manager in self._managers():
+                    await manager.release(row, round_num)
+
+        self._start(release())
+
+    def flush(self) -> None:
+        """Writes everything but TensorBoard's events, for which see `close`; waits for it."""
+        self._write_rows()
+        self._writing[-1].result()
 
     def close(self) -> None:
         """Writes out what is still buffered; TensorFlow keeps events for up to two minutes."""
+        self.flush()
         self._releases = None  # Deleting the writer closes its file.
 
     def _managers(self):
@@ -205,8 +245,21 @@ class RunRecorder:
             )
         return self._releases
 
-    def _run(self, coroutine):
-        return self._thread.submit(asyncio.run, coroutine).result()
+    def _start(self, coroutine) -> concurrent.futures.Future:
+        before = self._writing[-1]
+
+        async def in_turn():
+            try:
+                await asyncio.wrap_future(before)
+            except BaseException:
+                coroutine.close()
+                raise
+            return await coroutine
+
+        if len(self._writing) == _MAX_WRITES_BEHIND:
+            self._writing[0].result()
+        self._writing.append(asyncio.run_coroutine_threadsafe(in_turn(), self._loop))
+        return self._writing[-1]
 
 
 def versions() -> dict[str, str]:

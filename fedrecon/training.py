@@ -170,6 +170,7 @@ class Training:
                     row.update(_prefixed("validation", self._task.evaluate(state, "validation")))
                 self._record(row, state, round_num)
                 on_round(round_num, row)
+            self._recorder.flush()
         except BaseException:
             with self._commit:
                 self._save()
@@ -198,6 +199,7 @@ class Training:
     def _save(self) -> None:
         if not self._is_new:  # Else not even the untrained model was recorded.
             self._recorder.save(self._state, self._done)
+        self._recorder.flush()
 
     def _record(self, row: dict[str, float], state: Any, round_num: int) -> None:
         with self._commit:

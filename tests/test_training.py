@@ -183,10 +183,12 @@ def test_another_thread_stops_the_run_at_its_last_whole_round(tmp_path):
             return super().next(state, clients)
 
     run = RunDirectory(tmp_path)
-    training = Training(make_task(Slow()), options(5), RunRecorder(run))
+    recorder = RunRecorder(run)
+    training = Training(make_task(Slow()), options(5), recorder)
     thread = threading.Thread(target=training.run, daemon=True)
     thread.start()
     assert in_round_4.wait(60)
+    recorder.flush()
     assert (run.checkpoints(), training.num_rounds_done) == ([0, 2], 3)
     training.stop()
     may_go_on.set()

@@ -139,7 +139,8 @@ def compile_for_shards(
         tf.TensorSpec([num_clients, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
         for w in model.global_weights
     ]
-    compiled = tf.function(work, jit_compile=True).get_concrete_function(values, spec)
+    traced = tf.function(work, jit_compile=True, autograph=False)
+    compiled = traced.get_concrete_function(values, spec)
 
     def gather_and_work(global_values: Sequence[tf.Tensor], shard: Shard):
         ids = tf.maximum(shard.item_ids, 0)
@@ -330,7 +331,7 @@ def sum_updates(
     return updates
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _sum_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, client_weights):
     """Returns the weighted sum of `table` minus what clients' steps make of untouched rows."""
     optimizer = optimizer.build()

@@ -109,19 +109,20 @@ def build_training_process(
     @tff.tensorflow.computation(
         weights_type, initialize_optimizer.type_signature.result, output_type
     )
-    @tf.function
     def update_server(weights, optimizer_state, total):
         update = [tf.math.divide_no_nan(change, total.weight) for change in total.update]
         trainable = list(weights.trainable)
-        new_state, new_trainable = optimizer.next(optimizer_state, trainable, update)
         is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
-        if not is_finite:
-            new_state, new_trainable = optimizer_state, trainable
+        new_state, new_trainable = tf.cond(
+            is_finite,
+            lambda: optimizer.next(optimizer_state, trainable, update),
+            lambda: (optimizer_state, trainable),
+        )
         return (
             tff.learning.models.ModelWeights(list(new_trainable), list(weights.non_trainable)),
             new_state,
             finalize_metrics(total.metrics),
-            collections.OrderedDict(update_non_finite=tf.cast(not is_finite, tf.int32)),
+            collections.OrderedDict(update_non_finite=tf.cast(~is_finite, tf.int32)),
         )
 
     nothing = tff.tensorflow.computation(lambda: ())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -138,7 +139,7 @@ class FunctionalModel:
                 attributes.append((layer, "call", call))
         with _attributes_replaced(attributes):
             inputs = tf.cast(item_ids, tf.int64)[:, tf.newaxis]
-            predictions = self._model.keras_model(inputs, training=is_training)
+            predictions = _autograph(_call)(self._model.keras_model, inputs, is_training)
         return tf.reshape(predictions, [-1])
 
     def loss(self, labels: tf.Tensor, predictions: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -160,6 +161,19 @@ class FunctionalModel:
             weight.initializer(fold_in(seeds, index))
             for index, weight in enumerate(self.local_weights)
         ]
+
+
+def _call(keras_model, inputs, training):
+    return keras_model(inputs, training=training)
+
+
+@functools.cache
+def _autograph(function):
+    """Returns a function under which layers may use `if` and `while` on tensors, as Keras allows.
+
+    Of `tf.function` one could ask the same, which then translates all of this package too: seconds.
+    """
+    return tf.autograph.to_graph(function)
 
 
 def regularization(weights: Iterable[Weight], values: Iterable[tf.Tensor]) -> tf.Tensor:
@@ -440,7 +454,7 @@ def _check_calls(model: FunctionalModel, layers) -> None:
     ]
     item_ids = np.zeros(batch_size, np.int32)
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(item_ids, values):
         with tf.GradientTape() as tape:
             tape.watch(values)
@@ -477,7 +491,7 @@ def _check_calls(model: FunctionalModel, layers) -> None:
     for_two = tf.nest.map_structure(lambda value: np.stack([value, value]), (item_ids, values))
     try:
         with _tensorflow_log_held_back():
-            tf.function(call_for_many).get_concrete_function(*for_two)
+            tf.function(call_for_many, autograph=False).get_concrete_function(*for_two)
     except Exception as error:
         raise ValueError(
             f"{_guilty(error, names, operations)} cannot be vectorised over clients:"
