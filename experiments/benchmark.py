@@ -1,9 +1,11 @@
-"""Times rounds of FedRecon: TFF's own builder against the cohort engine, on the same clients.
+"""Times rounds of FedRecon: stock TFF against the cohort engine, on the same clients.
 
     python -m experiments.benchmark --suite=round
 
-Prints progress on stderr and one JSON object as its last line. Seconds are medians over rounds
-after a warm-up, preparation of the clients included. Suites:
+Stock TFF is TFF's builder in TFF's own runtime; the cohort engine runs in that of `--runtime`.
+`stock_same_runtime_seconds` is TFF's builder there. Prints progress on stderr and one JSON object
+as its last line. Seconds are medians over rounds after a warm-up, preparation of the clients
+included. Suites:
 
 - round: clients of equal length, as an average one of MovieLens 1M.
 - skewed: real clients of MovieLens 1M with all of their ratings (20 to 2,314).
@@ -11,8 +13,10 @@ after a warm-up, preparation of the clients included. Suites:
   beyond the first. `clients_seconds` is the clients' part of a round: from the whole global weights
   in this process's memory to the clients' weighted updates, not yet summed into the table.
 - memory: one catalogue of 1,000,000 items; `peak_rss_mb` is what matters.
+- gpu: the cohort engine alone, matrix factorisation and NeuMF, cohorts of 100, 1,000 and 10,000
+  clients, on the CPU, on each GPU, and on all GPUs if there are several.
 
-`peak_rss_mb` is the sum of the peaks of this process and TFF's worker, both engines included.
+`peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, runtime
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
 
 
 _SUITE = flags.DEFINE_enum(
-    "suite", "round", ("round", "skewed", "catalogue", "memory"), "What to time."
+    "suite", "round", ("round", "skewed", "catalogue", "memory", "gpu"), "What to time."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
-_CLIENTS = flags.DEFINE_integer("clients", 100, "Clients a round.", lower_bound=1)
+_CLIENTS = flags.DEFINE_integer(
+    "clients", 100, "Clients a round, but for --suite=gpu.", lower_bound=1
+)
 _RATINGS = flags.DEFINE_integer(
     "ratings", 165, "Ratings of each client, but for --suite=skewed.", lower_bound=1
 )
@@ -49,8 +55,11 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder that holds MovieLens 1M, for --suite=skewed; else it is downloaded."
 )
 
+_RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
+
 _NUM_ITEMS = 3_706  # Of MovieLens 1M.
 _CATALOGUES = (_NUM_ITEMS, 100_000, 1_000_000)
+_COHORTS = (100, 1_000, 10_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Timing:
 class Bench:
     """One model on the clients of one data set, by both engines."""
 
-    def __init__(self, examples, *, dim: int):
+    def __init__(self, examples, *, dim: int, num_clients: int, model: str = "mf"):
         import tensorflow as tf
 
         from fedrecon import rng
@@ -77,27 +86,29 @@ class Bench:
         from fedrecon.algorithms.options import FedReconOptions
         from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
         from fedrecon.models.matrix_factorization import matrix_factorization
+        from fedrecon.models.neural_cf import neumf
 
         self.examples = examples
         self.options = FedReconOptions(batch_size=_BATCH_SIZE.value)
-        # Stock TFF starts all clients alike, so that the cohort engine has to.
-        self.model_fn = functools.partial(
-            matrix_factorization,
-            examples.ratings.num_items,
-            dim,
-            user_initializer=tf.keras.initializers.Constant(0.05),
-        )
+        if model == "mf":
+            # Stock TFF starts all clients alike, so that the cohort engine has to.
+            self.model_fn = functools.partial(
+                matrix_factorization,
+                examples.ratings.num_items,
+                dim,
+                user_initializer=tf.keras.initializers.Constant(0.05),
+            )
+        else:
+            self.model_fn = functools.partial(neumf, examples.ratings.num_items)
         packing = fed_recon.packing_options(self.options, seed=0)
-        size = choose_clients_per_shard(
-            examples, examples.users, packing, num_clients=_CLIENTS.value
-        )
+        size = choose_clients_per_shard(examples, examples.users, packing, num_clients=num_clients)
         self.packer = CohortPacker(examples, packing, clients_per_shard=size)
         self.cohorts = [
-            rng.sample_uniform(examples.users, _CLIENTS.value, seed=0, round_num=number)
+            rng.sample_uniform(examples.users, num_clients, seed=0, round_num=number)
             for number in range(1, _ROUNDS.value + 1)
         ]
 
-    def time_stock(self) -> Timing:
+    def time_stock(self, name: str) -> Timing:
         from fedrecon.algorithms import stock_fed_recon
 
         def prepare(users):
@@ -109,9 +120,9 @@ class Bench:
             ]
 
         process = stock_fed_recon.build_fed_recon(self.model_fn, self.options)
-        return _time_rounds("stock", process, prepare, self.cohorts, self.cohorts[:1])
+        return _time_rounds(name, process, prepare, self.cohorts, self.cohorts[:1])
 
-    def time_cohort(self) -> Timing:
+    def time_cohort(self, name: str = "cohort engine") -> Timing:
         from fedrecon.algorithms import fed_recon
 
         process = fed_recon.build_fed_recon(
@@ -119,7 +130,7 @@ class Bench:
         )
         # All cohorts warm up, for the sizes of all are compiled.
         return _time_rounds(
-            "cohort", process, lambda users: self.packer.pack(users, 0), self.cohorts, self.cohorts
+            name, process, lambda users: self.packer.pack(users, 0), self.cohorts, self.cohorts
         )
 
     def time_clients(self) -> float:
@@ -173,17 +184,17 @@ def _seconds_of(run: Callable[[np.ndarray], None], users: np.ndarray) -> float:
     return time.perf_counter() - began
 
 
-def _peak_rss_mb(worker) -> float:
-    """Returns the peak resident memory of this process and of the worker together."""
+def _peak_rss_mb(pids: Sequence[int]) -> float:
+    """Returns the sum of the peaks of the processes' resident memory."""
     kilobytes = 0
-    for pid in ("self", worker.pid):
+    for pid in pids:
         with open(f"/proc/{pid}/status") as status:
             (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
         kilobytes += int(peak)
     return round(kilobytes / 1024, 1)
 
 
-def _made_up_examples(num_items: int):
+def _made_up_examples(num_items: int, num_users: int, label_threshold: float | None = None):
     """Returns clients who rated `--ratings` items of the first 3,706, each its own."""
     import numpy as np
 
@@ -195,7 +206,6 @@ def _made_up_examples(num_items: int):
         raise InputError(
             f"--ratings={_RATINGS.value} is more than the {_NUM_ITEMS} items there are."
         )
-    num_users = _CLIENTS.value
     generator = rng.generator(0, "benchmark")
     items = [generator.choice(_NUM_ITEMS, _RATINGS.value, replace=False) for _ in range(num_users)]
     count = num_users * _RATINGS.value
@@ -213,7 +223,10 @@ def _made_up_examples(num_items: int):
         item_genres=None,
         scale=RatingScale(1, 5, 1),
     )
-    return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None, order="file"))
+    options = ExampleOptions(
+        max_ratings_per_user=None, order="file", label_threshold=label_threshold
+    )
+    return ClientExamples(ratings, options)
 
 
 def _skewed_examples():
@@ -224,31 +237,50 @@ def _skewed_examples():
     return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None))
 
 
-def _compare(bench: Bench) -> dict[str, Any]:
-    """Times both engines and compares the weights that they end with."""
+def _compare(bench: Bench, start: Callable[[], None]) -> dict[str, Any]:
+    """Times stock TFF and the cohort engine and compares the weights that they end with.
+
+    Args:
+      bench: Their clients.
+      start: Starts the runtime of the cohort engine.
+    """
     import numpy as np
 
-    stock, ours = bench.time_stock(), bench.time_cohort()
+    from fedrecon.execution import set_native_context
+
+    worker = set_native_context()
+    stock = bench.time_stock("stock TFF")
+    worker.close()
+    start()
+    ours = bench.time_cohort()
+    same_runtime = bench.time_stock("TFF's builder in the same runtime")
     stock_seconds, seconds = statistics.median(stock.seconds), statistics.median(ours.seconds)
     differences = [np.abs(a - b).max() for a, b in zip(stock.weights, ours.weights)]
     return {
         "stock_seconds": stock_seconds,
+        "stock_same_runtime_seconds": statistics.median(same_runtime.seconds),
         "seconds": seconds,
         "ratio": stock_seconds / seconds,
         "max_abs_difference": float(max(differences)),
     }
 
 
-_NOT_COMPARED = {"stock_seconds": None, "ratio": None, "max_abs_difference": None}
+_NOT_COMPARED = {
+    "stock_seconds": None,
+    "stock_same_runtime_seconds": None,
+    "ratio": None,
+    "max_abs_difference": None,
+}
 
 
-def _run_catalogues(dim: int) -> dict[str, Any]:
+def _run_catalogues(dim: int, start: Callable[[], None]) -> dict[str, Any]:
     results = []
     for num_items in _CATALOGUES:
         print(f"{num_items} items", file=sys.stderr)
-        bench = Bench(_made_up_examples(num_items), dim=dim)
+        examples = _made_up_examples(num_items, _CLIENTS.value)
+        bench = Bench(examples, dim=dim, num_clients=_CLIENTS.value)
         if num_items == _NUM_ITEMS:
-            result = _compare(bench)
+            result = _compare(bench, start)
         else:
             result = {**_NOT_COMPARED, "seconds": statistics.median(bench.time_cohort().seconds)}
         results.append({"items": num_items, **result, "clients_seconds": bench.time_clients()})
@@ -260,46 +292,89 @@ def _run_catalogues(dim: int) -> dict[str, Any]:
     }
 
 
-def main(interruption: cli.Interruption) -> None:
-    del interruption  # There is nothing to save.
-    suite = _SUITE.value
-    for flag in (_DATA_DIR,) if suite != "skewed" else (_RATINGS,):
+def _run_on_devices(dim: int) -> dict[str, Any]:
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    from fedrecon.execution.in_process import InProcessContext
+
+    cpus, gpus = ([d.name for d in tf.config.list_logical_devices(k)] for k in ("CPU", "GPU"))
+    results = []
+    for model in ("mf", "neumf"):
+        for num_clients in _COHORTS:
+            threshold = 4.0 if model == "neumf" else None
+            examples = _made_up_examples(_NUM_ITEMS, num_clients, threshold)
+            bench = Bench(examples, dim=dim, num_clients=num_clients, model=model)
+            for devices in [cpus, *([gpu] for gpu in gpus), *([gpus] if len(gpus) > 1 else [])]:
+                with tff.framework.get_context_stack().install(InProcessContext(devices)):
+                    name = f"{model}, {num_clients} clients, {devices}"
+                    seconds = statistics.median(bench.time_cohort(name).seconds)
+                results.append(
+                    {
+                        "model": model,
+                        "clients": num_clients,
+                        "devices": devices,
+                        "seconds": seconds,
+                        "clients_per_second": num_clients / seconds,
+                    }
+                )
+    return {**_NOT_COMPARED, "seconds": results[0]["seconds"], "cohorts": results}
+
+
+def _check_flags(suite: str) -> None:
+    unused = {"skewed": [_RATINGS], "gpu": [_DATA_DIR, _CLIENTS]}.get(suite, [_DATA_DIR])
+    for flag in unused:
         if flag.present:
             raise InputError(f"--{flag.name} has no effect with --suite={suite}.")
+    if suite == "gpu" and _RUNTIME.value == "native":
+        raise InputError("--suite=gpu runs in this process only; TFF's worker has no GPUs.")
+
+
+def main(interruption: cli.Interruption) -> None:
+    del interruption  # There is nothing to save.
+    suite, num_clients = _SUITE.value, _CLIENTS.value
+    _check_flags(suite)
     dim = _DIM.value or (64 if suite == "memory" else 50)
     num_items = _CATALOGUES[-1] if suite == "memory" else _NUM_ITEMS
-    examples = _skewed_examples() if suite == "skewed" else _made_up_examples(num_items)
-    if _CLIENTS.value > len(examples.users):
+    if suite == "skewed":
+        examples = _skewed_examples()
+    else:
+        examples = _made_up_examples(num_items, num_clients)
+    if num_clients > len(examples.users):
         raise InputError(
-            f"--clients={_CLIENTS.value} is more than the {len(examples.users)} there are."
+            f"--clients={num_clients} is more than the {len(examples.users)} there are."
         )
 
-    from fedrecon.execution import native
+    pids = []
 
-    worker = native.set_native_context()
-    result: dict[str, Any] = {"items": examples.ratings.num_items}
+    def start() -> None:
+        pids[:] = runtime.start(_RUNTIME.value, _GPU_MEMORY_LIMIT_MB.value, file=sys.stderr)
+
+    result: dict[str, Any] = {"items": num_items}
     if suite == "catalogue":
-        result |= _run_catalogues(dim)
-    elif suite == "memory":
-        seconds = Bench(examples, dim=dim).time_cohort().seconds
-        result |= {**_NOT_COMPARED, "seconds": statistics.median(seconds)}
+        result |= _run_catalogues(dim, start)
+    elif suite == "gpu":
+        start()
+        result |= _run_on_devices(dim)
     else:
-        result |= _compare(Bench(examples, dim=dim))
-    ratings = None if suite == "skewed" else _RATINGS.value
-    sizes = {
-        "clients": _CLIENTS.value,
-        "ratings_per_client": ratings,
-        "dim": dim,
-        "batch_size": _BATCH_SIZE.value,
-        "rounds": _ROUNDS.value,
-    }
+        bench = Bench(examples, dim=dim, num_clients=num_clients)
+        if suite == "memory":
+            start()
+            seconds = bench.time_cohort().seconds
+            result |= {**_NOT_COMPARED, "seconds": statistics.median(seconds)}
+        else:
+            result |= _compare(bench, start)
     result = {
         "suite": suite,
         "engine": "cohort",
-        "runtime": "native",
+        "runtime": _RUNTIME.value,
         **result,
-        "peak_rss_mb": _peak_rss_mb(worker),
-        **sizes,
+        "peak_rss_mb": _peak_rss_mb(pids),
+        "clients": list(_COHORTS) if suite == "gpu" else num_clients,
+        "ratings_per_client": None if suite == "skewed" else _RATINGS.value,
+        "dim": dim,
+        "batch_size": _BATCH_SIZE.value,
+        "rounds": _ROUNDS.value,
     }
     print(json.dumps(result))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TextIO
 
 from absl import flags
 
@@ -26,8 +27,15 @@ def define_flags(default: str | None) -> tuple[flags.FlagHolder, flags.FlagHolde
     )
 
 
-def start(runtime: str, gpu_memory_limit_mb: int | None) -> list[int]:
+def start(
+    runtime: str, gpu_memory_limit_mb: int | None, *, file: TextIO | None = None
+) -> list[int]:
     """Makes a runtime the default of this process and says what it runs on, in one line.
+
+    Args:
+      runtime: One of `RUNTIMES`.
+      gpu_memory_limit_mb: For `in_process`.
+      file: Where the line goes; by default stdout.
 
     Returns:
       The ids of the processes that do the work.
@@ -41,7 +49,7 @@ def start(runtime: str, gpu_memory_limit_mb: int | None) -> list[int]:
         if gpu_memory_limit_mb is not None:
             raise InputError("--gpu_memory_limit_mb has no effect with --runtime=native.")
         worker = native.set_native_context()
-        _say(f"TFF's own worker process ({worker.pid}), on the CPU.")
+        print(f"Runs in TFF's own worker process ({worker.pid}), on the CPU.", file=file)
         return [os.getpid(), worker.pid]
 
     import tensorflow as tf
@@ -52,9 +60,5 @@ def start(runtime: str, gpu_memory_limit_mb: int | None) -> list[int]:
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
     threads = f"{in_process.num_threads()} CPU threads; TensorFlow sees no GPU"
-    _say(f"this process, on {', '.join(map(str, names)) or threads}.")
+    print(f"Runs in this process, on {', '.join(map(str, names)) or threads}.", file=file)
     return [os.getpid()]
-
-
-def _say(where: str) -> None:
-    print(f"Runs in {where}")

@@ -44,6 +44,7 @@ class GraphFunction:
 
     Attributes:
       is_pure: Whether it may be called while a larger function is traced.
+      draws_from_seed: Whether what it draws depends on the calls before it.
     """
 
     def __init__(self, block: tff.framework.CompiledComputation):
@@ -60,6 +61,7 @@ class GraphFunction:
         self._type = block.type_signature
         self._graph = _Graph(block.proto.tensorflow, self._type)
         self.is_pure = self._graph.is_pure
+        self.draws_from_seed = self._graph.draws_from_seed
         self._returns_dataset = tff.types.contains(
             self._type.result, lambda part: isinstance(part, tff.SequenceType)
         )
@@ -113,6 +115,7 @@ class _Graph:
       initializer: The name of the operation that must run first; none if "".
       resources: The names of the nodes that make resources which functions share by name.
       is_pure: See `GraphFunction`.
+      draws_from_seed: See `GraphFunction`.
     """
 
     def __init__(self, proto, type_spec: tff.FunctionType):
@@ -147,6 +150,7 @@ class _Graph:
                 f"a TensorFlow function inside the computation makes a {node.op} that all of its "
                 "calls would share; make it outside of the function."
             )
+        self.draws_from_seed = any(map(_draws_from_seed, itertools.chain(kept, inner)))
         token = proto.session_token_tensor_name
         if token and any(node.name == _node_name(token) for node in kept):
             raise NotImplementedError("this runtime has no data backend and no session token.")
@@ -274,9 +278,14 @@ def _is_pure(node) -> bool:
     if "Dataset" in node.op:
         return False
     if node.op in _RANDOM:
-        return node.attr["seed"].i == 0 and node.attr["seed2"].i == 0
+        return not _draws_from_seed(node)
     definition = op_def_registry.get(node.op)
     return node.op in _HARMLESS or (definition is not None and not definition.is_stateful)
+
+
+def _draws_from_seed(node) -> bool:
+    seeds = (node.attr[name].i for name in ("seed", "seed2") if name in node.attr)
+    return node.op in _RANDOM and any(seeds)
 
 
 def _is_shared(node) -> bool:

@@ -127,7 +127,6 @@ class _Computation:
         self._source = comp  # Else another object could get its identity.
         self._type = comp.type_signature
         self._devices = devices
-        self._pool = pool
         self._counts = counts
         self._block = lower(comp)
         parts = list(parts_of(self._block))
@@ -142,6 +141,9 @@ class _Computation:
             for part in parts
             if isinstance(part, tff.framework.CompiledComputation)
         }
+        # What is drawn from a seed depends on the order of the calls.
+        is_ordered = any(graph.draws_from_seed for graph in self._graphs.values())
+        self._pool = None if is_ordered else pool
         intrinsics = {part.uri for part in parts if isinstance(part, tff.framework.Intrinsic)}
         has_datasets = tff.types.contains(
             self._type, lambda part: isinstance(part, tff.SequenceType)
@@ -229,7 +231,9 @@ class _Computation:
             self._counts.traces,
             self._type,
         )
-        return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()
+        # `tf.function` would copy what clients keep to the first device.
+        with tf.device(self._devices[0]):
+            return tf.compat.v1.wrap_function(run, specs)
 
 
 def _varying_parts(type_spec: tff.Type | None) -> Iterator[tuple[Callable, tff.Type]]:
