@@ -39,7 +39,6 @@ def main(interruption: cli.Interruption) -> None:
         "data_fingerprint": clients.examples.ratings.fingerprint(),
         "versions": artifacts.versions(),
     }
-    runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
     with run.claim(config, free_settings=settings.FREE):
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:
@@ -59,6 +58,7 @@ def _train(chosen, clients, run, interruption):
     from fedrecon import artifacts
     from fedrecon.training import Training, TrainingOptions
 
+    runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
     task = tasks.build_task(chosen, clients)
     recorder = artifacts.RunRecorder(run)
     options = TrainingOptions(

@@ -20,7 +20,7 @@ from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import neumf
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 
-pytestmark = pytest.mark.usefixtures("native_worker")
+pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 # Stock TFF starts all clients from one local part, so the same is given to both.
 SAME_START = tf.keras.initializers.Constant(0.05)
@@ -93,13 +93,22 @@ def assert_close(ours, stock, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
-def assert_same_rounds(model_fn, options, examples, *, num_clients, num_rounds=3):
-    """Trains with both engines and compares weights and metrics after each round."""
+@pytest.fixture
+def assert_same_rounds(in_tffs_runtime):
+    """A function that trains with both engines and compares weights and metrics."""
+    return functools.partial(_assert_same_rounds, in_tffs_runtime)
+
+
+def _assert_same_rounds(
+    in_tffs_runtime, model_fn, options, examples, *, num_clients, num_rounds=3, ours_there=False
+):
     packer = CohortPacker(
         examples, fed_recon.packing_options(options, seed=0), clients_per_shard=-(-num_clients // 2)
     )
     ours = fed_recon.build_fed_recon(model_fn, options, clients_per_shard=packer.clients_per_shard)
-    stock = stock_fed_recon.build_fed_recon(model_fn, options)
+    if ours_there:
+        ours = in_tffs_runtime(ours)
+    stock = in_tffs_runtime(stock_fed_recon.build_fed_recon(model_fn, options))
     state, stock_state = ours.initialize(), stock.initialize()
     start = state.global_model_weights
     assert_close(start, stock_state.global_model_weights, 0)
@@ -132,7 +141,7 @@ def synthetic():
     return load_dataset("synthetic", num_users=60, num_items=80, mean_ratings_per_user=25, seed=0)
 
 
-def test_the_papers_configuration_on_movielens(movielens):
+def test_the_papers_configuration_on_movielens(assert_same_rounds, movielens):
     examples = examples_of(movielens, max_ratings=300)
     assert_same_rounds(mf(movielens.num_items, dim=50), PAPER, examples, num_clients=20)
 
@@ -151,7 +160,7 @@ def test_the_papers_configuration_on_movielens(movielens):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_models_and_optimizers_on_movielens(movielens, model, changes):
+def test_models_and_optimizers_on_movielens(assert_same_rounds, movielens, model, changes):
     threshold = 4.0 if model is small_neumf else None
     examples = examples_of(movielens, max_ratings=60, threshold=threshold)
     options = dataclasses.replace(PAPER, **changes)
@@ -175,7 +184,7 @@ def test_models_and_optimizers_on_movielens(movielens, model, changes):
     ],
     ids=str,
 )
-def test_every_knob(synthetic, changes):
+def test_every_knob(assert_same_rounds, synthetic, changes):
     examples = examples_of(synthetic, max_ratings=None)
     options = dataclasses.replace(PAPER, **changes)
     assert_same_rounds(biased_mf(synthetic.num_items), options, examples, num_clients=12)
@@ -191,11 +200,19 @@ def test_every_knob(synthetic, changes):
     ],
     ids=str,
 )
-def test_regularization_moves_rows_that_nobody_touches(synthetic, regularization, optimizer):
+def test_regularization_moves_rows_that_nobody_touches(
+    assert_same_rounds, synthetic, regularization, optimizer
+):
     examples = examples_of(synthetic, max_ratings=20)
     model = biased_mf(synthetic.num_items, **regularization)
     options = dataclasses.replace(PAPER, client_optimizer=optimizer)
     assert_same_rounds(model, options, examples, num_clients=6)
+
+
+def test_our_rounds_are_the_same_in_tffs_runtime(assert_same_rounds, synthetic):
+    examples = examples_of(synthetic, max_ratings=None)
+    model = biased_mf(synthetic.num_items)
+    assert_same_rounds(model, PAPER, examples, num_clients=12, ours_there=True)
 
 
 # Sizes that reach the corners: a partial last batch, an item rated twice, a query of one rating, a
@@ -293,12 +310,12 @@ def test_a_client_whose_update_is_not_finite_is_left_out_and_counted():
         assert_close(output.state.global_model_weights, alone.state.global_model_weights, 1e-6)
 
 
-def test_stock_leaves_the_same_client_out():
+def test_stock_leaves_the_same_client_out(in_tffs_runtime):
     options = STEEP_OPTIONS
     clients = [*CORNERS[:2], BROKEN]
     model = corner_model(user_initializer=SAME_START)
     ours = fed_recon.build_fed_recon(model, options, clients_per_shard=4)
-    stock = stock_fed_recon.build_fed_recon(model, options)
+    stock = in_tffs_runtime(stock_fed_recon.build_fed_recon(model, options))
     datasets = [stock_fed_recon.client_dataset(*c, batch_size=2) for c in clients]
     assert_close(
         ours.next(ours.initialize(), pack(clients, options, num_clients=4))[0].global_model_weights,
@@ -309,7 +326,7 @@ def test_stock_leaves_the_same_client_out():
 @pytest.mark.parametrize(
     "changes", [{}, {"support_query_split": "none"}, {"reconstruction_optimizer": adam()}], ids=str
 )
-def test_evaluation_equals_stock(synthetic, changes):
+def test_evaluation_equals_stock(in_tffs_runtime, synthetic, changes):
     options = dataclasses.replace(PAPER, client_steps_max=1, **changes)
     examples = examples_of(synthetic, max_ratings=None)
     users = examples.users[:14]
@@ -318,7 +335,7 @@ def test_evaluation_equals_stock(synthetic, changes):
         examples, fed_recon.evaluation_packing_options(options, seed=0), clients_per_shard=5
     )
     ours = fed_recon.build_fed_recon_evaluation(model, options, clients_per_shard=5)
-    stock = stock_fed_recon.build_fed_recon_evaluation(model, options)
+    stock = in_tffs_runtime(stock_fed_recon.build_fed_recon_evaluation(model, options))
     rows = [tf.random.stateless_uniform(w.shape, [1, 2]) for w in model().global_weights]
     weights = tff.learning.models.ModelWeights([row.numpy() for row in rows], [])
     results = []
@@ -446,10 +463,10 @@ def test_no_local_weight_is_in_any_type():
             assert "11" not in signature, signature
 
 
-def test_state_and_metrics_have_the_structure_of_stock(synthetic):
+def test_state_and_metrics_have_the_structure_of_stock(in_tffs_runtime, synthetic):
     model = mf(synthetic.num_items)
     ours = fed_recon.build_fed_recon(model, PAPER, clients_per_shard=2)
-    stock = stock_fed_recon.build_fed_recon(model, PAPER)
+    stock = in_tffs_runtime(stock_fed_recon.build_fed_recon(model, PAPER))
     state, stock_state = ours.initialize(), stock.initialize()
     assert type(state) is type(stock_state)
     weights = ours.get_model_weights(state)

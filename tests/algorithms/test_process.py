@@ -9,7 +9,7 @@ from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, pack_shard
 from fedrecon.models.matrix_factorization import matrix_factorization
 
-pytestmark = pytest.mark.usefixtures("native_worker")
+pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 NUM_ITEMS = 3
 PACKING = PackingOptions(2, "none", Passes(), Passes())

@@ -1,6 +1,7 @@
 """The binaries as a person uses them: processes, pipes, signals, and the files they leave."""
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -22,6 +23,9 @@ TRAIN = (
     "--rounds_per_evaluation=2",
     "--rounds_per_checkpoint=4",
 )
+# Long enough to be interrupted.
+LONG = (*TRAIN, "--total_rounds=240", "--rounds_per_checkpoint=50")
+NATIVE = (*TRAIN, "--runtime=native")
 TIMEOUT = 300
 
 
@@ -65,9 +69,18 @@ def workers_of(pid):
 
 @pytest.fixture(scope="module")
 def whole_run(repository, tmp_path_factory):
-    """A finished run, made through a shell's pipe."""
+    return run_through_a_pipe(repository, tmp_path_factory, TRAIN)
+
+
+@pytest.fixture(scope="module")
+def native_run(repository, tmp_path_factory):
+    return run_through_a_pipe(repository, tmp_path_factory, NATIVE)
+
+
+def run_through_a_pipe(repository, tmp_path_factory, train):
+    """Trains through a shell's pipe; returns the run's directory and what was printed."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    shell = " ".join(f"'{word}'" for word in command(*TRAIN, f"--output_dir={path}"))
+    shell = " ".join(f"'{word}'" for word in command(*train, f"--output_dir={path}"))
     result = subprocess.run(
         f"set -o pipefail; {shell} 2>&1 | cat",
         shell=True,
@@ -148,10 +161,10 @@ def test_evaluate_refuses_a_flag_without_effect(whole_run, repository):
     assert result.stderr.count("\n") == 1
 
 
-def start_and_signal(repository, ends_within, path, at_round, signum):
+def start_and_signal(repository, ends_within, train, path, at_round, signum):
     """Trains until the line of a round is printed, signals, and waits for the end."""
     process = subprocess.Popen(
-        command(*TRAIN, f"--output_dir={path}"),
+        command(*train, f"--output_dir={path}"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -164,36 +177,68 @@ def start_and_signal(repository, ends_within, path, at_round, signum):
     else:
         pytest.fail(f"no round {at_round}: {process.stderr.read()}")
     workers = workers_of(process.pid)
-    assert len(workers) == 1
+    assert len(workers) == (1 if train is NATIVE else 0)
     # To the whole group, as a terminal does.
     os.killpg(process.pid, signum)
     # Returns only when nobody holds the pipes any more.
     _, errors = process.communicate(timeout=60)
-    assert ends_within(workers[0], 10)
+    assert all(ends_within(worker, 10) for worker in workers)
     return process.returncode, errors
 
 
-def test_interrupted_and_killed_runs_resume_to_the_same_numbers(
-    whole_run, repository, ends_within, tmp_path
-):
-    whole, _ = whole_run
-    path = tmp_path / "run"
-    status, _ = start_and_signal(repository, ends_within, path, 2, signal.SIGKILL)
-    assert status == -signal.SIGKILL
-    status, errors = start_and_signal(repository, ends_within, path, 4, signal.SIGINT)
-    assert status == 128 + signal.SIGINT
-    assert "Interrupted by SIGINT.\nThe same command resumes this run where it ended." in errors
-    assert "Traceback" not in errors
-    assert (path / "checkpoints" / "round_4").exists() or (path / "checkpoints/round_5").exists()
-    status, errors = start_and_signal(repository, ends_within, path, 6, signal.SIGTERM)
-    assert status == 128 + signal.SIGTERM
-    assert "Traceback" not in errors
-    result = run(repository, *TRAIN, f"--output_dir={path}")
-    assert result.returncode == 0, result.stderr
-    assert "Resuming after round " in result.stdout
+def assert_same_run(path, whole):
     assert read_rows(path) == read_rows(whole)
     ours, theirs = (read_json(p / "final_metrics.json") for p in (path, whole))
     assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_interrupted_and_killed_runs_resume_to_the_same_numbers(repository, ends_within, tmp_path):
+    path, whole = tmp_path / "run", tmp_path / "whole"
+    signal_at = functools.partial(start_and_signal, repository, ends_within, LONG, path)
+    status, _ = signal_at(20, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, errors = signal_at(120, signal.SIGINT)
+    assert status == 128 + signal.SIGINT
+    assert "Interrupted by SIGINT.\nThe same command resumes this run where it ended." in errors
+    assert "Traceback" not in errors
+    last = max(int(p.name.rpartition("_")[2]) for p in (path / "checkpoints").iterdir())
+    assert 120 <= last < 200  # The round that was whole, not the last due checkpoint.
+    status, errors = signal_at(200, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    result = run(repository, *LONG, f"--output_dir={path}")
+    assert result.returncode == 0, result.stderr
+    assert "Resuming after round " in result.stdout
+    assert run(repository, *LONG, f"--output_dir={whole}").returncode == 0
+    assert_same_run(path, whole)
+
+
+def test_tffs_worker_ends_with_a_run_that_resumes(native_run, repository, ends_within, tmp_path):
+    path = tmp_path / "run"
+    signal_at = functools.partial(start_and_signal, repository, ends_within, NATIVE, path)
+    status, errors = signal_at(4, signal.SIGINT)
+    assert status == 128 + signal.SIGINT
+    assert "Traceback" not in errors
+    assert signal_at(6, signal.SIGKILL)[0] == -signal.SIGKILL
+    result = run(repository, *NATIVE, f"--output_dir={path}")
+    assert result.returncode == 0, result.stderr
+    assert_same_run(path, native_run[0])
+
+
+def test_both_runtimes_give_the_same(whole_run, native_run):
+    assert whole_run[1].startswith("Runs in this process, on ")
+    assert native_run[1].startswith("Runs in TFF's own worker process (")
+    for ours, theirs in zip(read_rows(whole_run[0]), read_rows(native_run[0])):
+        assert {k: float(v or 0) for k, v in ours.items()} == pytest.approx(
+            {k: float(v or 0) for k, v in theirs.items()}, rel=1e-5
+        )
+
+
+def test_another_runtime_does_not_resume_a_run(whole_run, repository):
+    """Its numbers would not be, bit for bit, those of an uninterrupted run."""
+    result = run(repository, *NATIVE, f"--output_dir={whole_run[0]}")
+    assert result.returncode == 1
+    assert "runtime was 'in_process' and is now 'native'." in result.stderr
 
 
 def test_another_configuration_is_refused_with_what_differs(whole_run, repository):
@@ -221,6 +266,10 @@ def test_fewer_rounds_than_were_trained_are_refused(whole_run, repository):
         (("--dataset=movielens-2m",), "movielens-1m"),
         (("--clients_per_round=49",), "--clients_per_round=49 is more than the 48 training users"),
         (("oops",), "unexpected argument 'oops'"),
+        (
+            ("--gpu_memory_limit_mb=64", "--runtime=native"),
+            "--gpu_memory_limit_mb has no effect with --runtime=native",
+        ),
         (("--dim=3", "--dims=4"), "Unknown command line flag 'dims'"),
         (("--dataset=movielens-100k", "--data_dir=/nowhere"), "/nowhere"),
     ],
@@ -233,6 +282,14 @@ def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments,
     assert message in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
     assert not path.exists()
+
+
+def test_a_limit_of_gpu_memory_without_a_gpu_is_refused(whole_run, repository):
+    path = f"--run_dir={whole_run[0]}"
+    result = run(repository, "experiments.evaluate", path, "--gpu_memory_limit_mb=64")
+    assert result.returncode == 1
+    assert "64 MB of GPU memory has no effect: TensorFlow sees no GPU." in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
