@@ -6,7 +6,7 @@ process. If all of it is pure (see `graphs`), the whole computation is one trace
 number of clients: so run the rounds of this package's algorithms, where TFF's client is a shard.
 Otherwise, as with datasets and variables, its parts run one by one, and its clients on threads.
 
-Results hold `tf.Tensor`s, which stay on the device that made them.
+Results hold scalars of NumPy and `tf.Tensor`s, which stay on the device that made them.
 """
 
 from __future__ import annotations

@@ -215,8 +215,10 @@ def make_dataset(elements: list, type_spec: tff.Type) -> tf.data.Dataset:
 def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
     """Returns a value as its caller gets it.
 
-    Tensors stay tensors, so that nothing is copied from a GPU before somebody looks at it. Structs
-    are the containers of the type, and what is placed at clients is a list unless it is all equal.
+    Arrays stay tensors, so that none is copied from a GPU before somebody looks at it. Scalars are
+    NumPy's, as TFF has them: metrics are there to be looked at, and TensorFlow multiplies no float
+    with an integer. Structs are the containers of the type, and what is placed at clients is a list
+    unless it is all equal.
 
     Args:
       value: The inner form.
@@ -232,6 +234,8 @@ def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
         names = [name for name, _ in tff.structure.iter_elements(type_spec)]
         elements = [result(element, of, num_clients) for element, of in zip(value, type_spec)]
         return _contain(names, elements, type_spec)
+    if isinstance(type_spec, tff.TensorType) and type_spec.shape == ():
+        return value.numpy()
     return value
 
 

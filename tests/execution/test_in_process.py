@@ -133,10 +133,18 @@ def test_an_array_is_copied(context):
 # Results.
 
 
-def test_results_are_tensors_on_the_device(context):
-    result = sum_of_clients([1, 2])
-    assert isinstance(result, tf.Tensor)
-    assert result.device.endswith(context.devices[0])
+def test_arrays_stay_on_the_device_and_scalars_are_numpys(context):
+    @tff.tensorflow.computation(np.float32)
+    def results(x):
+        return x, tf.fill([2], x), "word", tf.cast(x, tf.int64)
+
+    scalar, array, word, integer = results(1.5)
+    assert isinstance(array, tf.Tensor)
+    assert array.device.endswith(context.devices[0])
+    assert (type(scalar), type(integer), word) == (np.float32, np.int64, b"word")
+    assert scalar * integer == 1.5  # TensorFlow refuses that.
+    again = results(scalar)
+    assert again[0] == scalar
 
 
 def test_a_returned_dataset_can_still_read_its_table(context):
@@ -355,14 +363,14 @@ from fedrecon.execution import set_in_process_context
 context = set_in_process_context()
 print(*context.devices)
 
+one = tff.TensorType(np.float32, [1])
+
 @tff.federated_computation(
-    tff.FederatedType(np.float32, tff.CLIENTS), tff.FederatedType(np.float32, tff.SERVER)
+    tff.FederatedType(one, tff.CLIENTS), tff.FederatedType(one, tff.SERVER)
 )
 def step(values, factor):
-    scale = tff.tensorflow.computation(lambda a, b: a * b, np.float32, np.float32)
-    work = tff.tensorflow.computation(
-        tf.function(lambda a: tf.sin(a) + 1, jit_compile=True), np.float32
-    )
+    scale = tff.tensorflow.computation(lambda a, b: a * b, one, one)
+    work = tff.tensorflow.computation(tf.function(lambda a: tf.sin(a) + 1, jit_compile=True), one)
     scaled = tff.federated_map(scale, (values, tff.federated_broadcast(factor)))
     worked = tff.federated_map(work, scaled)
     return scaled, worked, tff.federated_sum(worked)
@@ -370,7 +378,7 @@ def step(values, factor):
 # Traced: which device each operation of the function was given.
 from tensorflow.python.eager import context as eager_context
 eager_context.enable_run_metadata()
-_, _, total = step([1.0, 2.0, 3.0, 4.0, 5.0], 2.0)
+_, _, total = step([[1.0], [2.0], [3.0], [4.0], [5.0]], [2.0])
 found = collections.Counter(
     (node.device[-1], node.op)
     for function in eager_context.export_run_metadata().function_graphs
@@ -383,7 +391,7 @@ for op in ("Mul", "PartitionedCall", "AddN"):
 print(abs(float(total) - sum(np.sin(2 * np.arange(1, 6)) + 1)) < 1e-5)
 
 # Eager, for so many clients.
-scaled, worked, total = step([1.0] * 600, 2.0)
+scaled, worked, total = step([[1.0]] * 600, [2.0])
 print(*[x.device[-1] for x in scaled[:5]], *[x.device[-1] for x in worked[:5]], total.device[-1])
 try:
     set_in_process_context(gpu_memory_limit_mb=100)
@@ -420,7 +428,7 @@ def test_clients_are_spread_over_the_devices(repository):
 def test_clients_run_on_the_gpu():
     context = InProcessContext()
     with tff.framework.get_context_stack().install(context):
-        assert "GPU" in sum_of_clients([1, 2]).device
+        assert "GPU" in tff.tensorflow.computation(lambda: tf.zeros([2]) + 1)().device
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
