@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.execution.graphs import GraphFunction
-from fedrecon.execution.values import Placed, Struct, elements_of, make_dataset
+from fedrecon.execution.values import Placed, elements_of, make_dataset
 
 
 @contextlib.contextmanager
@@ -73,8 +73,7 @@ class Interpreter:
         return tf.constant(block.value, tf.as_dtype(block.type_signature.dtype))
 
     def _struct(self, block, scope):
-        elements = tff.structure.iter_elements(block)
-        return Struct([(name, self.evaluate(element, scope)) for name, element in elements])
+        return tuple(self.evaluate(element, scope) for element in block)
 
     def _selection(self, block, scope):
         return self.evaluate(block.source, scope)[block.as_index()]
@@ -167,7 +166,7 @@ class Interpreter:
         with self._at_server():
             for index in range(self._num_clients):
                 with errors_name_client(index):
-                    total = accumulate(Struct.unnamed(total, value.at(index)))
+                    total = accumulate((total, value.at(index)))
             return Placed([report(total)], all_equal=True)
 
     def _federated_sum(self, type_spec, value):
@@ -180,7 +179,7 @@ class Interpreter:
         element_type = type_spec.result.member.element
 
         def of_client(index):
-            chosen = [select(Struct.unnamed(server_value.at(0), k)) for k in keys.at(index)]
+            chosen = [select((server_value.at(0), k)) for k in keys.at(index)]
             return make_dataset(chosen, element_type)
 
         return self._at_clients(of_client)
@@ -193,7 +192,7 @@ class Interpreter:
     def _sequence_reduce(self, type_spec, argument):
         dataset, total, add = argument
         for element in elements_of(dataset, type_spec.parameter[0].element):
-            total = add(Struct.unnamed(total, element))
+            total = add((total, element))
         return total
 
     def _sequence_sum(self, type_spec, dataset):
@@ -213,17 +212,15 @@ def unknown_part(parts: Iterable[tff.framework.ComputationBuildingBlock]) -> str
 def _zip(value, index):
     if isinstance(value, Placed):
         return value.at(index)
-    return Struct([(name, _zip(v, index)) for name, v in tff.structure.iter_elements(value)])
+    return tuple(_zip(element, index) for element in value)
 
 
 def _sum(members: list, type_spec: tff.Type):
     """Returns the sum of values of a type, in their order."""
     if isinstance(type_spec, tff.StructType):
-        return Struct(
-            [
-                (name, _sum([member[index] for member in members], element_type))
-                for index, (name, element_type) in enumerate(tff.structure.iter_elements(type_spec))
-            ]
+        return tuple(
+            _sum([member[index] for member in members], element_type)
+            for index, element_type in enumerate(type_spec)
         )
     if members:
         return tf.add_n(members)

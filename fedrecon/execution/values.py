@@ -3,7 +3,7 @@
 | type      | value                                                                    |
 |-----------|--------------------------------------------------------------------------|
 | tensor    | `tf.Tensor`                                                              |
-| struct    | `tff.structure.Struct`, with the names of its type                       |
+| struct    | `tuple`; the names are in the type                                       |
 | sequence  | `tf.data.Dataset`                                                        |
 | federated | `Placed`                                                                 |
 | function  | a Python callable of one argument, or of none                            |
@@ -26,8 +26,6 @@ import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.compiler import array
 from tensorflow_federated.python.core.impl.types import type_conversions
 from tensorflow_federated.python.core.impl.utils import tensorflow_utils
-
-Struct = tff.structure.Struct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Arguments:
                 )
             by_name = dict(given)  # The order of a dictionary says nothing.
             given = [(key, by_name[key]) for key in wanted_names]
-        return Struct(
-            (key, self.take(element, element_type, f"{name}.{index if key is None else key}"))
+        return tuple(
+            self.take(element, element_type, f"{name}.{index if key is None else key}")
             for index, ((key, element_type), (_, element)) in enumerate(zip(wanted, given))
         )
 
@@ -126,7 +124,7 @@ class Arguments:
 
 def _elements(value) -> list[tuple[str | None, Any]] | None:
     """Returns the names and elements of a container, None if it is none."""
-    if isinstance(value, Struct):
+    if isinstance(value, tff.structure.Struct):
         return tff.structure.to_elements(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return list(zip(value._fields, value))
@@ -241,15 +239,16 @@ def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
 
 def _contain(names, elements, type_spec):
     container = type_spec.python_container
+    num_named = sum(name is not None for name in names)
     # The usual ones, for the sake of speed; TFF does the others, and refuses what has no container.
-    if all(names):
-        if container is collections.OrderedDict:
-            return container(zip(names, elements))
-        if container is not None and hasattr(container, "_fields"):
-            return container(**dict(zip(names, elements)))
-    elif container in (list, tuple) and not any(names):
-        return container(elements)
-    return tff.types.type_to_py_container(Struct(zip(names, elements)), type_spec)
+    if num_named == 0 and container in (None, list, tuple):
+        return (container or tuple)(elements)
+    if num_named == len(names) and container in (None, collections.OrderedDict):
+        return collections.OrderedDict(zip(names, elements))
+    if num_named == len(names) and hasattr(container, "_fields"):
+        return container(**dict(zip(names, elements)))
+    struct = tff.structure.Struct(zip(names, elements))
+    return tff.types.type_to_py_container(struct, type_spec)
 
 
 def tensor_specs(type_spec: tff.Type, num_clients: int = 0) -> list[tf.TensorSpec]:
@@ -284,10 +283,7 @@ def unflatten(tensors: Iterator[tf.Tensor], type_spec: tff.Type, num_clients: in
         members = [unflatten(tensors, type_spec.member) for _ in range(count)]
         return Placed(members, type_spec.all_equal)
     if isinstance(type_spec, tff.StructType):
-        return Struct(
-            (name, unflatten(tensors, element_type, num_clients))
-            for name, element_type in tff.structure.iter_elements(type_spec)
-        )
+        return tuple(unflatten(tensors, element_type, num_clients) for element_type in type_spec)
     if isinstance(type_spec, tff.SequenceType):
         structure = type_conversions.type_to_tf_structure(type_spec.element)
         return tf.data.experimental.from_variant(next(tensors), structure)
