@@ -58,6 +58,22 @@ def native_worker():
     worker.close()
 
 
+@pytest.fixture(scope="session")
+def in_process_context():
+    from fedrecon.execution.in_process import InProcessContext
+
+    return InProcessContext()
+
+
+@pytest.fixture
+def in_process_runtime(in_process_context):
+    """Runs the computations of a test in this process."""
+    import tensorflow_federated as tff
+
+    with tff.framework.get_context_stack().install(in_process_context):
+        yield
+
+
 def pytest_sessionfinish():
     """Keeps TFF's unused default context from complaining in its `__del__` at interpreter exit."""
     if "tensorflow_federated" in sys.modules:

@@ -12,10 +12,11 @@ def readme(repository):
     return (repository / "README.md").read_text()
 
 
-def test_the_example_of_library_use_runs(readme, native_worker, capsys):
+def test_the_example_of_library_use_runs(readme, in_process_runtime, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    # The test's own context takes its place: one worker is enough.
-    exec(code.replace("set_native_context()  ", "pass  "), {})
+    # The test's own context takes its place, so that it is not everybody's afterwards.
+    assert "set_in_process_context()  #" in code
+    exec(code.replace("set_in_process_context()  ", "pass  "), {})
     printed = capsys.readouterr().out
     assert "'num_examples'" in printed
     assert "'rmse'" in printed

@@ -1,21 +1,7 @@
-"""Our computations in this process, stock TFF's where TFF runs them."""
+"""Stock TFF where TFF runs it."""
 
 import pytest
 import tensorflow_federated as tff
-
-
-@pytest.fixture(scope="session")
-def in_process_context():
-    from fedrecon.execution.in_process import InProcessContext
-
-    return InProcessContext()
-
-
-@pytest.fixture
-def in_process_runtime(in_process_context):
-    """Runs the computations of a test in this process."""
-    with tff.framework.get_context_stack().install(in_process_context):
-        yield
 
 
 class _Elsewhere:
