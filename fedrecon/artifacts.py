@@ -216,6 +216,8 @@ class RunRecorder:
 
     def _write_rows(self) -> None:
         rows, self._rows, self._rows_written = self._rows, [], time.monotonic()
+        if not rows:
+            return
 
         async def release():
             for row, round_num in rows:

@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedrecon.artifacts import RunDirectory, RunRecorder
@@ -114,6 +115,28 @@ def test_final_metrics_round_trip_and_refuse_what_json_lacks(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         run.write_final_metrics({"test": {"rmse": float("nan")}})
     assert run.read_final_metrics() == {"test": {"rmse": 0.9}, "rounds": 3}
+
+
+def test_after_a_failure_nothing_more_is_written_and_the_caller_hears_of_it(tmp_path):
+    run = RunDirectory(tmp_path)
+    recorder = RunRecorder(run)
+
+    save = recorder._states.save
+
+    async def fail_at_first(state, round_num):
+        if round_num == 0:
+            raise OSError("No space left on device")
+        await save(state, round_num)
+
+    recorder._states.save = fail_at_first
+    recorder.release({"train/rmse": 3.5, "seconds": 0.5}, 0)
+    recorder.save(np.zeros(2), 0)
+    recorder.release({"train/rmse": 2.5, "seconds": 1.5}, 1)
+    recorder.save(np.zeros(2), 1)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.flush()
+    assert [row["round"] for row in run.read_metrics()] == [0]
+    assert run.checkpoints() == []
 
 
 def test_metrics_reach_the_csv_file_and_tensorboard(tmp_path):
