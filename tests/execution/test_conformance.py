@@ -336,6 +336,27 @@ def reductions_with_state_and_variables(dataset):
         return count, sums["sum"], seen.read_value()
 
 
+@case(list(range(500)))
+@local(tff.SequenceType(np.int64))
+def a_reduction_that_only_writes_a_variable(dataset):
+    """What it ends with depends on the order of the steps, which share nothing else."""
+    last = tf.Variable(tf.zeros([1000], tf.int64))
+
+    def step(count, x):
+        with tf.control_dependencies([last.assign((3 * last.read_value() + x) % 10007)]):
+            return count + 1
+
+    with tf.control_dependencies([dataset.reduce(np.int64(0), step)]):
+        return last.read_value()[:3]
+
+
+@case(3.0)
+@local(np.float32)
+def waits_for_an_argument(x):
+    with tf.control_dependencies([x]):
+        return tf.constant(5.0)
+
+
 @case([0.5, 2.0])
 @local(tff.SequenceType(np.float32))
 def loops_over_datasets(dataset):
