@@ -13,8 +13,9 @@ included. Suites:
   beyond the first. `clients_seconds` is the clients' part of a round: from the whole global weights
   in this process's memory to the clients' weighted updates, not yet summed into the table.
 - memory: one catalogue of 1,000,000 items; `peak_rss_mb` is what matters.
-- gpu: the cohort engine alone, matrix factorisation and NeuMF, cohorts of 100, 1,000 and 10,000
-  clients, on the CPU, on each GPU, and on all GPUs if there are several.
+- gpu: the cohort engine alone, matrix factorisation (`--dim` factors) and NeuMF (8 factors, MLP
+  64-32-16-8), cohorts of 100, 1,000 and 10,000 clients, on the CPU, on each GPU, and on all GPUs
+  if there are several.
 
 `peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
@@ -202,10 +203,6 @@ def _made_up_examples(num_items: int, num_users: int, label_threshold: float | N
     from fedrecon.data.examples import ClientExamples, ExampleOptions
     from fedrecon.data.ratings import Ratings, RatingScale
 
-    if _RATINGS.value > _NUM_ITEMS:
-        raise InputError(
-            f"--ratings={_RATINGS.value} is more than the {_NUM_ITEMS} items there are."
-        )
     generator = rng.generator(0, "benchmark")
     items = [generator.choice(_NUM_ITEMS, _RATINGS.value, replace=False) for _ in range(num_users)]
     count = num_users * _RATINGS.value
@@ -229,12 +226,18 @@ def _made_up_examples(num_items: int, num_users: int, label_threshold: float | N
     return ClientExamples(ratings, options)
 
 
-def _skewed_examples():
+def _skewed_examples(num_clients: int):
+    """Returns the people of MovieLens 1M, of whom there must be `num_clients`."""
     from fedrecon.data.datasets import load_dataset
     from fedrecon.data.examples import ClientExamples, ExampleOptions
 
     ratings = load_dataset("movielens-1m", data_dir=_DATA_DIR.value)
-    return ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None))
+    examples = ClientExamples(ratings, ExampleOptions(max_ratings_per_user=None))
+    if num_clients > len(examples.users):
+        raise InputError(
+            f"--clients={num_clients} is more than the {len(examples.users)} there are."
+        )
+    return examples
 
 
 def _compare(bench: Bench, start: Callable[[], None]) -> dict[str, Any]:
@@ -328,6 +331,10 @@ def _check_flags(suite: str) -> None:
             raise InputError(f"--{flag.name} has no effect with --suite={suite}.")
     if suite == "gpu" and _RUNTIME.value == "native":
         raise InputError("--suite=gpu runs in this process only; TFF's worker has no GPUs.")
+    if suite != "skewed" and _RATINGS.value > _NUM_ITEMS:
+        raise InputError(
+            f"--ratings={_RATINGS.value} is more than the {_NUM_ITEMS} items there are."
+        )
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -336,15 +343,6 @@ def main(interruption: cli.Interruption) -> None:
     _check_flags(suite)
     dim = _DIM.value or (64 if suite == "memory" else 50)
     num_items = _CATALOGUES[-1] if suite == "memory" else _NUM_ITEMS
-    if suite == "skewed":
-        examples = _skewed_examples()
-    else:
-        examples = _made_up_examples(num_items, num_clients)
-    if num_clients > len(examples.users):
-        raise InputError(
-            f"--clients={num_clients} is more than the {len(examples.users)} there are."
-        )
-
     pids = []
 
     def start() -> None:
@@ -356,14 +354,17 @@ def main(interruption: cli.Interruption) -> None:
     elif suite == "gpu":
         start()
         result |= _run_on_devices(dim)
+    elif suite == "memory":
+        bench = Bench(_made_up_examples(num_items, num_clients), dim=dim, num_clients=num_clients)
+        start()
+        seconds = bench.time_cohort().seconds
+        result |= {**_NOT_COMPARED, "seconds": statistics.median(seconds)}
     else:
-        bench = Bench(examples, dim=dim, num_clients=num_clients)
-        if suite == "memory":
-            start()
-            seconds = bench.time_cohort().seconds
-            result |= {**_NOT_COMPARED, "seconds": statistics.median(seconds)}
+        if suite == "skewed":
+            examples = _skewed_examples(num_clients)
         else:
-            result |= _compare(bench, start)
+            examples = _made_up_examples(num_items, num_clients)
+        result |= _compare(Bench(examples, dim=dim, num_clients=num_clients), start)
     result = {
         "suite": suite,
         "engine": "cohort",

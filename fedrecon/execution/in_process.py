@@ -30,7 +30,7 @@ from absl import logging
 from fedrecon.errors import InputError
 from fedrecon.execution import values
 from fedrecon.execution.graphs import GraphFunction
-from fedrecon.execution.interpreter import Interpreter, unknown_part
+from fedrecon.execution.interpreter import EAGER_INTRINSICS, Interpreter, unknown_part
 from fedrecon.execution.lowering import lower, parts_of
 
 _MAX_COMPUTATIONS = 128
@@ -38,8 +38,6 @@ _MAX_COMPUTATIONS = 128
 _MAX_TRACES = 16
 _MAX_TRACED_CLIENTS = 512
 _MAX_SHAPES = 4096  # Counted; nothing else depends on it.
-# What they do depends on values that a traced function does not know.
-_EAGER_INTRINSICS = {"federated_select", "sequence_map", "sequence_reduce", "sequence_sum"}
 
 
 @dataclasses.dataclass
@@ -126,6 +124,9 @@ class _Computation:
     def __init__(self, comp, devices, pool, counts: Counts):
         self._source = comp  # Else another object could get its identity.
         self._type = comp.type_signature
+        # Without a parameter, as if it were an empty struct.
+        has_parameter = self._type.parameter is not None
+        self._parameter_type = self._type.parameter if has_parameter else tff.StructType([])
         self._devices = devices
         self._counts = counts
         self._block = lower(comp)
@@ -150,19 +151,18 @@ class _Computation:
         )
         self._is_traceable = (
             not has_datasets
-            and not intrinsics & _EAGER_INTRINSICS
+            and not intrinsics & EAGER_INTRINSICS
             and all(graph.is_pure for graph in self._graphs.values())
         )
-        self._varying = list(_varying_parts(self._type.parameter))
+        self._varying = list(_varying_parts(self._parameter_type))
         self._traces: dict[int, Any] = {}
         self._shapes: set[tuple] = set()
         self._lock = threading.Lock()
 
     def __call__(self, arg: Any) -> Any:
         arguments = values.Arguments()
-        parameter = None
-        if self._type.parameter is not None:
-            parameter = arguments.take(arg, self._type.parameter, "argument")
+        given = () if self._type.parameter is None else arg
+        parameter = arguments.take(given, self._parameter_type, "argument")
         num_clients = arguments.num_clients or 0
         traced = self._traced(num_clients) if self._is_traceable else None
         if traced is None:
@@ -176,7 +176,7 @@ class _Computation:
         self._count_shapes(parameter)
         try:
             # The public call checks each tensor again, which takes a tenth of a round.
-            inputs = self._tensors(parameter, num_clients)
+            inputs = values.flatten(parameter, self._parameter_type, num_clients)
             tensors = traced._call_flat(inputs, traced.captured_inputs)
         except tf.errors.OpError:
             # Once more, client by client: then the error says whose it is.
@@ -194,15 +194,9 @@ class _Computation:
                     self._counts.shapes += 1
                     logging.info("Clients of another shape (%d): %s", self._counts.shapes, shapes)
 
-    def _tensors(self, parameter, num_clients):
-        if self._type.parameter is None:
-            return []
-        return values.flatten(parameter, self._type.parameter, num_clients)
-
     def _evaluate(self, parameter, num_clients, until_end, pool):
         interpreter = Interpreter(self._graphs, num_clients, self._devices, until_end, pool)
-        function = interpreter.evaluate(self._block, {})
-        return function() if self._type.parameter is None else function(parameter)
+        return interpreter.evaluate(self._block, {})(parameter)
 
     def _traced(self, num_clients: int):
         """Returns the function for so many clients; None if they are better run one by one."""
@@ -214,14 +208,8 @@ class _Computation:
             return self._traces[num_clients]
 
     def _trace(self, num_clients: int):
-        specs = []
-        if self._type.parameter is not None:
-            specs = values.tensor_specs(self._type.parameter, num_clients)
-
         def run(*tensors):
-            parameter = None
-            if self._type.parameter is not None:
-                parameter = values.unflatten(iter(tensors), self._type.parameter, num_clients)
+            parameter = values.unflatten(iter(tensors), self._parameter_type, num_clients)
             # Pure graphs leave nothing for the end.
             value = self._evaluate(parameter, num_clients, contextlib.ExitStack(), None)
             return values.flatten(value, self._type.result, num_clients)
@@ -235,10 +223,12 @@ class _Computation:
         )
         # `tf.function` would copy what clients keep to the first device.
         with tf.device(self._devices[0]):
-            return tf.compat.v1.wrap_function(run, specs)
+            return tf.compat.v1.wrap_function(
+                run, values.tensor_specs(self._parameter_type, num_clients)
+            )
 
 
-def _varying_parts(type_spec: tff.Type | None) -> Iterator[tuple[Callable, tff.Type]]:
+def _varying_parts(type_spec: tff.Type) -> Iterator[tuple[Callable, tff.Type]]:
     """Yields where in a parameter clients have arrays of open shape, and a member's type."""
     parts = [(lambda value: value, type_spec)]
     if isinstance(type_spec, tff.StructType):

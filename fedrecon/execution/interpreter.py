@@ -19,9 +19,12 @@ import tensorflow_federated as tff
 from fedrecon.execution.graphs import GraphFunction
 from fedrecon.execution.values import Placed, elements_of, make_dataset
 
+# What these do depends on values that a traced function does not know.
+EAGER_INTRINSICS = {"federated_select", "sequence_map", "sequence_reduce", "sequence_sum"}
+
 
 @contextlib.contextmanager
-def errors_name_client(index: int):
+def _errors_name_client(index: int):
     """Makes an error of TensorFlow say that it is of a client."""
     try:
         yield
@@ -103,13 +106,14 @@ class Interpreter:
         del scope
         return functools.partial(getattr(self, f"_{block.uri}"), block.type_signature)
 
-    def _at_server(self):
-        return tf.device(self._devices[0])
+    def _at_server(self, call: Callable[[], Any]) -> Placed:
+        with tf.device(self._devices[0]):
+            return Placed([call()], all_equal=True)
 
     def _at_clients(self, of_client: Callable[[int], Any]) -> Placed:
         def call(index):
             device = self._devices[index % len(self._devices)]
-            with tf.device(device), errors_name_client(index):
+            with tf.device(device), _errors_name_client(index):
                 return of_client(index)
 
         if self._pool is None:
@@ -125,23 +129,20 @@ class Interpreter:
     def _federated_map(self, type_spec, argument):
         function, value = argument
         if type_spec.result.placement is tff.SERVER:
-            with self._at_server():
-                return Placed([function(value.at(0))], all_equal=True)
+            return self._at_server(lambda: function(value.at(0)))
         return self._at_clients(lambda index: function(value.at(index)))
 
     _federated_apply = _federated_map
 
     def _federated_map_all_equal(self, type_spec, argument):
         function, value = argument
-        with self._at_server():
-            return Placed([function(value.at(0))], all_equal=True)
+        return self._at_server(lambda: function(value.at(0)))
 
     def _federated_eval_at_clients(self, type_spec, function):
         return self._at_clients(lambda index: function())
 
     def _federated_eval_at_server(self, type_spec, function):
-        with self._at_server():
-            return Placed([function()], all_equal=True)
+        return self._at_server(function)
 
     def _federated_broadcast(self, type_spec, value):
         return value
@@ -162,17 +163,20 @@ class Interpreter:
 
     def _federated_aggregate(self, type_spec, argument):
         # There is nobody between clients and server here, so that nothing is to be merged.
-        value, total, accumulate, _, report = argument
-        with self._at_server():
+        value, zero, accumulate, _, report = argument
+
+        def aggregate():
+            total = zero
             for index in range(self._num_clients):
-                with errors_name_client(index):
+                with _errors_name_client(index):
                     total = accumulate((total, value.at(index)))
-            return Placed([report(total)], all_equal=True)
+            return report(total)
+
+        return self._at_server(aggregate)
 
     def _federated_sum(self, type_spec, value):
         members = [value.at(index) for index in range(self._num_clients)]
-        with self._at_server():
-            return Placed([_sum(members, type_spec.result.member)], all_equal=True)
+        return self._at_server(lambda: _sum(members, type_spec.result.member))
 
     def _federated_select(self, type_spec, argument):
         keys, _, server_value, select = argument

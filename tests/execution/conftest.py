@@ -7,10 +7,9 @@ import tensorflow_federated as tff
 
 
 @pytest.fixture(scope="session")
-def in_both(native_worker):
+def in_both(native_worker, in_process_context):
     """A function that calls its argument in either runtime: what TFF's gave, and what ours did."""
     from fedrecon.execution import native
-    from fedrecon.execution.in_process import InProcessContext
 
     def compile_insecurely(computation):
         # TFF's runtime knows no secure sums; its own stand-ins for tests do.
@@ -24,11 +23,10 @@ def in_both(native_worker):
         transform_args=tff.tensorflow.transform_args,
         transform_result=tff.tensorflow.transform_result,
     )
-    in_process = InProcessContext()
 
     def run(function):
         results = []
-        for context in (oracle, in_process):
+        for context in (oracle, in_process_context):
             with tff.framework.get_context_stack().install(context):
                 results.append(function())
         return results

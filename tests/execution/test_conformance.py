@@ -53,28 +53,21 @@ def case(*arguments, name=None):
     return register
 
 
-def federated(*types):
+def lazily(computation, *types):
     """Turns a function into one that makes its computation only when the test runs."""
 
     def decorate(function):
         @functools.wraps(function)
         def make():
-            return tff.federated_computation(function, *types)
+            return computation(function, *types)
 
         return make
 
     return decorate
 
 
-def local(*types):
-    def decorate(function):
-        @functools.wraps(function)
-        def make():
-            return tff.tensorflow.computation(function, *types)
-
-        return make
-
-    return decorate
+federated = functools.partial(lazily, tff.federated_computation)
+local = functools.partial(lazily, tff.tensorflow.computation)
 
 
 # Intrinsics.

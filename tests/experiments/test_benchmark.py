@@ -33,6 +33,8 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
     [
         (["--suite=skewed", "--ratings=5"], "--ratings has no effect with --suite=skewed."),
         (["--ratings=5000"], "--ratings=5000 is more than the 3706 items there are."),
+        (["--suite=gpu", "--clients=5"], "--clients has no effect with --suite=gpu."),
+        (["--suite=gpu", "--runtime=native"], "TFF's worker has no GPUs."),
         (["--suite=other"], "--suite"),
     ],
 )
