@@ -74,7 +74,7 @@ class ClientExamples:
         Raises:
           DataError: If there is no such user.
         """
-        self._check_user(user)
+        _check_user(self.ratings, user)
         most = self.options.max_ratings_per_user
         count = int(self._counts[user])
         return count if most is None else min(count, most)
@@ -89,14 +89,32 @@ class ClientExamples:
         Raises:
           DataError: If there is no such user.
         """
-        rows = self._rows_to_use(user, round_num)
+        return self._items_and_labels(self._rows_to_use(user, round_num))
+
+    def epoch(self, epoch_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the examples of all users once, shuffled together, for centralised training.
+
+        They are those of `examples(user, epoch_num)`, so a cap holds here too.
+
+        Args:
+          epoch_num: The epoch, `>= 0`; each has another order.
+
+        Returns:
+          User ids int64, item ids int64 and labels float32, all `[num_examples of all users]`.
+        """
+        rows = [self._rows_to_use(user, epoch_num) for user in self.users.tolist()]
+        rows = np.concatenate([np.zeros(0, np.int64), *rows])
+        rows = rng_lib.generator(self.options.seed, "epoch", epoch_num).permutation(rows)
+        return self.ratings.user_ids[rows].astype(np.int64), *self._items_and_labels(rows)
+
+    def _items_and_labels(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels = self.ratings.ratings[rows]
         if self.options.label_threshold is not None:
             labels = (labels >= self.options.label_threshold).astype(np.float32)
         return self.ratings.item_ids[rows].astype(np.int64), labels
 
     def _rows_to_use(self, user: int, round_num: int) -> np.ndarray:
-        self._check_user(user)
+        _check_user(self.ratings, user)
         each_round = self.options.order == "shuffle_each_round"
         if not each_round and user in self._lasting_rows:
             return self._lasting_rows[user]
@@ -110,9 +128,174 @@ class ClientExamples:
             self._lasting_rows[user] = rows
         return rows
 
-    def _check_user(self, user: int) -> None:
-        if not 0 <= user < self.ratings.num_users:
-            raise DataError(
-                f"{self.ratings.name} has no user {user}; users are 0 to "
-                f"{self.ratings.num_users - 1}."
+
+@dataclasses.dataclass(frozen=True)
+class ImplicitOptions:
+    """How interactions become examples with drawn negatives.
+
+    Attributes:
+      negatives_per_positive: How many items with label 0 come with each positive, `>= 0`.
+      max_positives_per_user: How many of a user's positives are used, a random subset in each
+        round, `>= 1`; None uses all.
+      seed: Draws negatives, subsets and orders, `>= 0`.
+
+    Raises:
+      InputError: If a value is not one of those.
+    """
+
+    negatives_per_positive: int = 4
+    max_positives_per_user: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.negatives_per_positive < 0:
+            raise InputError(
+                f"negatives_per_positive must be at least 0; found {self.negatives_per_positive}."
             )
+        if self.max_positives_per_user is not None and self.max_positives_per_user < 1:
+            raise InputError(
+                f"max_positives_per_user must be at least 1, or None for all positives; found "
+                f"{self.max_positives_per_user}."
+            )
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0; found {self.seed}.")
+
+
+class ImplicitExamples:
+    """Every user's interactions with label 1, and items drawn for him with label 0.
+
+    Each row of `ratings` is a positive, whatever its stars. Negatives are drawn anew in each round,
+    uniformly with replacement, from all items that are none of the user's positives. That includes
+    his held-out items: they are not in `ratings`, and a device in training cannot know them.
+    Published federated recommenders exclude them. Then an item that never comes as a negative is
+    either a positive or held out, and a scorer without any model, which ranks by how rarely an item
+    came, reaches a hit rate of 1.0.
+
+    Attributes:
+      ratings: The training interactions, and those alone: what is held out must not be here.
+      options: How they become examples.
+      users: `[num_clients]`, int64, increasing: the users who have ratings.
+    """
+
+    def __init__(self, ratings: Ratings, options: ImplicitOptions):
+        """Creates the examples.
+
+        Raises:
+          DataError: If a user has an item twice, or needs negatives and has every item.
+        """
+        self.ratings = ratings
+        self.options = options
+        self._counts = np.bincount(ratings.user_ids, minlength=ratings.num_users)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self.users = np.flatnonzero(self._counts)
+        # All users' positives, by user and then by item: user * num_items + item.
+        self._pairs = np.sort(
+            ratings.user_ids.astype(np.int64) * ratings.num_items + ratings.item_ids
+        )
+        again = np.flatnonzero(self._pairs[1:] == self._pairs[:-1])
+        if again.size:
+            user, item = divmod(int(self._pairs[again[0]]), ratings.num_items)
+            raise DataError(
+                f"{ratings.name}: user {user} has item {item} more than once; expected one row per "
+                f"user and item."
+            )
+        full = self.users[self._counts[self.users] == ratings.num_items]
+        if full.size and options.negatives_per_positive:
+            raise DataError(
+                f"{ratings.name}: user {full[0]} has all {ratings.num_items} items, so none is "
+                f"left to draw as a negative; drop the user or set negatives_per_positive to 0."
+            )
+
+    def num_examples(self, user: int) -> int:
+        """Returns how many examples a user has in any round, 0 for one without ratings.
+
+        Raises:
+          DataError: If there is no such user.
+        """
+        _check_user(self.ratings, user)
+        return self._num_positives_used(user) * (1 + self.options.negatives_per_positive)
+
+    def positives(self, user: int) -> np.ndarray:
+        """Returns all the user's items in `ratings`, `[num_positives]`, int64, increasing.
+
+        Raises:
+          DataError: If there is no such user.
+        """
+        _check_user(self.ratings, user)
+        start = self._starts[user]
+        pairs = self._pairs[start : start + self._counts[user]]
+        return pairs - int(user) * self.ratings.num_items
+
+    def examples(self, user: int, round_num: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Returns item ids int64 and labels float32, both `[num_examples(user)]`, shuffled.
+
+        Args:
+          user: Dense user id.
+          round_num: The round, `>= 0`; each has other negatives.
+
+        Raises:
+          DataError: If there is no such user.
+        """
+        positives = self.positives(user)
+        rng = rng_lib.generator(self.options.seed, "negatives", int(user), int(round_num))
+        num_used = self._num_positives_used(user)
+        used = positives
+        if num_used < len(positives):
+            used = rng.choice(positives, num_used, replace=False)
+        # Draw a place among the items that are no positives. The i-th positive has
+        # positives[i] - i of them below it, so it comes before place x if that is at most x.
+        places = rng.integers(
+            self.ratings.num_items - len(positives),
+            size=num_used * self.options.negatives_per_positive,
+        )
+        below = positives - np.arange(len(positives))
+        negatives = places + np.searchsorted(below, places, side="right")
+        items = np.concatenate([used, negatives])
+        order = rng.permutation(len(items))
+        return items[order], (order < num_used).astype(np.float32)
+
+    def epoch(self, epoch_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns examples of all users once, shuffled together, for centralised training.
+
+        Each user has `num_examples(user)` of them, as in a round, but drawn apart from any round.
+
+        Args:
+          epoch_num: The epoch, `>= 0`; each has other negatives and another order.
+
+        Returns:
+          User ids int64, item ids int64 and labels float32, all `[num_examples of all users]`.
+        """
+        rng = rng_lib.generator(self.options.seed, "epoch", epoch_num)
+        num_items, most = self.ratings.num_items, self.options.max_positives_per_user
+        owners = np.repeat(np.arange(self.ratings.num_users), self._counts)
+        ranks = np.arange(len(owners)) - self._starts[owners]
+        positives = self._pairs - owners * num_items
+        used_owners, used = owners, positives
+        if most is not None:
+            # Shuffles within each user; `owners` and `ranks` hold for any such order.
+            shuffled = positives[np.lexsort((rng.random(len(owners)), owners))]
+            used_owners, used = owners[ranks < most], shuffled[ranks < most]
+        # As in `examples`, with every user's places in a range of his own.
+        drawers = np.repeat(used_owners, self.options.negatives_per_positive)
+        places = rng.integers(num_items - self._counts[drawers])
+        below = owners * (num_items + 1) + positives - ranks
+        come_before = np.searchsorted(below, drawers * (num_items + 1) + places, side="right")
+        negatives = places + come_before - self._starts[drawers]
+        order = rng.permutation(len(used) + len(negatives))
+        return (
+            np.concatenate([used_owners, drawers])[order],
+            np.concatenate([used, negatives])[order],
+            (order < len(used)).astype(np.float32),
+        )
+
+    def _num_positives_used(self, user: int) -> int:
+        most = self.options.max_positives_per_user
+        count = int(self._counts[user])
+        return count if most is None else min(count, most)
+
+
+def _check_user(ratings: Ratings, user: int) -> None:
+    if not 0 <= user < ratings.num_users:
+        raise DataError(
+            f"{ratings.name} has no user {user}; users are 0 to {ratings.num_users - 1}."
+        )

@@ -79,7 +79,7 @@ def split_by_time(
         no user has enough ratings.
     """
     boundaries = _boundaries(fractions)
-    ranks, counts = _ranks_in_time(ratings, "split_by_time")
+    ranks, counts = ranks_in_time(ratings, "split_by_time")
     # Exact sizes by Python's fractions, once per distinct count.
     distinct, which = np.unique(counts, return_inverse=True)
     first, second = (
@@ -111,7 +111,7 @@ def split_leave_one_out(ratings: Ratings) -> Split:
     Raises:
       DataError: If there are no timestamps, or no user has 3 ratings.
     """
-    ranks, counts = _ranks_in_time(ratings, "split_leave_one_out")
+    ranks, counts = ranks_in_time(ratings, "split_leave_one_out")
     if counts.max(initial=0) < 3:
         raise DataError(
             f"{ratings.name} has {len(np.unique(ratings.user_ids))} users with ratings, of at most "
@@ -144,8 +144,19 @@ def _num_sufficient(boundaries: tuple[fractions_lib.Fraction, ...]) -> int:
     return math.ceil(1 / min(first, second - first, 1 - second))
 
 
-def _ranks_in_time(ratings: Ratings, caller: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each row its 0-based rank within its user, and the user's count; int64."""
+def ranks_in_time(ratings: Ratings, caller: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each row its 0-based rank within its user, and the user's count.
+
+    Args:
+      ratings: Whose rows; equal times rank in file order.
+      caller: Named in the message.
+
+    Returns:
+      Ranks and counts, both `[num_ratings]`, int64.
+
+    Raises:
+      DataError: If there are no timestamps.
+    """
     if ratings.timestamps is None:
         raise DataError(f"{ratings.name} has no timestamps, which {caller} needs.")
     # lexsort is stable, so equal times stay in file order.
