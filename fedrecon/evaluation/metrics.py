@@ -1,0 +1,189 @@
+"""Metrics of users as functions of arrays: how well ratings are predicted and items are ranked.
+
+Which items are candidates is the protocol's choice, and scores are the model's; nothing here knows
+either. Ties count against the model: one that gives all items the same score finds nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+# Ratings are whole stars, so an error of at most half a star rounds to the right rating.
+_ACCURACY_TOLERANCE = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UserResults:
+    """The metrics of each user; one with count 0 was not judged and takes no part in any summary.
+
+    Attributes:
+      values: By the name of the metric: `[users]`, float64, NaN where the count is 0.
+      counts: How many ratings or held-out items each user was judged on: `[users]`, int64.
+    """
+
+    values: dict[str, np.ndarray]
+    counts: np.ndarray
+
+    def mean_over_users(self) -> dict[str, float]:
+        """Returns plain means: every judged user weighs the same, whatever the count.
+
+        `rmse` is the mean of the users' roots, not the root of a mean.
+        """
+        is_judged = self._is_judged()
+        return {name: float(values[is_judged].mean()) for name, values in self.values.items()}
+
+    def mean_over_ratings(self) -> dict[str, float]:
+        """Returns means weighted by the counts: every rating (or held-out item) weighs the same.
+
+        `rmse` is the root of the mean of squares, so that of all ratings put together.
+        """
+        is_judged = self._is_judged()
+
+        def mean(values):
+            return float(np.average(values[is_judged], weights=self.counts[is_judged]))
+
+        return {
+            name: mean(values**2) ** 0.5 if name == "rmse" else mean(values)
+            for name, values in self.values.items()
+        }
+
+    def deciles(self, name: str) -> np.ndarray:
+        """Returns the minimum, the 10%, ..., 90% quantiles over users and the maximum: `[11]`.
+
+        Between users, it interpolates linearly. It ascends: the users whom the model serves worst
+        come last for an error (`rmse`, `mae`) and first for every other metric.
+        """
+        return np.quantile(self.values[name][self._is_judged()], np.linspace(0, 1, 11))
+
+    def _is_judged(self) -> np.ndarray:
+        is_judged = self.counts > 0
+        if not is_judged.any():
+            raise ValueError(
+                f"none of {len(self.counts)} users has a rating or held-out item to be judged on, "
+                "so there is nothing to summarise."
+            )
+        return is_judged
+
+
+def rating_results(labels: np.ndarray, predictions: np.ndarray, mask: np.ndarray) -> UserResults:
+    """Returns `rmse`, `mae` and `accuracy` of each user's ratings.
+
+    `accuracy` is the share with `|prediction - label| <= 0.5`, as the FedRecon paper counts it
+    (Singhal et al. 2021, arXiv:2102.03448). A prediction that is not finite is inaccurate, and the
+    errors that it enters, up to the means, are not finite either.
+
+    Args:
+      labels: `[users, n]`, float.
+      predictions: `[users, n]`, float, in the unit of the labels.
+      mask: `[users, n]`, bool: which entries are real; the others may hold anything.
+    """
+    mask = np.asarray(mask, bool)
+    if not np.shape(labels) == np.shape(predictions) == mask.shape:
+        raise ValueError(
+            f"labels {np.shape(labels)}, predictions {np.shape(predictions)} and mask {mask.shape} "
+            "must have the same shape, [users, n]."
+        )
+    errors = np.zeros(mask.shape)
+    np.subtract(predictions, labels, out=errors, where=mask, dtype=np.float64)
+    counts = mask.sum(axis=1)
+    num_real = np.maximum(counts, 1)
+    is_accurate = mask & (np.abs(errors) <= _ACCURACY_TOLERANCE)
+    values = {
+        "rmse": np.sqrt((errors**2).sum(axis=1) / num_real),
+        "mae": np.abs(errors).sum(axis=1) / num_real,
+        "accuracy": is_accurate.sum(axis=1) / num_real,
+    }
+    return _user_results(values, counts)
+
+
+def ranks(scores: np.ndarray, is_candidate: np.ndarray | None, targets: np.ndarray) -> np.ndarray:
+    """Returns the rank of each held-out item: how many other candidates score at least as high.
+
+    0 is the first place. A tie counts against the model, also with another held-out item or with
+    another column for the same item.
+
+    Args:
+      scores: `[users, m]`, float, higher is better; what is no candidate may hold anything.
+      is_candidate: `[users, m]`, bool; None means that all are. The held-out items of a user are
+        candidates in any case.
+      targets: `[users, t]`, int: the columns of the held-out items, distinct within a user; -1 is
+        padding.
+
+    Returns:
+      `[users, t]`, int64; -1 for padding.
+
+    Raises:
+      ValueError: If a candidate's score is not finite, or targets are no distinct columns.
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    is_target = targets >= 0
+    in_order = np.sort(targets, axis=1)
+    repeats = (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)
+    if repeats.any() or not ((targets >= -1) & (targets < scores.shape[1])).all():
+        raise ValueError(
+            f"targets must be -1 (padding) or columns of {scores.shape[1]}, distinct within a user."
+        )
+    everything = np.ones(scores.shape, bool)
+    is_candidate = everything if is_candidate is None else np.array(is_candidate, bool)
+    is_candidate[np.nonzero(is_target)[0], targets[is_target]] = True
+    is_spoilt = is_candidate & ~np.isfinite(scores)
+    if is_spoilt.any():
+        row = int(np.argmax(is_spoilt.any(axis=1)))
+        raise ValueError(
+            f"the scores of user row {row} are not finite for {is_spoilt[row].sum()} of its "
+            f"{is_candidate[row].sum()} candidates, so they cannot be ranked."
+        )
+    scores = np.where(is_candidate, scores, -np.inf)
+    # Nothing reaches infinity, so padding counts 0 and comes out as -1; a target counts itself too.
+    own = np.take_along_axis(scores, np.maximum(targets, 0), axis=1)
+    own = np.where(is_target, own, np.inf)
+    result = np.empty(targets.shape, np.int64)
+    for place in range(targets.shape[1]):
+        result[:, place] = np.count_nonzero(scores >= own[:, [place]], axis=1) - 1
+    return result
+
+
+def ranking_results(ranks: np.ndarray, k: int | tuple[int, ...] = 10) -> UserResults:
+    """Returns how high each user's held-out items come; the names hold the cutoff, as `hr_at_10`.
+
+    - `hr_at_k`: 1 if any held-out item is among the first k, else 0.
+    - `ndcg_at_k`: the sum of `1 / log2(rank + 2)` over held-out items among the first k, divided by
+      what `min(held out, k)` items in the first places would give (Järvelin & Kekäläinen 2002,
+      "Cumulated gain-based evaluation of IR techniques", with binary relevance; in the form usual
+      since, which discounts the second place too).
+    - `recall_at_k`: the share of the held-out items that is among the first k.
+    - `mrr`: `1 / (best rank + 1)`, without a cutoff.
+
+    With one held-out item, HR and NDCG are those of the NCF paper (He et al. 2017,
+    arXiv:1708.05031), and recall is HR.
+
+    Args:
+      ranks: `[users, t]`, int, as from `ranks`: 0 is the first place, -1 is padding.
+      k: The cutoff or cutoffs, `>= 1`.
+    """
+    ranks = np.asarray(ranks)
+    cutoffs = (k,) if np.ndim(k) == 0 else tuple(k)
+    if min(cutoffs, default=0) < 1:
+        raise ValueError(f"k must be one or more integers, at least 1; found {k!r}.")
+    is_target = ranks >= 0
+    counts = is_target.sum(axis=1)
+    num_targets = np.maximum(counts, 1)
+    places = np.maximum(ranks, 0)
+    ideal = np.cumsum(1 / np.log2(np.arange(num_targets.max(initial=1)) + 2))
+    values = {}
+    for cutoff in cutoffs:
+        is_hit = is_target & (places < cutoff)
+        gain = (is_hit / np.log2(places + 2)).sum(axis=1)
+        values[f"hr_at_{cutoff}"] = is_hit.any(axis=1)
+        values[f"ndcg_at_{cutoff}"] = gain / ideal[np.minimum(num_targets, cutoff) - 1]
+        values[f"recall_at_{cutoff}"] = is_hit.sum(axis=1) / num_targets
+    values["mrr"] = (is_target / (places + 1)).max(axis=1, initial=0)
+    return _user_results(values, counts)
+
+
+def _user_results(values: dict[str, np.ndarray], counts: np.ndarray) -> UserResults:
+    """Marks the users who were not judged."""
+    marked = {name: np.where(counts > 0, value, np.nan) for name, value in values.items()}
+    return UserResults(marked, counts.astype(np.int64))
