@@ -7,6 +7,7 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.client_work import Contribution, Examples
 from fedrecon.models.functional import batch_loss
 from fedrecon.models.split_model import SplitModel
 
@@ -63,6 +64,36 @@ class ClientMetrics:
         return collections.OrderedDict(
             **self._finalize(sums), loss=tf.math.divide_no_nan(total, count)
         )
+
+
+    def training_sums(self, contribution: Contribution, examples: Examples, predictions):
+        """Returns the sums of a shard in training; predictions are those before each step."""
+        return collections.OrderedDict(
+            self.sums(examples.labels, predictions, examples.mask),
+            num_clients_rejected=contribution.num_rejected,
+        )
+
+    def finalize_training(self, sums: collections.OrderedDict) -> collections.OrderedDict:
+        """Returns the metrics that sums of `training_sums` amount to."""
+        sums = collections.OrderedDict(sums)
+        rejected = sums.pop("num_clients_rejected")
+        return collections.OrderedDict(self.finalize(sums), num_clients_rejected=rejected)
+
+
+def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of a round over the examples of its clients' steps, before each step.
+
+    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
+    twice), `num_examples` is how many there were, `num_clients_rejected` how many clients were left
+    out.
+    """
+    ours = metrics["client_work"]["train"]
+    return {**per_rating(ours), "num_clients_rejected": int(ours["num_clients_rejected"])}
+
+
+def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
+    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
+    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
 
 
 def per_rating(metrics: collections.OrderedDict) -> dict[str, float]:

@@ -23,11 +23,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fedrecon.algorithms.options import OptimizerOptions
-from fedrecon.data.cohorts import Shard
+from fedrecon.algorithms.options import FedAvgOptions, OptimizerOptions
+from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel, Weight, fold_in, regularization
 
 Tensors = list[tf.Tensor]
+
+# What a client's seed is used for, beside what algorithms use it for (`FREE_SEED` and above).
+_INITIAL, _JOINT_UPDATE, FREE_SEED = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +42,14 @@ class Stage:
       optimizer: Of all that is trained.
       trains_global: Whether the trainable global weights are.
       trains_local: Whether the trainable local weights are.
+      gradient_clip_norm: A step's gradient is scaled down to this norm, over all that is trained,
+        where it is longer; None leaves it.
     """
 
     optimizer: OptimizerOptions
     trains_global: bool = False
     trains_local: bool = False
+    gradient_clip_norm: float | None = None
 
     def trains(self, weight: Weight) -> bool:
         is_chosen = self.trains_local if weight.is_local else self.trains_global
@@ -112,12 +119,13 @@ def shard_spec(batch_size: int, num_clients: int) -> Shard:
         support_batches=tf.TensorSpec([num_clients, None], tf.int32),
         query_batches=tf.TensorSpec([num_clients, None], tf.int32),
         seeds=tf.TensorSpec([num_clients], tf.uint32),
+        user_ids=tf.TensorSpec([num_clients], tf.int32),
     )
 
 
 def compile_for_shards(
-    work: Callable[[Tensors, Shard], Any], model: FunctionalModel, spec: Shard
-) -> Callable[[Tensors, Shard], Any]:
+    work: Callable[..., Any], model: FunctionalModel, spec: Shard, *more_specs: Any
+) -> Callable[..., Any]:
     """Compiles clients' work with XLA.
 
     It is traced here, once: Keras refuses to call a model inside TFF's graphs that was made outside
@@ -126,31 +134,68 @@ def compile_for_shards(
 
     Args:
       work: From the global values as clients get them (each client's own rows of item tables,
-        `[clients, items, dim]`; other weights without an axis of clients) and a shard to any
-        structure of tensors.
+        `[clients, items, dim]`; other weights without an axis of clients), a shard, and what
+        `more_specs` describe, to any structure of tensors.
       model: The model.
       spec: As `shard_spec` gives it.
+      *more_specs: Of further arguments.
 
     Returns:
-      A function of the whole global values, in the order of `model.global_weights`, and a shard.
+      A function of the whole global values, in the order of `model.global_weights`, a shard and the
+      further arguments.
     """
-    num_clients = spec.seeds.shape[0]
+    compiled = _compile_on_rows(work, model, spec.seeds.shape[0], spec, *more_specs)
+
+    def gather_and_work(global_values: Sequence[tf.Tensor], shard: Shard, *more: Any):
+        return compiled(_gather_rows(model, global_values, shard.item_ids), shard, *more)
+
+    return gather_and_work
+
+
+def compile_scoring(model: FunctionalModel, num_clients: int):
+    """Compiles the prediction of candidates, as `compile_for_shards` compiles work.
+
+    Returns:
+      A function of the whole global values, the clients' local values (as `local_specs` describes
+      them) and candidates, `[clients, n]` int32 item ids (-1 is padding, whose scores mean
+      nothing), to scores `[clients, n]` float32, without dropout.
+    """
+    ids = tf.TensorSpec([num_clients, None], tf.int32)
+    compiled = _compile_on_rows(
+        lambda values, local_values, ids: call_model(model, [*values, *local_values], ids),
+        model,
+        num_clients,
+        local_specs(model, num_clients),
+        ids,
+    )
+
+    def gather_and_score(global_values, local_values, candidates):
+        rows = _gather_rows(model, global_values, candidates)
+        return compiled(rows, local_values, tf.maximum(candidates, 0))
+
+    return gather_and_score
+
+
+def local_specs(model: FunctionalModel, num_clients: int) -> list[tf.TensorSpec]:
+    """Returns the specs of clients' local values, `[clients, ...]` for each of `local_weights`."""
+    return [tf.TensorSpec([num_clients, *w.shape], w.dtype) for w in model.local_weights]
+
+
+def _compile_on_rows(work, model: FunctionalModel, num_clients: int, *specs):
     values = [
         tf.TensorSpec([num_clients, None, w.shape[1]] if w.is_item_table else w.shape, w.dtype)
         for w in model.global_weights
     ]
     traced = tf.function(work, jit_compile=True, autograph=False)
-    compiled = traced.get_concrete_function(values, spec)
+    return traced.get_concrete_function(values, *specs)
 
-    def gather_and_work(global_values: Sequence[tf.Tensor], shard: Shard):
-        ids = tf.maximum(shard.item_ids, 0)
-        values = [
-            tf.gather(value, ids) if weight.is_item_table else tf.convert_to_tensor(value)
-            for weight, value in zip(model.global_weights, global_values)
-        ]
-        return compiled(values, shard)
 
-    return gather_and_work
+def _gather_rows(model: FunctionalModel, global_values, item_ids) -> Tensors:
+    ids = tf.maximum(item_ids, 0)
+    return [
+        tf.gather(value, ids) if weight.is_item_table else tf.convert_to_tensor(value)
+        for weight, value in zip(model.global_weights, global_values)
+    ]
 
 
 def run_stage(
@@ -225,22 +270,41 @@ def predict(model: FunctionalModel, values: Sequence[tf.Tensor], examples: Examp
     """Returns the predictions of all examples, `[clients, steps, batch_size]`, without dropout."""
     shape = tf.shape(examples.labels)
     flat = Examples(*(tf.reshape(array, [shape[0], -1]) for array in examples))
-    own = _Own(
-        model,
-        [
-            tf.gather(value, flat.positions, batch_dims=1) if weight.is_item_table else value
-            for weight, value in zip(model.weights, values)
-        ],
-    )
+    called = [
+        tf.gather(value, flat.positions, batch_dims=1) if weight.is_item_table else value
+        for weight, value in zip(model.weights, values)
+    ]
+    return tf.reshape(call_model(model, called, flat.item_ids), shape)
+
+
+def call_model(
+    model: FunctionalModel,
+    called: Sequence[tf.Tensor],
+    item_ids: tf.Tensor,
+    *,
+    dropout_seeds: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Returns predictions `[clients, n]`.
+
+    Args:
+      model: The model.
+      called: For each of `model.weights`: an item table's rows of these items, `[clients, n, dim]`;
+        other weights with an axis of clients, or without one where it is the same for all.
+      item_ids: `[clients, n]`.
+      dropout_seeds: `[clients]` uint32 to train with; None predicts.
+    """
+    own = _Own(model, called)
+    seeds = () if dropout_seeds is None else (dropout_seeds,)
 
     def of_client(client):
-        own_values, item_ids = client
-        return model.predict(item_ids, own.merge(own_values))
+        own_values, item_ids, *seed = client
+        return model.predict(
+            item_ids, own.merge(own_values), dropout_seed=seed[0] if seed else None
+        )
 
-    predictions = tf.vectorized_map(
-        of_client, (own.values, flat.item_ids), fallback_to_while_loop=False
+    return tf.vectorized_map(
+        of_client, (own.values, item_ids, *seeds), fallback_to_while_loop=False
     )
-    return tf.reshape(predictions, shape)
 
 
 def drifts(weight: Weight, optimizer: OptimizerOptions) -> bool:
@@ -249,23 +313,37 @@ def drifts(weight: Weight, optimizer: OptimizerOptions) -> bool:
 
 
 class Contribution(NamedTuple):
-    """What the clients of a shard give to the update of the trainable global weights.
+    """What the clients of a shard give to the update of the weights that they trained.
 
     Attributes:
-      updates: The clients' updates (weights before minus after), each times its client's weight.
-        Item tables: `[clients, items, dim]`, relative to what untouched rows become; others: summed
-        over the clients.
+      updates: Of the global ones: the clients' updates (weights before minus after), each times its
+        client's weight. Item tables: `[clients, items, dim]`, relative to what untouched rows
+        become (or as `contribute` was told); others: summed over the clients.
+      local_updates: Of the local ones, `[clients, ...]`, likewise weighted and not summed: they
+        leave the device only in algorithms that keep user rows on the server.
       weights: `[clients]` float32, those of the clients.
-      num_rejected: A scalar int64: clients left out because their update was not finite.
+      is_finite: `[clients]` bool: whose update was finite; the others are left out.
     """
 
     updates: Tensors
+    local_updates: Tensors
     weights: tf.Tensor
-    num_rejected: tf.Tensor
+    is_finite: tf.Tensor
+
+    @property
+    def num_rejected(self) -> tf.Tensor:
+        """How many clients were left out, a scalar int64."""
+        return tf.math.count_nonzero(~self.is_finite)
 
 
 def contribute(
-    model: FunctionalModel, before: Sequence[tf.Tensor], trained: Trained, weights: tf.Tensor
+    model: FunctionalModel,
+    stage: Stage,
+    before: Sequence[tf.Tensor],
+    trained: Trained,
+    weights: tf.Tensor,
+    *,
+    is_by_row: bool = False,
 ) -> Contribution:
     """Weighs the clients' updates.
 
@@ -274,31 +352,142 @@ def contribute(
 
     Args:
       model: The model.
+      stage: What was trained.
       before: The values of `model.weights` that the clients started from.
       trained: Where they ended.
       weights: `[clients]` float32, `>= 0`.
+      is_by_row: Whether item rows are averaged over the clients that have them; then their updates
+        are relative to where they started.
     """
-    trainable, changes = [], []
-    for weight, start, untouched, value in zip(
-        model.global_weights, before, trained.untouched, trained.values
-    ):
-        if weight.trainable:
-            trainable.append(weight)
-            changes.append((untouched if weight.is_item_table else start) - value)
+    changes = [
+        (weight, (untouched if weight.is_item_table and not is_by_row else start) - value)
+        for weight, start, untouched, value in zip(
+            model.weights, before, trained.untouched, trained.values
+        )
+        if stage.trains(weight)
+    ]
     is_finite = tf.ones_like(weights, tf.bool)
-    for change in changes:
+    for _, change in changes:
         of_entries = tf.math.is_finite(change)
         is_finite &= tf.reduce_all(of_entries, axis=list(range(1, change.shape.rank)))
     weights = tf.where(is_finite, weights, 0.0)
-    updates = []
-    for weight, change in zip(trainable, changes):
+    updates, local_updates = [], []
+    for weight, change in changes:
         # Not by multiplication with zero, which leaves what is not finite as it is.
         change = _where(is_finite, change, 0.0)
-        if weight.is_item_table:
-            updates.append(change * weights[:, tf.newaxis, tf.newaxis])
+        if weight.is_item_table or weight.is_local:
+            change *= tf.reshape(weights, [-1] + [1] * (change.shape.rank - 1))
+            (local_updates if weight.is_local else updates).append(change)
         else:
             updates.append(tf.tensordot(weights, change, axes=1))
-    return Contribution(updates, weights, tf.math.count_nonzero(~is_finite))
+    return Contribution(updates, local_updates, weights, is_finite)
+
+
+class JointUpdate(NamedTuple):
+    """What clients do in federated averaging.
+
+    Attributes:
+      contribution: What they give.
+      local_values: `[clients, ...]` each: their local weights afterwards, those before of a client
+        that was left out.
+      examples: Of their steps.
+      predictions: Of these, each before the step that uses it.
+    """
+
+    contribution: Contribution
+    local_values: Tensors
+    examples: Examples
+    predictions: tf.Tensor
+
+
+def build_joint_update(model: FunctionalModel, options: FedAvgOptions, spec: Shard):
+    """Returns the client update of McMahan et al. 2017: all weights are fitted on all examples.
+
+    Args:
+      model: The model.
+      options: The settings.
+      spec: As `shard_spec` gives it.
+
+    Returns:
+      A function of the whole global values, a shard (packed with `joint_packing_options`) and the
+      clients' local values to a `JointUpdate`.
+    """
+    stage = Stage(
+        options.client_optimizer,
+        trains_global=True,
+        trains_local=True,
+        gradient_clip_norm=options.gradient_clip_norm,
+    )
+
+    def update_clients(values, shard, local_values):
+        before = [*values, *local_values]
+        examples = Examples.scheduled(shard, shard.query_batches)
+        trained = run_stage(model, stage, before, examples, fold_in(shard.seeds, _JOINT_UPDATE))
+        weights = examples.num_examples()
+        if options.client_weighting == "uniform":
+            weights = tf.cast(weights > 0, tf.float32)
+        is_by_row = options.averaging == "by_row"
+        contribution = contribute(model, stage, before, trained, weights, is_by_row=is_by_row)
+        kept = [
+            _where(contribution.is_finite, after, start)
+            for after, start in zip(trained.values[len(values) :], local_values)
+        ]
+        return JointUpdate(contribution, kept, examples, trained.predictions)
+
+    return compile_for_shards(
+        update_clients, model, spec, local_specs(model, spec.seeds.shape[0])
+    )
+
+
+def sum_joint_updates(
+    model: FunctionalModel,
+    options: FedAvgOptions,
+    global_values: Sequence[tf.Tensor],
+    shard: Shard,
+    contribution: Contribution,
+) -> tuple[Tensors, Any]:
+    """Returns the weighted sums of the clients' updates of the global weights, and their divisors.
+
+    Those are one scalar, or with `by_row` one for each of the weights, `[items, 1]` for an item
+    table. Arguments are those of `sum_updates`.
+    """
+    total = tf.reduce_sum(contribution.weights)
+    if options.averaging == "plain":
+        optimizer = options.client_optimizer
+        return sum_updates(model, optimizer, global_values, shard, contribution), total
+    updates, divisors = [], []
+    trainable = [weight for weight in model.global_weights if weight.trainable]
+    for weight, update in zip(trainable, contribution.updates):
+        divisor = total
+        if weight.is_item_table:
+            update = sum_rows(update, shard.item_ids, weight.shape[0])
+            of_items = tf.ones_like(shard.item_ids, tf.float32)[..., tf.newaxis]
+            of_items *= contribution.weights[:, tf.newaxis, tf.newaxis]
+            divisor = sum_rows(of_items, shard.item_ids, weight.shape[0])
+        updates.append(update)
+        divisors.append(divisor)
+    return updates, divisors
+
+
+def joint_packing_options(options: FedAvgOptions, *, seed: int) -> PackingOptions:
+    """Returns how clients are packed for `build_joint_update`.
+
+    Args:
+      options: The settings.
+      seed: Draws what is random in a client, with the round and the user id.
+    """
+    return PackingOptions(
+        batch_size=options.batch_size,
+        support_query_split="none",
+        support=Passes(0),
+        query=Passes(options.client_epochs, options.client_steps_max),
+        seed=seed,
+    )
+
+
+def fresh_local_values(model: FunctionalModel, shard: Shard) -> Tensors:
+    """Returns the initial local values of a shard's clients in this round, `[clients, ...]` each."""
+    return model.initial_local_values(fold_in(shard.seeds, _INITIAL))
 
 
 def sum_updates(
@@ -322,13 +511,23 @@ def sum_updates(
     trainable = [(w, v) for w, v in zip(model.global_weights, global_values) if w.trainable]
     for (weight, value), update in zip(trainable, contribution.updates):
         if weight.is_item_table:
-            rows = tf.reshape(update, [-1, weight.shape[1]])
-            ids = tf.reshape(shard.item_ids, [-1])  # -1, which is padding, is dropped.
-            update = tf.math.unsorted_segment_sum(rows, ids, weight.shape[0])
+            update = sum_rows(update, shard.item_ids, weight.shape[0])
         if drifts(weight, optimizer):
             update += _sum_drift(optimizer, weight, value, num_steps, contribution.weights)
         updates.append(update)
     return updates
+
+
+def sum_rows(rows: tf.Tensor, ids: tf.Tensor, num_rows: int) -> tf.Tensor:
+    """Returns the table `[num_rows, ...]` of the sums of rows by id.
+
+    Args:
+      rows: `ids.shape` and then the shape of a row.
+      ids: Where they belong; -1, which is padding, is dropped.
+      num_rows: Of the table.
+    """
+    flat = tf.reshape(rows, [-1, *rows.shape[ids.shape.rank :]])
+    return tf.math.unsorted_segment_sum(flat, tf.reshape(ids, [-1]), num_rows)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -398,8 +597,18 @@ class _ClientStep:
         self.trained = [i for i, weight in enumerate(model.weights) if stage.trains(weight)]
         self.drifting = [i for i in self.trained if drifts(model.weights[i], stage.optimizer)]
         self._weights = [model.weights[index] for index in self.trained]
+        self._clip_norm = stage.gradient_clip_norm
+        regularized = [w.name for w in self._weights if w.is_item_table and w.regularizer]
+        if self._clip_norm is not None and regularized:
+            raise InputError(
+                f"the gradient of {regularized[0]} is that of all its rows when it is regularized,"
+                " and clients have only theirs to clip by; leave out one of the two."
+            )
         # Then the change of the rows of the batch is all there is to compute: no state, no decay.
-        self._moves_batch_only = stage.optimizer.is_plain_sgd and not self.drifting
+        # To clip, the gradient of a row that comes twice in a batch is needed as a sum.
+        self._moves_batch_only = (
+            stage.optimizer.is_plain_sgd and not self.drifting and self._clip_norm is None
+        )
 
     def needs_all_rows(self, weight: Weight) -> bool:
         """Whether the step takes all rows of an item table, not only those of its batch."""
@@ -438,6 +647,8 @@ class _ClientStep:
             loss = self._model.loss(batch.labels, predictions, batch.mask)
             loss += regularization(self._weights, starts)
         gradients = tape.gradient(loss, starts)
+        if self._clip_norm is not None:
+            gradients = _clipped(gradients, self._clip_norm)
         if self._moves_batch_only:
             # A step from zero is the change.
             starts = [
@@ -475,6 +686,13 @@ def untouched_step(optimizer, weights: Sequence[Weight], state, values):
         loss = regularization(weights, values)
     gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return optimizer.next(state, tuple(values), tuple(gradients))
+
+
+def _clipped(gradients, norm: float):
+    """Returns gradients scaled to `norm` over all of them if they are longer."""
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+    return [gradient * tf.minimum(1.0, norm / length) for gradient in gradients]
 
 
 def _add_to_rows(rows, positions, changes):

@@ -17,14 +17,13 @@ clients the same). And a client without a query has weight zero also with unifor
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import client_work, process
-from fedrecon.algorithms.client_metrics import ClientMetrics, per_rating
+from fedrecon.algorithms.client_metrics import ClientMetrics
 from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
 from fedrecon.errors import InputError
@@ -32,7 +31,7 @@ from fedrecon.models.functional import FunctionalModel, fold_in
 from fedrecon.models.split_model import ModelFn
 
 # What a client's seed is used for.
-_INITIAL, _RECONSTRUCTION, _UPDATE = range(3)
+_RECONSTRUCTION, _UPDATE = client_work.FREE_SEED, client_work.FREE_SEED + 1
 
 
 def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
@@ -101,25 +100,19 @@ def build_fed_recon(
     def update_shard(weights, shard):
         global_values = [*weights.trainable, *weights.non_trainable]
         contribution, query, predictions = update_clients(global_values, shard)
-        sums = metrics.sums(query.labels, predictions, query.mask)
         return process.ShardOutput(
             update=client_work.sum_updates(
                 model, options.client_optimizer, global_values, shard, contribution
             ),
             weight=tf.reduce_sum(contribution.weights),
-            metrics=collections.OrderedDict(sums, num_clients_rejected=contribution.num_rejected),
+            metrics=metrics.training_sums(contribution, query, predictions),
         )
-
-    def finalize(sums):
-        sums = collections.OrderedDict(sums)
-        rejected = sums.pop("num_clients_rejected")
-        return collections.OrderedDict(metrics.finalize(sums), num_clients_rejected=rejected)
 
     return process.build_training_process(
         process.initial_weights(model_fn),
         process.shard_type(options.batch_size, clients_per_shard),
         shard_update=update_shard,
-        finalize_metrics=finalize,
+        finalize_metrics=metrics.finalize_training,
         server_optimizer=options.server_optimizer,
         aggregator_factory=aggregator_factory,
     )
@@ -147,7 +140,7 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec:
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
-        contribution = client_work.contribute(model, before, trained, weights)
+        contribution = client_work.contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
     return client_work.compile_for_shards(update_clients, model, spec)
@@ -184,22 +177,6 @@ def build_fed_recon_evaluation(
     )
 
 
-def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of a round over the query ratings of its clients, before each step.
-
-    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
-    twice), `num_examples` is how many there were, `num_clients_rejected` how many clients were left
-    out.
-    """
-    ours = metrics["client_work"]["train"]
-    return {**per_rating(ours), "num_clients_rejected": int(ours["num_clients_rejected"])}
-
-
-def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
-    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
-
-
 def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
     """Returns the values of `model.weights` after reconstruction.
 
@@ -210,7 +187,7 @@ def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
       shard: The clients.
     """
     stage = client_work.Stage(options.reconstruction_optimizer, trains_local=True)
-    values = [*values, *model.initial_local_values(fold_in(shard.seeds, _INITIAL))]
+    values = [*values, *client_work.fresh_local_values(model, shard)]
     if not any(stage.trains(weight) for weight in model.weights):
         return values
     support = client_work.Examples.scheduled(shard, shard.support_batches)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw", "rmsprop")
 CLIENT_WEIGHTINGS = ("num_examples", "uniform")
+AVERAGINGS = ("plain", "by_row")
 
 MOMENTUM = 0.9
 
@@ -101,10 +102,73 @@ class FedReconOptions:
     def __post_init__(self):
         _check_choice("support/query split", self.support_query_split, SUPPORT_QUERY_SPLITS)
         _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)
-        for name in ("batch_size", "reconstruction_epochs", "client_epochs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("reconstruction_steps_max", "client_steps_max"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1, or None for no limit.")
+        _check_counts(
+            self,
+            ("batch_size", "reconstruction_epochs", "client_epochs"),
+            ("reconstruction_steps_max", "client_steps_max"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FedAvgOptions:
+    """Federated averaging (McMahan et al. 2017, arXiv:1602.05629, algorithm 1).
+
+    Attributes:
+      client_optimizer: Fits the whole model on all of a client's examples; it starts anew in each
+        round.
+      server_optimizer: Applies the mean of the clients' updates.
+      batch_size: Examples a step.
+      client_epochs: Passes over the examples (the paper's E).
+      client_steps_max: Limit on a client's steps over all its epochs; None: no limit.
+      client_weighting: `num_examples` weighs a client's update by the examples it used (each epoch
+        counts); `uniform` weighs all clients alike.
+      gradient_clip_norm: A step's gradient is scaled down to this norm where it is longer; None
+        leaves it. Not together with regularized item tables.
+      averaging: `plain` divides the clients' updates by the weights of all of them; `by_row` those
+        of an item's row (and, where the server keeps them, a user's) by the weights of the clients
+        that have it among their examples, so that the others do not hold it back (Perifanis &
+        Efraimidis 2022, arXiv:2106.04405, find plain averaging inconsistent with latent factors).
+    """
+
+    client_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.5)
+    server_optimizer: OptimizerOptions = OptimizerOptions("sgd", 1.0)
+    batch_size: int = 5
+    client_epochs: int = 1
+    client_steps_max: int | None = None
+    client_weighting: str = "num_examples"
+    gradient_clip_norm: float | None = None
+    averaging: str = "plain"
+
+    def __post_init__(self):
+        _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)
+        _check_choice("averaging", self.averaging, AVERAGINGS)
+        _check_counts(self, ("batch_size", "client_epochs"), ("client_steps_max",))
+        clip_norm = self.gradient_clip_norm
+        if clip_norm is not None and not 0.0 < clip_norm < float("inf"):
+            raise InputError(f"gradient_clip_norm is {clip_norm}; it must be positive, or None.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CentralizedOptions:
+    """Minibatch training of the whole model on everybody's examples.
+
+    Attributes:
+      optimizer: Of all weights; its state lasts from round to round.
+      batch_size: Examples a step.
+    """
+
+    optimizer: OptimizerOptions = OptimizerOptions("adam", 0.001)
+    batch_size: int = 256
+
+    def __post_init__(self):
+        _check_counts(self, ("batch_size",), ())
+
+
+def _check_counts(record, counts: tuple[str, ...], limits: tuple[str, ...]) -> None:
+    for name in counts:
+        if getattr(record, name) < 1:
+            raise InputError(f"{name} is {getattr(record, name)}; it must be at least 1.")
+    for name in limits:
+        value = getattr(record, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1, or None for no limit.")

@@ -15,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms.client_work import shard_spec
+from fedrecon import rng
+from fedrecon.algorithms.client_work import local_specs, shard_spec
 from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import Shard
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 
 State = tff.learning.templates.LearningAlgorithmState
@@ -27,8 +29,9 @@ class ShardOutput(NamedTuple):
     """What a shard sends.
 
     Attributes:
-      update: The weighted sum of its clients' updates of the trainable global weights.
-      weight: The sum of their weights, a scalar float32.
+      update: The weighted sum of its clients' updates of the server's trainable weights.
+      weight: The sum of their weights, a scalar float32; or, for each of the trainable weights, one
+        that broadcasts to it, if not all clients count for all entries.
       metrics: Sums over its clients, any structure of numbers.
     """
 
@@ -39,10 +42,17 @@ class ShardOutput(NamedTuple):
 
 def shard_type(batch_size: int, num_clients: int) -> tff.Type:
     """Returns the TFF type of shards with `num_clients` clients."""
-    specs = shard_spec(batch_size, num_clients)
-    return tff.types.to_type(
-        Shard(*(tff.TensorType(spec.dtype.as_numpy_dtype, spec.shape) for spec in specs))
-    )
+    return tff.types.to_type(Shard(*map(tensor_type, shard_spec(batch_size, num_clients))))
+
+
+def local_values_type(model: FunctionalModel, num_clients: int) -> tff.Type:
+    """Returns the TFF type of the local values of a shard's clients, `[clients, ...]` each."""
+    return tff.types.to_type([tensor_type(spec) for spec in local_specs(model, num_clients)])
+
+
+def tensor_type(spec: tf.TensorSpec) -> tff.TensorType:
+    """Returns the TFF type of what a spec describes."""
+    return tff.TensorType(spec.dtype.as_numpy_dtype, spec.shape)
 
 
 def initial_weights(model_fn: ModelFn) -> tff.Computation:
@@ -59,6 +69,71 @@ def initial_weights(model_fn: ModelFn) -> tff.Computation:
     return initialize
 
 
+def initial_weights_with_user_rows(
+    model_fn: ModelFn, model: FunctionalModel, *, num_users: int, seed: int
+) -> tff.Computation:
+    """Returns the computation of the initial `ModelWeights` of a server that keeps user rows.
+
+    Behind the trainable global weights, and behind the others, it has a table `[num_users, ...]`
+    for each of the local weights of that kind.
+
+    Args:
+      model_fn: As for `initial_weights`.
+      model: What it builds.
+      num_users: User ids are in `[0, num_users)`.
+      seed: Draws the rows, with the user id.
+    """
+    seeds = rng.derive_seeds(seed, "user_rows", ids=np.arange(num_users))
+
+    @tff.tensorflow.computation
+    def initialize():
+        split_model = model_fn()
+        tables = list(zip(model.local_weights, model.initial_local_values(tf.constant(seeds))))
+
+        def with_tables(weights, *, trainable):
+            rows = [table for weight, table in tables if weight.trainable == trainable]
+            return [*(weight.read_value() for weight in weights), *rows]
+
+        return tff.learning.models.ModelWeights(
+            with_tables(split_model.global_trainable_weights, trainable=True),
+            with_tables(split_model.global_non_trainable_weights, trainable=False),
+        )
+
+    return initialize
+
+
+def specs_with_user_rows(
+    model: FunctionalModel, num_users: int
+) -> tff.learning.models.ModelWeights:
+    """Returns the specs of the weights of a server that keeps user rows."""
+
+    def of_part(*, trainable):
+        parts = ((model.global_weights, []), (model.local_weights, [num_users]))
+        return [
+            tf.TensorSpec([*axis, *weight.shape], weight.dtype)
+            for weights, axis in parts
+            for weight in weights
+            if weight.trainable == trainable
+        ]
+
+    return tff.learning.models.ModelWeights(of_part(trainable=True), of_part(trainable=False))
+
+
+def split_user_rows(model: FunctionalModel, weights) -> tuple[list, list]:
+    """Returns the global values and the tables of user rows, in the order of the model's weights.
+
+    Args:
+      model: The model.
+      weights: `ModelWeights` as `initial_weights_with_user_rows` has them.
+    """
+    values, tables = [], []
+    for part, trainable in ((list(weights.trainable), True), (list(weights.non_trainable), False)):
+        num_global = sum(weight.trainable == trainable for weight in model.global_weights)
+        values += part[:num_global]
+        tables += part[num_global:]
+    return values, tables
+
+
 def build_training_process(
     initialize_weights: tff.Computation,
     data_type: tff.Type,
@@ -66,7 +141,7 @@ def build_training_process(
     shard_update: Callable[[Any, Shard], ShardOutput],
     finalize_metrics: Callable[[Any], Any],
     server_optimizer: OptimizerOptions,
-    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None,
+    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds the process that broadcasts, updates, aggregates and applies.
 
@@ -83,18 +158,115 @@ def build_training_process(
       A process with the state and the structure of metrics of
       `tff.learning.algorithms.build_fed_recon`.
     """
+    initialize, run = _build_round(
+        initialize_weights,
+        data_type,
+        shard_update=lambda weights, shard: _Worked(shard_update(weights, shard), ()),
+        finalize_metrics=finalize_metrics,
+        server_optimizer=server_optimizer,
+        aggregator_factory=aggregator_factory,
+    )
+
+    @tff.federated_computation(
+        initialize.type_signature.result, tff.FederatedType(data_type, tff.CLIENTS)
+    )
+    def run_round(state, shards):
+        state, metrics, _ = run(state, shards)
+        return tff.learning.templates.LearningProcessOutput(state, metrics)
+
+    return _learning_process(initialize, run_round)
+
+
+class StatefulOutput(NamedTuple):
+    """What a round with kept rows returns.
+
+    Attributes:
+      state: At SERVER, as of a `LearningProcess`.
+      local_values: At CLIENTS: for each of the local weights `[clients, ...]`, to be kept.
+      metrics: At SERVER.
+    """
+
+    state: Any
+    local_values: Any
+    metrics: Any
+
+
+def build_stateful_training_process(
+    initialize_weights: tff.Computation,
+    data_type: tff.Type,
+    *,
+    shard_update: Callable[[Any, Any], tuple[ShardOutput, list]],
+    finalize_metrics: Callable[[Any], Any],
+    server_optimizer: OptimizerOptions,
+) -> tff.templates.IterativeProcess:
+    """Builds the process whose clients have rows that enter and leave at CLIENTS.
+
+    A `LearningProcess` cannot return what is placed there.
+
+    Args:
+      initialize_weights: As for `build_training_process`.
+      data_type: Of a shard with its rows.
+      shard_update: From `ModelWeights` and a shard with its rows to what the shard sends and what
+        its clients keep.
+      finalize_metrics: As for `build_training_process`.
+      server_optimizer: Likewise.
+
+    Returns:
+      A process whose `next(state, shards with rows)` returns a `StatefulOutput`.
+    """
+    initialize, run = _build_round(
+        initialize_weights,
+        data_type,
+        shard_update=lambda weights, shard: _Worked(*shard_update(weights, shard)),
+        finalize_metrics=finalize_metrics,
+        server_optimizer=server_optimizer,
+        aggregator_factory=None,
+    )
+
+    @tff.federated_computation(
+        initialize.type_signature.result, tff.FederatedType(data_type, tff.CLIENTS)
+    )
+    def run_round(state, shards):
+        state, metrics, local_values = run(state, shards)
+        return StatefulOutput(state, local_values, metrics)
+
+    return tff.templates.IterativeProcess(initialize, run_round)
+
+
+class _Worked(NamedTuple):
+    """What a shard comes to: what it sends, and what stays at CLIENTS."""
+
+    sent: ShardOutput
+    kept: Any
+
+
+def _build_round(
+    initialize_weights,
+    data_type,
+    *,
+    shard_update,
+    finalize_metrics,
+    server_optimizer,
+    aggregator_factory,
+):
+    """Returns the computation of the initial state, and a round.
+
+    The round is a function of state and shards, inside of a federated computation, to the state,
+    the metrics and what the shards keep.
+    """
     weights_type = initialize_weights.type_signature.result
     optimizer = server_optimizer.build()
 
     @tff.tensorflow.computation(weights_type, data_type)
     def update_of_shard(weights, shard):
-        output = shard_update(weights, shard)
+        worked = shard_update(weights, shard)
         if aggregator_factory is None:  # Then the sum over shards is what is wanted.
-            return output
+            return worked
+        output = worked.sent
         mean = [tf.math.divide_no_nan(change, output.weight) for change in output.update]
-        return output._replace(update=mean)
+        return worked._replace(sent=output._replace(update=mean))
 
-    output_type = update_of_shard.type_signature.result
+    output_type = update_of_shard.type_signature.result.sent
     aggregator = (
         None
         if aggregator_factory is None
@@ -110,8 +282,9 @@ def build_training_process(
         weights_type, initialize_optimizer.type_signature.result, output_type
     )
     def update_server(weights, optimizer_state, total):
-        update = [tf.math.divide_no_nan(change, total.weight) for change in total.update]
         trainable = list(weights.trainable)
+        divisors = total.weight if isinstance(total.weight, list) else [total.weight] * len(trainable)
+        update = [tf.math.divide_no_nan(*pair) for pair in zip(total.update, divisors)]
         is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
         new_state, new_trainable = tf.cond(
             is_finite,
@@ -141,12 +314,10 @@ def build_training_process(
             )
         )
 
-    @tff.federated_computation(
-        initialize.type_signature.result, tff.FederatedType(data_type, tff.CLIENTS)
-    )
-    def run_round(state, shards):
+    def run(state, shards):
         weights = tff.federated_broadcast(state.global_model_weights)
-        output = tff.federated_map(update_of_shard, (weights, shards))
+        worked = tff.federated_map(update_of_shard, (weights, shards))
+        output = worked.sent
         if aggregator is None:
             aggregator_state, measurements = state.aggregator, tff.federated_value((), tff.SERVER)
             total = tff.federated_sum(output)
@@ -163,27 +334,26 @@ def build_training_process(
         weights, optimizer_state, metrics, checks = tff.federated_map(
             update_server, (state.global_model_weights, state.finalizer, total)
         )
-        return tff.learning.templates.LearningProcessOutput(
-            tff.federated_zip(
-                State(
-                    global_model_weights=weights,
-                    distributor=state.distributor,
-                    client_work=state.client_work,
-                    aggregator=aggregator_state,
-                    finalizer=optimizer_state,
-                )
-            ),
-            tff.federated_zip(
-                collections.OrderedDict(
-                    distributor=state.distributor,
-                    client_work=tff.federated_zip(collections.OrderedDict(train=metrics)),
-                    aggregator=measurements,
-                    finalizer=checks,
-                )
-            ),
+        new_state = tff.federated_zip(
+            State(
+                global_model_weights=weights,
+                distributor=state.distributor,
+                client_work=state.client_work,
+                aggregator=aggregator_state,
+                finalizer=optimizer_state,
+            )
         )
+        all_metrics = tff.federated_zip(
+            collections.OrderedDict(
+                distributor=state.distributor,
+                client_work=tff.federated_zip(collections.OrderedDict(train=metrics)),
+                aggregator=measurements,
+                finalizer=checks,
+            )
+        )
+        return new_state, all_metrics, worked.kept
 
-    return _learning_process(initialize, run_round)
+    return initialize, run
 
 
 def build_evaluation_process(

@@ -53,6 +53,7 @@ class Shard(NamedTuple):
       support_batches: `[clients, support_steps]` int32: the batch of each step; then -1, no step.
       query_batches: `[clients, query_steps]` int32, likewise.
       seeds: `[clients]` uint32: all randomness of a client in this round.
+      user_ids: `[clients]` int32: who they are, -1 for padding; for what keeps rows by user.
     """
 
     item_ids: np.ndarray
@@ -62,6 +63,7 @@ class Shard(NamedTuple):
     support_batches: np.ndarray
     query_batches: np.ndarray
     seeds: np.ndarray
+    user_ids: np.ndarray
 
 
 class Passes(NamedTuple):
@@ -171,6 +173,7 @@ class CohortPacker:
         return [
             pack_shard(
                 [clients[index] for index in chosen],
+                users[chosen],
                 seeds[chosen],
                 self._options,
                 num_clients=self.clients_per_shard,
@@ -237,6 +240,7 @@ def _lengths(examples: ClientExamples, users: np.ndarray) -> np.ndarray:
 
 def pack_shard(
     clients: list[tuple[np.ndarray, np.ndarray]],
+    users: np.ndarray,
     seeds: np.ndarray,
     options: PackingOptions,
     *,
@@ -247,6 +251,7 @@ def pack_shard(
 
     Args:
       clients: Each client's item ids `[n]`, integers, and labels `[n]`, floats; `n` may be 0.
+      users: `[len(clients)]` user ids.
       seeds: `[len(clients)]` uint32.
       options: How.
       num_clients: Room for clients, at least as many as there are.
@@ -277,8 +282,8 @@ def pack_shard(
     shape = (num_clients, -1, options.batch_size)
     positions = np.where((lengths > 0)[:, np.newaxis], example_places[sources], 0)
     support, query = _schedules(lengths, num_examples, options)
-    all_seeds = np.zeros(num_clients, np.uint32)
-    all_seeds[: len(clients)] = seeds
+    all_seeds, user_ids = np.zeros(num_clients, np.uint32), np.full(num_clients, -1, np.int32)
+    all_seeds[: len(clients)], user_ids[: len(clients)] = seeds, users
     return Shard(
         item_ids=item_ids,
         positions=positions.astype(np.int32).reshape(shape),
@@ -287,6 +292,7 @@ def pack_shard(
         support_batches=support,
         query_batches=query,
         seeds=all_seeds,
+        user_ids=user_ids,
     )
 
 
