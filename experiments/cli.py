@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -135,11 +136,43 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
+# What is shown of metrics, by name: its title and its form.
+_SHOWN = {
+    "rmse": ("RMSE", "8.4f"),
+    "accuracy": ("accuracy", "10.1%"),
+    "loss": ("loss", "8.4f"),
+    "hr_at_10": ("HR@10", "8.4f"),
+    "ndcg_at_10": ("NDCG@10", "9.4f"),
+    "mrr": ("MRR", "8.4f"),
+    "num_examples": ("ratings", "10,"),
+    "num_users": ("users", "10,"),
+}
+
+
 def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """Prints one line a part of the data; all figures are means over its ratings."""
-    print(f"{'':12}{'RMSE':>8}{'accuracy':>10}{'loss':>8}{'ratings':>10}")
-    for part, metrics in rows.items():
-        print(
-            f"{part:12}{metrics['rmse']:8.4f}{metrics['accuracy']:10.1%}{metrics['loss']:8.4f}"
-            f"{metrics['num_examples']:10,}"
+    """Prints one line a part of the data.
+
+    RMSE, accuracy and loss are means over its ratings, HR, NDCG and MRR over its users.
+    """
+    shown = {
+        name: (title, form, int(re.match(r"\d+", form)[0]))
+        for name, (title, form) in _SHOWN.items()
+        if any(name in row for row in rows.values())
+    }
+    print(f"{'':12}" + "".join(f"{title:>{width}}" for title, _, width in shown.values()))
+    for part, row in rows.items():
+        cells = (
+            format(row[name], form) if name in row else " " * width
+            for name, (_, form, width) in shown.items()
         )
+        print(f"{part:12}" + "".join(cells))
+
+
+def describe(part: str, metrics: dict[str, float]) -> str:
+    """Returns the main metrics of a part in a line; their names are `part/metric`."""
+    line = [
+        f"{title} {format(metrics[f'{part}/{name}'], form.lstrip('0123456789'))}"
+        for name, (title, form) in _SHOWN.items()
+        if f"{part}/{name}" in metrics and name in ("rmse", "accuracy", "hr_at_10", "ndcg_at_10")
+    ]
+    return f"{part} " + "  ".join(line)

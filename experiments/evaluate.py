@@ -9,14 +9,14 @@ import dataclasses
 
 from absl import flags
 
-from experiments import cli, runtime, settings, tasks
+from experiments import cli, data, runtime, settings, tasks
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "The output directory of `experiments.train`.", required=True
 )
 _SPLIT = flags.DEFINE_enum(
-    "split", "test", ("train", "validation", "test"), "Whose users to evaluate."
+    "split", "test", ("train", "validation", "test", "seen", "unseen"), "Whose users to evaluate."
 )
 _ROUND = flags.DEFINE_integer(
     "round", None, "The checkpoint after this round; by default the last.", lower_bound=0
@@ -41,8 +41,8 @@ def main(interruption: cli.Interruption) -> None:
                 f"--data_dir has no effect on {run.path}, whose data set is {chosen.dataset}."
             )
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
-    clients = tasks.load_clients(chosen)
-    if clients.examples.ratings.fingerprint() != config["data_fingerprint"]:
+    clients = data.load_clients(chosen)
+    if clients.ratings.fingerprint() != config["data_fingerprint"]:
         raise InputError(
             f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
             "give the same files with --data_dir."
@@ -59,7 +59,7 @@ def main(interruption: cli.Interruption) -> None:
         )
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
-    task = tasks.build_task(chosen, clients)
+    task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path, store_round=round_num)
     state = artifacts.RunRecorder(run).load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)
     cli.print_table({_SPLIT.value: metrics})

@@ -14,13 +14,15 @@ from typing import Any
 from absl import flags
 
 from experiments.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
-from fedrecon.algorithms.options import CLIENT_WEIGHTINGS, OPTIMIZERS
+from fedrecon.algorithms.options import AVERAGINGS, CLIENT_WEIGHTINGS, OPTIMIZERS
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
 from fedrecon.errors import InputError
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 _NEURAL = ("gmf", "mlp", "neumf")
+ALGORITHMS = ("fedrecon", "fedavg", "stateful_fedavg", "fedncf", "centralized")
+FEEDBACKS = ("explicit", "implicit")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
@@ -28,7 +30,34 @@ FREE = frozenset(
 )
 
 
-def _setting(default, help_text, *, group, choices=None, minimum=None, only=None, never=(None, ())):
+@dataclasses.dataclass(frozen=True)
+class _If:
+    """That another setting has one of some values, or none; or that an alternative holds."""
+
+    name: str
+    values: tuple
+    is_not: bool = False
+    alternatives: tuple[_If, ...] = ()
+
+    def holds(self, settings: Any) -> bool:
+        if (_get(settings, self.name) in self.values) != self.is_not:
+            return True
+        return any(condition.holds(settings) for condition in self.alternatives)
+
+    def __str__(self) -> str:
+        between = " other than " if self.is_not else "="
+        own = f"--{self.name}{between}{' or '.join(map(str, self.values))}"
+        return ", or ".join([own, *map(str, self.alternatives)])
+
+
+def _get(settings: Any, name: str) -> Any:
+    """Returns a setting of a record, or of absl's flags."""
+    return (
+        settings[name].value if isinstance(settings, flags.FlagValues) else getattr(settings, name)
+    )
+
+
+def _setting(default, help_text, *, group, choices=None, minimum=None, only=()):
     """A field that is also a flag.
 
     Args:
@@ -37,11 +66,10 @@ def _setting(default, help_text, *, group, choices=None, minimum=None, only=None
       group: What `--help` says first.
       choices: The values that exist; None where any of the type does.
       minimum: The least number allowed; None where any is.
-      only: The name of another setting and its values that use this one; None: all do.
-      never: Likewise, its values that do not.
+      only: The `_If`s that must all hold for it to be used.
     """
     metadata = {"help": help_text, "group": group, "choices": choices, "minimum": minimum}
-    return dataclasses.field(default=default, metadata={**metadata, "only": only, "never": never})
+    return dataclasses.field(default=default, metadata={**metadata, "only": only})
 
 
 def _data(default, help_text, **kwargs):
@@ -60,8 +88,23 @@ def _training(default, help_text, **kwargs):
     return _setting(default, help_text, group="training", **kwargs)
 
 
-_MF = ("model", ("matrix_factorization",))
-_SYNTHETIC = ("dataset", ("synthetic",))
+_MF = _If("model", ("matrix_factorization",))
+_SYNTHETIC = _If("dataset", ("synthetic",))
+_EXPLICIT = _If("feedback", ("explicit",))
+_IMPLICIT = _If("feedback", ("implicit",))
+_FEDRECON = _If("algorithm", ("fedrecon",))
+_AVERAGING = _If("algorithm", ("fedavg", "stateful_fedavg", "fedncf"))
+_FEDERATED = _If("algorithm", ALGORITHMS[:-1])
+# Everywhere but where only users with rows of their own are ranked.
+_RECONSTRUCTING = _If(
+    "feedback",
+    ("explicit",),
+    alternatives=(
+        _If("algorithm", ("fedrecon", "fedavg")),
+        _If("unseen_fraction", (0.0,), is_not=True),
+    ),
+)
+_SPLITTING = _If("feedback", ("explicit",), alternatives=(_FEDRECON,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,26 +117,59 @@ class Settings:
     data_dir: str | None = _data(
         None,
         "Folder that holds the data set's folder or zip file; without it, it is downloaded.",
-        never=_SYNTHETIC,
+        only=(_If("dataset", ("synthetic",), is_not=True),),
     )
-    synthetic_num_users: int = _data(500, "Users of `synthetic`.", minimum=10, only=_SYNTHETIC)
-    synthetic_num_items: int = _data(300, "Items of `synthetic`.", minimum=2, only=_SYNTHETIC)
+    synthetic_num_users: int = _data(500, "Users of `synthetic`.", minimum=10, only=(_SYNTHETIC,))
+    synthetic_num_items: int = _data(300, "Items of `synthetic`.", minimum=2, only=(_SYNTHETIC,))
     synthetic_mean_ratings_per_user: int = _data(
-        80, "Ratings of a user of `synthetic`, on average.", minimum=20, only=_SYNTHETIC
+        80, "Ratings of a user of `synthetic`, on average.", minimum=20, only=(_SYNTHETIC,)
     )
     max_ratings_per_user: int | None = _data(
         None, "A user's ratings beyond this many, after shuffling, are left out.", minimum=2
+    )
+    feedback: str = _data(
+        "explicit",
+        "explicit: ratings are predicted. implicit: whatever a user rated is a positive, and items "
+        "are ranked; each user's last item is held out for the test.",
+        choices=FEEDBACKS,
+    )
+    negatives_per_positive: int = _data(
+        4, "Negatives that a client draws for each positive.", minimum=0, only=(_IMPLICIT,)
+    )
+    evaluate_on: str = _data(
+        "validation",
+        "Whose ranking is followed while training: that of a validation item of each user, which "
+        "then nobody trains on, or, training on it, that of the test item; then choose nothing by "
+        "the curve.",
+        choices=("validation", "test"),
+        only=(_IMPLICIT,),
+    )
+    unseen_fraction: float = _data(
+        0.0,
+        "Share of the users left out of training altogether, to be ranked for as unseen ones. (Of "
+        "explicit feedback it is always 0.2, validation and test.)",
+        minimum=0.0,
+        only=(_IMPLICIT,),
+    )
+    held_out_fraction: float = _data(
+        0.0,
+        "Share of each training user's ratings, the latest, held out to evaluate users seen in "
+        "training.",
+        minimum=0.0,
+        only=(_EXPLICIT,),
     )
     example_order: str = _data(
         "shuffle_once",
         "Order of a user's ratings: shuffled once for the run (as the paper's code), anew each "
         "round, or as in the file. Evaluation always sees the same order.",
         choices=ORDERS,
+        only=(_EXPLICIT,),
     )
     label_threshold: float | None = _data(
         None,
         "Makes labels of ratings: 1 for this rating or a higher one, else 0. The neural models "
         "need it; without it the rating is the label.",
+        only=(_EXPLICIT,),
     )
 
     model: str = _model("matrix_factorization", "Model.", choices=MODELS)
@@ -101,51 +177,88 @@ class Settings:
         50,
         "Width of user and item embeddings.",
         minimum=1,
-        only=("model", ("matrix_factorization", "gmf", "neumf")),
+        only=(_If("model", ("matrix_factorization", "gmf", "neumf")),),
     )
     hidden_units: str = _model(
         "64,32,16,8",
         "MLP tower: first the width of its input (user and item embeddings together), then those "
         "of its layers.",
-        only=("model", ("mlp", "neumf")),
+        only=(_If("model", ("mlp", "neumf")),),
     )
-    user_bias: bool = _model(False, "Add a local bias of the user.", only=_MF)
-    item_bias: bool = _model(False, "Add a global bias of each item.", only=_MF)
-    global_bias: bool = _model(False, "Add one global bias.", only=_MF)
+    user_bias: bool = _model(False, "Add a local bias of the user.", only=(_MF,))
+    item_bias: bool = _model(False, "Add a global bias of each item.", only=(_MF,))
+    global_bias: bool = _model(False, "Add one global bias.", only=(_MF,))
     l2: float = _model(
         0.0,
         "L2 regularisation of all weights (neural models: of embeddings and tower kernels).",
         minimum=0.0,
     )
     spread_out: float = _model(
-        0.0, "Spread-out regularisation of item embeddings.", minimum=0.0, only=_MF
+        0.0, "Spread-out regularisation of item embeddings.", minimum=0.0, only=(_MF,)
     )
 
-    algorithm: str = _algorithm("fedrecon", "Algorithm.", choices=("fedrecon",))
-    reconstruction_optimizer: str = _algorithm("sgd", "Fits the local part.", choices=OPTIMIZERS)
-    reconstruction_learning_rate: float = _algorithm(0.1, "Rate of --reconstruction_optimizer.")
+    algorithm: str = _algorithm(
+        "fedrecon",
+        "fedrecon reconstructs the local part in each round; fedavg draws it afresh and trains it "
+        "with the global part; stateful_fedavg keeps it on the device; fedncf keeps user rows on "
+        "the server; centralized has everybody's examples (its optimiser is --client_optimizer).",
+        choices=ALGORITHMS,
+    )
+    reconstruction_optimizer: str = _algorithm(
+        "sgd",
+        "Fits the local part of fedrecon's clients, and of unseen users with any algorithm.",
+        choices=OPTIMIZERS,
+        only=(_RECONSTRUCTING,),
+    )
+    reconstruction_learning_rate: float = _algorithm(
+        0.1, "Rate of --reconstruction_optimizer.", only=(_RECONSTRUCTING,)
+    )
     client_optimizer: str = _algorithm("sgd", "Fits the global part.", choices=OPTIMIZERS)
     client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.")
-    server_optimizer: str = _algorithm("sgd", "Applies the mean update.", choices=OPTIMIZERS)
-    server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.")
+    server_optimizer: str = _algorithm(
+        "sgd", "Applies the mean update.", choices=OPTIMIZERS, only=(_FEDERATED,)
+    )
+    server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.", only=(_FEDERATED,))
     batch_size: int = _algorithm(5, "Ratings a client's step.", minimum=1)
     support_query_split: str = _algorithm(
         "alternating_batches",
         "Even batches reconstruct and odd ones update or evaluate; or all do both.",
         choices=SUPPORT_QUERY_SPLITS,
+        only=(_SPLITTING,),
     )
-    reconstruction_epochs: int = _algorithm(1, "Passes over the support.", minimum=1)
+    reconstruction_epochs: int = _algorithm(
+        1, "Passes over the support.", minimum=1, only=(_RECONSTRUCTING,)
+    )
     reconstruction_steps_max: int | None = _algorithm(
-        None, "Limit on reconstruction steps.", minimum=1
+        None, "Limit on reconstruction steps.", minimum=1, only=(_RECONSTRUCTING,)
     )
-    client_epochs: int = _algorithm(1, "Passes over the query in training.", minimum=1)
+    client_epochs: int = _algorithm(
+        1,
+        "Passes over the query (fedrecon) or all examples (the others) in training.",
+        minimum=1,
+        only=(_FEDERATED,),
+    )
     client_steps_max: int | None = _algorithm(
-        None, "Limit on a client's steps after reconstruction, in training.", minimum=1
+        None,
+        "Limit on a client's steps (after reconstruction), in training.",
+        minimum=1,
+        only=(_FEDERATED,),
     )
     client_weighting: str = _algorithm(
         "num_examples",
         "What a client's update weighs in the mean.",
         choices=CLIENT_WEIGHTINGS,
+        only=(_FEDERATED,),
+    )
+    averaging: str = _algorithm(
+        "plain",
+        "Updates are divided by the weights of all clients of a round (plain), or those of a "
+        "user's or an item's row by the weights of the clients that have it (by_row).",
+        choices=AVERAGINGS,
+        only=(_AVERAGING,),
+    )
+    gradient_clip_norm: float | None = _algorithm(
+        None, "A client's gradients are scaled down to this norm.", only=(_AVERAGING,)
     )
 
     engine: str = _training(
@@ -153,34 +266,41 @@ class Settings:
         "What runs the clients: all of a round at once (cohort), or TFF's own builders one by one "
         "(stock), the slow reference.",
         choices=("cohort", "stock"),
+        only=(_FEDRECON, _EXPLICIT),
     )
     runtime: str = _training("in_process", RUNTIME_HELP, choices=RUNTIMES)
     gpu_memory_limit_mb: int | None = _training(
         None,
         GPU_MEMORY_LIMIT_HELP,
         minimum=1,
-        only=("runtime", ("in_process",)),
+        only=(_If("runtime", ("in_process",)),),
     )
     total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
-    clients_per_round: int = _training(100, "Clients a round.", minimum=1)
+    clients_per_round: int = _training(
+        100,
+        "Clients a round; a round of centralized has as many examples as those have on average.",
+        minimum=1,
+    )
     client_sampler: str = _training(
         "uniform",
         "Clients of a round: drawn without replacement, or taken from a queue shuffled once.",
         choices=("uniform", "queue"),
+        only=(_FEDERATED,),
     )
-    rounds_per_evaluation: int = _training(
-        25, "Rounds from one evaluation on validation users to the next.", minimum=1
-    )
+    rounds_per_evaluation: int = _training(25, "Rounds from one evaluation to the next.", minimum=1)
     rounds_per_checkpoint: int = _training(25, "Rounds from one checkpoint to the next.", minimum=1)
     seed: int = _training(0, "Every random number of the run follows from it.", minimum=0)
     output_dir: str | None = _training(None, "Folder for what the run leaves behind.")
 
     def __post_init__(self):
-        if self.model in _NEURAL and self.label_threshold is None:
+        if self.model in _NEURAL and self.is_explicit and self.label_threshold is None:
             raise InputError(
                 f"--model={self.model} predicts a probability; give --label_threshold (such as 4) "
-                "to make labels of the ratings."
+                "to make labels of the ratings, or --feedback=implicit."
             )
+        for name in ("unseen_fraction", "held_out_fraction"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"--{name}={getattr(self, name)} must be at least 0 and below 1.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -188,6 +308,11 @@ class Settings:
             if field.name.endswith("_learning_rate") and value <= 0:
                 raise InputError(f"--{field.name}={value} must be positive.")
         self.hidden_unit_counts()
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether ratings are predicted; else items are ranked."""
+        return self.feedback == "explicit"
 
     def hidden_unit_counts(self) -> tuple[int, ...]:
         try:
@@ -219,10 +344,7 @@ class Settings:
 
 
 def _uses(settings: Any, field: dataclasses.Field) -> bool:
-    only, (never, unused_by) = field.metadata["only"], field.metadata["never"]
-    if never is not None and getattr(settings, never) in unused_by:
-        return False
-    return only is None or getattr(settings, only[0]) in only[1]
+    return all(condition.holds(settings) for condition in field.metadata["only"])
 
 
 def define_flags() -> None:
@@ -253,10 +375,9 @@ def from_flags() -> Settings:
     given = flags.FLAGS
     for field in dataclasses.fields(Settings):
         if given[field.name].present and not _uses(given, field):
-            only, never = field.metadata["only"], field.metadata["never"]
-            name = only[0] if only else never[0]
-            belongs = f"; it belongs to --{name}={' or '.join(only[1])}" if only else ""
+            failing = next(c for c in field.metadata["only"] if not c.holds(given))
             raise InputError(
-                f"--{field.name} has no effect with --{name}={given[name].value}{belongs}."
+                f"--{field.name} has no effect with --{failing.name}={given[failing.name].value}; "
+                f"it belongs to {failing}."
             )
     return Settings(**{f.name: given[f.name].value for f in dataclasses.fields(Settings)})

@@ -1,37 +1,24 @@
-"""From settings to the objects of a run. The binaries share it, so that both see the same run."""
+"""From settings to the objects of a run. The binaries share it, so that all see the same run."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from experiments.data import Clients
 from experiments.settings import Settings
-from fedrecon.errors import InputError
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and data come before it.
     import numpy as np
 
-    from fedrecon.algorithms.options import FedReconOptions
-    from fedrecon.data.examples import ClientExamples
-    from fedrecon.data.ratings import Ratings
+    from experiments.judging import Judge
+    from fedrecon.algorithms.options import FedAvgOptions, FedReconOptions, OptimizerOptions
+    from fedrecon.client_store import ClientStore
     from fedrecon.models.split_model import SplitModel
-    from fedrecon.training import FederatedTask
-
-
-def load_ratings(settings: Settings) -> Ratings:
-    from fedrecon.data.datasets import load_dataset
-
-    synthetic_options = {}
-    if settings.dataset == "synthetic":
-        synthetic_options = {
-            "num_users": settings.synthetic_num_users,
-            "num_items": settings.synthetic_num_items,
-            "mean_ratings_per_user": settings.synthetic_mean_ratings_per_user,
-            "seed": settings.seed,
-        }
-    return load_dataset(settings.dataset, data_dir=settings.data_dir, **synthetic_options)
+    from fedrecon.training import FederatedTask, ProcessEvaluation
 
 
 def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
@@ -59,18 +46,21 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
     )
 
 
-def fed_recon_options(settings: Settings) -> FedReconOptions:
-    from fedrecon.algorithms.options import FedReconOptions, OptimizerOptions
+def _optimizer(settings: Settings, role: str) -> OptimizerOptions:
+    from fedrecon.algorithms.options import OptimizerOptions
 
-    def optimizer(role: str) -> OptimizerOptions:
-        return OptimizerOptions(
-            getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
-        )
+    return OptimizerOptions(
+        getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
+    )
+
+
+def fed_recon_options(settings: Settings) -> FedReconOptions:
+    from fedrecon.algorithms.options import FedReconOptions
 
     return FedReconOptions(
-        reconstruction_optimizer=optimizer("reconstruction"),
-        client_optimizer=optimizer("client"),
-        server_optimizer=optimizer("server"),
+        reconstruction_optimizer=_optimizer(settings, "reconstruction"),
+        client_optimizer=_optimizer(settings, "client"),
+        server_optimizer=_optimizer(settings, "server"),
         batch_size=settings.batch_size,
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,
@@ -81,49 +71,68 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
     )
 
 
+def fed_avg_options(settings: Settings) -> FedAvgOptions:
+    from fedrecon.algorithms.options import FedAvgOptions
+
+    return FedAvgOptions(
+        client_optimizer=_optimizer(settings, "client"),
+        server_optimizer=_optimizer(settings, "server"),
+        batch_size=settings.batch_size,
+        client_epochs=settings.client_epochs,
+        client_steps_max=settings.client_steps_max,
+        client_weighting=settings.client_weighting,
+        gradient_clip_norm=settings.gradient_clip_norm,
+        averaging=settings.averaging,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class Clients:
-    """The people of a run and what they rated.
+class Algorithm:
+    """An algorithm on the data of a run.
 
     Attributes:
-      examples: What each of them gives to a round.
-      users: The user ids of each part, `train`, `validation` and `test`.
+      training: What trains; see `FederatedTask`.
+      training_data: Likewise.
+      training_metrics: Likewise.
+      get_weights: From a state to the `ModelWeights` of the global part.
+      kept_rows: From a state and user ids to the users' local values, `[n, ...]` each, and who has
+        some, `[n]` bool; None where nobody does.
+      store: See `FederatedTask`.
     """
 
-    examples: ClientExamples
-    users: Mapping[str, np.ndarray]
+    training: Any
+    training_data: Callable[[np.ndarray, int], Any]
+    training_metrics: Callable[[Any], Mapping[str, float]]
+    get_weights: Callable[[Any], Any]
+    kept_rows: Callable[[Any, np.ndarray], tuple[list[np.ndarray], np.ndarray]] | None = None
+    store: ClientStore | None = None
 
 
-def load_clients(settings: Settings) -> Clients:
-    """Loads the ratings and splits the users 80/10/10, so that each part has people of its own."""
-    import numpy as np
+def build_task(
+    settings: Settings,
+    clients: Clients,
+    *,
+    store_dir: os.PathLike | None = None,
+    store_round: int | None = None,
+) -> tuple[FederatedTask, Judge]:
+    """Builds what trains, and what judges the states that it leaves.
 
-    from fedrecon.data.examples import ClientExamples, ExampleOptions
-    from fedrecon.data.splits import split_by_user
-
-    ratings = load_ratings(settings)
-    split = split_by_user(ratings, seed=settings.seed)
-    options = ExampleOptions(
-        max_ratings_per_user=settings.max_ratings_per_user,
-        order=settings.example_order,
-        label_threshold=settings.label_threshold,
-        seed=settings.seed,
-    )
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    users = {name: np.unique(part.user_ids) for name, part in parts.items()}
-    if settings.clients_per_round > len(users["train"]):
-        raise InputError(
-            f"--clients_per_round={settings.clients_per_round} is more than the "
-            f"{len(users['train'])} training users of {settings.dataset}."
-        )
-    return Clients(ClientExamples(ratings, options), users)
-
-
-def build_task(settings: Settings, clients: Clients) -> FederatedTask:
-    """Builds FedRecon, trained, validated and tested on different people."""
+    Args:
+      settings: The settings of the run.
+      clients: Its people.
+      store_dir: Where the rows of stateful clients are kept; None keeps them in memory.
+      store_round: Reads them as of this round's checkpoint, and changes nothing.
+    """
+    from experiments.judging import Judge
     from fedrecon import rng
     from fedrecon.training import FederatedTask
 
+    is_stock = settings.engine == "stock"
+    build = _stock_fed_recon if is_stock else _BUILDERS[settings.algorithm]
+    build_model = model_fn(settings, clients.ratings.num_items)
+    open_store = functools.partial(_open_store, clients, store_dir, store_round)
+    algorithm = build(settings, clients, build_model, open_store)
+    judge = Judge(settings, clients, build_model, algorithm)
     sample = rng.sample_queue if settings.client_sampler == "queue" else rng.sample_uniform
 
     def sample_cohort(round_num: int) -> np.ndarray:
@@ -134,72 +143,232 @@ def build_task(settings: Settings, clients: Clients) -> FederatedTask:
             round_num=round_num,
         )
 
-    engine = _stock_engine if settings.engine == "stock" else _cohort_engine
-    return FederatedTask(
+    evaluate = judge.metrics
+    if settings.is_explicit:
+        by_process = (_stock_evaluation if is_stock else _reconstruction_evaluation)(
+            settings, clients, build_model, algorithm.get_weights
+        )
+
+        def evaluate(state, part):
+            return (judge.metrics if part == "seen" else by_process)(state, part)
+
+    task = FederatedTask(
+        training=algorithm.training,
         sample_cohort=sample_cohort,
-        evaluation_users=clients.users,
-        **engine(settings, clients),
+        training_data=algorithm.training_data,
+        training_metrics=algorithm.training_metrics,
+        evaluate=evaluate,
+        watched_part="validation" if settings.is_explicit else settings.evaluate_on,
+        store=algorithm.store,
     )
+    return task, judge
 
 
-def _cohort_engine(settings: Settings, clients: Clients) -> dict[str, Any]:
-    """Returns what a `FederatedTask` needs to run all clients of a round at once."""
-    from fedrecon.algorithms import fed_recon
+def _packer(clients: Clients, packing, users, num_clients: int):
     from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
 
-    examples = clients.examples
-    build_model = model_fn(settings, examples.ratings.num_items)
+    size = choose_clients_per_shard(clients.examples, users, packing, num_clients=num_clients)
+    return CohortPacker(clients.examples, packing, clients_per_shard=size)
+
+
+def _training_packer(settings: Settings, clients: Clients, packing):
+    return _packer(clients, packing, clients.users["train"], settings.clients_per_round)
+
+
+def _fed_recon(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import fed_recon
+    from fedrecon.algorithms.client_metrics import training_metrics
+
     options = fed_recon_options(settings)
-
-    def packer(packing, users, num_clients):
-        size = choose_clients_per_shard(examples, users, packing, num_clients=num_clients)
-        return CohortPacker(examples, packing, clients_per_shard=size)
-
-    training = packer(
-        fed_recon.packing_options(options, seed=settings.seed),
-        clients.users["train"],
-        settings.clients_per_round,
+    packing = fed_recon.packing_options(options, seed=settings.seed)
+    packer = _training_packer(settings, clients, packing)
+    training = fed_recon.build_fed_recon(
+        build_model, options, clients_per_shard=packer.clients_per_shard
     )
-    evaluation = packer(
-        fed_recon.evaluation_packing_options(options, seed=settings.seed),
-        clients.users["validation"],
-        len(clients.users["validation"]),
-    )
-    return {
-        "training": fed_recon.build_fed_recon(
-            build_model, options, clients_per_shard=training.clients_per_shard
-        ),
-        "evaluation": fed_recon.build_fed_recon_evaluation(
-            build_model, options, clients_per_shard=evaluation.clients_per_shard
-        ),
-        "training_data": training.pack,
-        "evaluation_data": lambda users: evaluation.pack(users, 0),
-        "training_metrics": fed_recon.training_metrics,
-        "evaluation_metrics": fed_recon.evaluation_metrics,
-    }
+    return Algorithm(training, packer.pack, training_metrics, training.get_model_weights)
 
 
-def _stock_engine(settings: Settings, clients: Clients) -> dict[str, Any]:
-    """Returns what a `FederatedTask` needs to run clients one by one, with TFF's own builders."""
+def _stock_fed_recon(settings, clients, build_model, open_store) -> Algorithm:
     from fedrecon.algorithms import stock_fed_recon
 
-    examples = clients.examples
+    training = stock_fed_recon.build_fed_recon(build_model, fed_recon_options(settings))
+    return Algorithm(
+        training,
+        functools.partial(_client_datasets, settings, clients),
+        stock_fed_recon.training_metrics,
+        training.get_model_weights,
+    )
 
-    def client_data(users: np.ndarray, round_num: int) -> list:
-        return [
-            stock_fed_recon.client_dataset(
-                *examples.examples(user, round_num), batch_size=settings.batch_size
-            )
-            for user in users
-        ]
 
-    build_model = model_fn(settings, examples.ratings.num_items)
+def _fed_avg(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import fed_avg
+    from fedrecon.algorithms.client_metrics import training_metrics
+
+    options = fed_avg_options(settings)
+    packing = fed_avg.packing_options(options, seed=settings.seed)
+    packer = _training_packer(settings, clients, packing)
+    training = fed_avg.build_fed_avg(
+        build_model, options, clients_per_shard=packer.clients_per_shard
+    )
+    return Algorithm(training, packer.pack, training_metrics, training.get_model_weights)
+
+
+def _stateful_fed_avg(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import fed_avg
+    from fedrecon.algorithms.client_metrics import training_metrics
+    from fedrecon.models.functional import FunctionalModel
+
+    options = fed_avg_options(settings)
+    packing = fed_avg.packing_options(options, seed=settings.seed)
+    packer = _training_packer(settings, clients, packing)
+    process = fed_avg.build_stateful_fed_avg(
+        build_model, options, clients_per_shard=packer.clients_per_shard
+    )
+    model = FunctionalModel(build_model())
+    store = open_store(fed_avg.row_width(model))
+    training = fed_avg.StatefulFedAvg(process, model, store)
+    return Algorithm(
+        training,
+        packer.pack,
+        training_metrics,
+        lambda state: state.global_model_weights,
+        kept_rows=lambda state, users: training.read(users),
+        store=store,
+    )
+
+
+def _open_store(clients: Clients, path, read_round, width: int) -> ClientStore:
+    from fedrecon.artifacts import NUM_CHECKPOINTS_KEPT
+    from fedrecon.client_store import ClientStore
+
+    return ClientStore(
+        clients.ratings.num_users,
+        width,
+        path=path,
+        keep=NUM_CHECKPOINTS_KEPT,
+        read_round=read_round,
+    )
+
+
+def _fed_ncf(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import fed_ncf
+    from fedrecon.algorithms.client_metrics import training_metrics
+
+    options = fed_avg_options(settings)
+    packing = fed_ncf.packing_options(options, seed=settings.seed)
+    packer = _training_packer(settings, clients, packing)
+    training = fed_ncf.build_fed_ncf(
+        build_model,
+        options,
+        num_users=clients.ratings.num_users,
+        clients_per_shard=packer.clients_per_shard,
+        seed=settings.seed,
+    )
+    return Algorithm(training, packer.pack, training_metrics, **_server_rows(clients, build_model))
+
+
+def _centralized(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import centralized
+    from fedrecon.algorithms.client_metrics import training_metrics
+    from fedrecon.algorithms.options import CentralizedOptions
+    from fedrecon.data.minibatches import MinibatchStream
+
+    train = clients.users["train"]
+    num_examples = sum(map(clients.examples.num_examples, train.tolist()))
+    stream = MinibatchStream(
+        clients.examples,
+        users=train,
+        batch_size=settings.batch_size,
+        examples_per_round=max(1, round(num_examples / len(train) * settings.clients_per_round)),
+        seed=settings.seed,
+    )
+    training = centralized.build_centralized(
+        build_model,
+        CentralizedOptions(_optimizer(settings, "client"), settings.batch_size),
+        num_users=clients.ratings.num_users,
+        num_steps=stream.num_steps,
+        seed=settings.seed,
+    )
+    return Algorithm(
+        training,
+        lambda users, round_num: stream.round(round_num),
+        training_metrics,
+        **_server_rows(clients, build_model),
+    )
+
+
+def _server_rows(clients: Clients, build_model) -> dict[str, Any]:
+    """Returns `get_weights` and `kept_rows` of an algorithm whose server keeps user rows."""
+    import numpy as np
+    import tensorflow_federated as tff
+
+    from fedrecon.algorithms import process
+    from fedrecon.models.functional import FunctionalModel
+
+    model = FunctionalModel(build_model())
+    is_trained = np.isin(np.arange(clients.ratings.num_users), clients.users["train"])
+
+    def get_weights(state):
+        values, _ = process.split_user_rows(model, state.global_model_weights)
+        num_trainable = sum(weight.trainable for weight in model.global_weights)
+        return tff.learning.models.ModelWeights(values[:num_trainable], values[num_trainable:])
+
+    def kept_rows(state, users):
+        _, tables = process.split_user_rows(model, state.global_model_weights)
+        return [np.asarray(table)[users] for table in tables], is_trained[users]
+
+    return {"get_weights": get_weights, "kept_rows": kept_rows}
+
+
+_BUILDERS = {
+    "fedrecon": _fed_recon,
+    "fedavg": _fed_avg,
+    "stateful_fedavg": _stateful_fed_avg,
+    "fedncf": _fed_ncf,
+    "centralized": _centralized,
+}
+
+
+def _reconstruction_evaluation(settings, clients, build_model, get_weights) -> ProcessEvaluation:
+    """Returns how people never seen are evaluated: all at once."""
+    from fedrecon.algorithms import fed_recon
+    from fedrecon.algorithms.client_metrics import evaluation_metrics
+    from fedrecon.training import ProcessEvaluation
+
     options = fed_recon_options(settings)
-    return {
-        "training": stock_fed_recon.build_fed_recon(build_model, options),
-        "evaluation": stock_fed_recon.build_fed_recon_evaluation(build_model, options),
-        "training_data": client_data,
-        "evaluation_data": lambda users: client_data(users, 0),
-        "training_metrics": stock_fed_recon.training_metrics,
-        "evaluation_metrics": stock_fed_recon.evaluation_metrics,
-    }
+    packing = fed_recon.evaluation_packing_options(options, seed=settings.seed)
+    users = clients.users["validation"]
+    packer = _packer(clients, packing, users, len(users))
+    return ProcessEvaluation(
+        fed_recon.build_fed_recon_evaluation(
+            build_model, options, clients_per_shard=packer.clients_per_shard
+        ),
+        get_weights,
+        clients.users,
+        lambda users: packer.pack(users, 0),
+        evaluation_metrics,
+    )
+
+
+def _stock_evaluation(settings, clients, build_model, get_weights) -> ProcessEvaluation:
+    from fedrecon.algorithms import stock_fed_recon
+    from fedrecon.training import ProcessEvaluation
+
+    return ProcessEvaluation(
+        stock_fed_recon.build_fed_recon_evaluation(build_model, fed_recon_options(settings)),
+        get_weights,
+        clients.users,
+        lambda users: _client_datasets(settings, clients, users, 0),
+        stock_fed_recon.evaluation_metrics,
+    )
+
+
+def _client_datasets(settings, clients, users: np.ndarray, round_num: int) -> list:
+    from fedrecon.algorithms import stock_fed_recon
+
+    return [
+        stock_fed_recon.client_dataset(
+            *clients.examples.examples(user, round_num), batch_size=settings.batch_size
+        )
+        for user in users
+    ]

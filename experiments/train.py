@@ -15,7 +15,7 @@ import time
 
 from absl import flags
 
-from experiments import cli, runtime, settings, tasks
+from experiments import cli, data, runtime, settings, tasks
 from fedrecon.errors import InputError
 
 settings.define_flags()
@@ -24,7 +24,7 @@ flags.adopt_module_key_flags(settings)
 
 def main(interruption: cli.Interruption) -> None:
     chosen = settings.from_flags()
-    clients = tasks.load_clients(chosen)
+    clients = data.load_clients(chosen)
 
     from fedrecon import artifacts
 
@@ -36,7 +36,7 @@ def main(interruption: cli.Interruption) -> None:
         )
     config = {
         "settings": chosen.to_json(),
-        "data_fingerprint": clients.examples.ratings.fingerprint(),
+        "data_fingerprint": clients.ratings.fingerprint(),
         "versions": artifacts.versions(),
     }
     with run.claim(config, free_settings=settings.FREE):
@@ -46,7 +46,7 @@ def main(interruption: cli.Interruption) -> None:
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
-        cli.print_table({part: final[part] for part in ("validation", "test")})
+        cli.print_table({part: row for part, row in final.items() if isinstance(row, dict)})
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
         for name in (artifacts.FINAL_METRICS, artifacts.METRICS, artifacts.CURVES):
             print(f"  {name}")
@@ -59,7 +59,7 @@ def _train(chosen, clients, run, interruption):
     from fedrecon.training import Training, TrainingOptions
 
     runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
-    task = tasks.build_task(chosen, clients)
+    task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path)
     recorder = artifacts.RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
@@ -83,39 +83,36 @@ def _train(chosen, clients, run, interruption):
         latest: dict[str, str] = {}
 
         def on_round(round_num, row):
-            if "validation/rmse" in row:
-                tqdm.write(_describe(round_num, row), file=sys.stdout)
+            evaluated = {name: row[name] for name in row if name.startswith(task.watched_part)}
+            if evaluated:
+                text = cli.describe(task.watched_part, evaluated)
+                text = f"round {round_num:5}  {text}  ({row['seconds']:.0f} s)"
+                tqdm.write(text, file=sys.stdout)
                 sys.stdout.flush()
-            latest.update({name: f"{row[name]:.4f}" for name in row if name.endswith("/rmse")})
+            main = [name for name in row if name.endswith(("/loss", "/rmse", "/hr_at_10"))]
+            latest.update({name: f"{row[name]:.4f}" for name in main})
             bar.set_postfix(latest, refresh=False)
             bar.update(round_num - bar.n)
 
         state = training.run(on_round)
     recorder.close()
-    final = _final_metrics(task, state, recorder, options.total_rounds)
+    parts = [part for part in clients.users if part != "train"]
+    final = _final_metrics(task, parts, state, recorder, options.total_rounds)
     run.draw_curves()
     run.write_final_metrics(final)
     return final
 
 
-def _final_metrics(task, state, recorder, total_rounds):
+def _final_metrics(task, parts, state, recorder, total_rounds):
     start = time.monotonic()
-    test = task.evaluate(state, "test")
     # Measured with the last round, unless a longer run was cut short at this one.
-    validation = recorder.metrics(total_rounds, "validation") or task.evaluate(state, "validation")
-    return {
-        "test": test,
-        "validation": {name: validation[name] for name in test},
-        "rounds": total_rounds,
-        "seconds": round(recorder.seconds(total_rounds) + time.monotonic() - start, 2),
+    watched = recorder.metrics(total_rounds, task.watched_part)
+    final = {
+        part: watched if part == task.watched_part and watched else dict(task.evaluate(state, part))
+        for part in parts
     }
-
-
-def _describe(round_num, row) -> str:
-    return (
-        f"round {round_num:5}  validation RMSE {row['validation/rmse']:.4f}  "
-        f"accuracy {row['validation/accuracy']:.1%}  ({row['seconds']:.0f} s)"
-    )
+    seconds = recorder.seconds(total_rounds) + time.monotonic() - start
+    return {**final, "rounds": total_rounds, "seconds": round(seconds, 2)}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     metrics.csv          one row a round; `round` 0 is the untrained model
     events/              the same for TensorBoard
     checkpoints/         round_<n>: the server's state after n rounds
+    client_store/        rows that clients keep, if any; see `client_store`
     final_metrics.json   validation and test metrics of the finished run
     curves.png           drawn from metrics.csv
 
@@ -25,6 +26,7 @@ import platform
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from fedrecon import __version__
@@ -37,8 +39,9 @@ CURVES = "curves.png"
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINT_PREFIX = "round_"
 _EVENTS = "events"
+_STORE = "client_store"
 _LOCK = ".lock"
-_NUM_CHECKPOINTS_KEPT = 3
+NUM_CHECKPOINTS_KEPT = 3
 _MAX_WRITES_BEHIND = 8
 _SECONDS_BETWEEN_ROWS = 1.0
 _CONFIG_KEYS = ("settings", "data_fingerprint")
@@ -113,6 +116,11 @@ class RunDirectory:
         numbers = (name[len(_CHECKPOINT_PREFIX) :] for name in names)
         return sorted(int(number) for number in numbers if number.isdecimal())
 
+    @property
+    def store_path(self) -> pathlib.Path:
+        """Where rows of clients are kept, if the algorithm keeps any."""
+        return self.path / _STORE
+
     def write_final_metrics(self, metrics: dict[str, Any]) -> None:
         _write_json(self.path / FINAL_METRICS, metrics)
 
@@ -155,7 +163,7 @@ class RunRecorder:
         self._states = tff.program.FileProgramStateManager(
             run.path / _CHECKPOINTS,
             prefix=_CHECKPOINT_PREFIX,
-            keep_total=_NUM_CHECKPOINTS_KEPT,
+            keep_total=NUM_CHECKPOINTS_KEPT,
             keep_first=False,
         )
         self._releases: tuple | None = None
@@ -177,13 +185,21 @@ class RunRecorder:
         """Returns the state after `round_num` rounds, in the structure of `structure`."""
         return self._start(self._states.load(round_num, structure)).result()
 
-    def save(self, state: Any, round_num: int) -> None:
-        """Saves the state after `round_num` rounds, unless that is saved already."""
+    def save(self, state: Any, round_num: int, *, first: Callable[[], None] | None = None) -> None:
+        """Saves the state after `round_num` rounds, unless that is saved already.
+
+        Args:
+          state: The state.
+          round_num: The round.
+          first: Saves what belongs to it, before the checkpoint exists.
+        """
 
         self._write_rows()
 
         async def save():
             if round_num not in self._directory.checkpoints():
+                if first is not None:
+                    first()
                 await self._states.save(state, round_num)
 
         self._start(save())
@@ -326,19 +342,32 @@ def _draw_curves(rows: list[dict[str, float]], path: pathlib.Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
+    measured = {name for row in rows for name in row}
     titles = {
         "rmse": "RMSE",
         "accuracy": "accuracy (error of at most 0.5)",
-        "loss": "loss (mean over ratings)",
+        "hr_at_10": "HR@10 (mean over users)",
+        "ndcg_at_10": "NDCG@10 (mean over users)",
+        "loss": "loss (mean over examples)",
     }
-    for axes, metric in zip(figure.subplots(1, 3), titles):
+    if any(name.endswith("/hr_at_10") for name in measured):
+        del titles["rmse"], titles["accuracy"]
+    titles = {m: t for m, t in titles.items() if any(n.endswith(f"/{m}") for n in measured)}
+    for axes, metric in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
+        after_first = []
         for part, style in (
             ("train", {"linewidth": 1, "alpha": 0.6}),
             ("validation", {"marker": "o", "markersize": 3}),
+            ("test", {"marker": "o", "markersize": 3}),
         ):
             points = [(r["round"], r[f"{part}/{metric}"]) for r in rows if f"{part}/{metric}" in r]
             if points:
                 axes.plot(*zip(*points), label=part, **style)
+                after_first += [value for round_num, value in points if round_num > 0]
+        if after_first:
+            # The untrained model is often so far off that it would flatten all the rest.
+            margin = 0.05 * (max(after_first) - min(after_first)) or 0.05
+            axes.set_ylim(min(after_first) - margin, max(after_first) + margin)
         axes.set(xlabel="round", title=titles[metric])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

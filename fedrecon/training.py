@@ -10,14 +10,25 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedrecon.artifacts import RunRecorder
+from fedrecon.client_store import ClientStore
 from fedrecon.errors import InputError
 
 Metrics = Mapping[str, float]
+
+
+class Process(Protocol):
+    """What trains: `tff.learning.templates.LearningProcess`, or what has these two of it."""
+
+    def initialize(self) -> Any:
+        """Returns the server's state before the first round."""
+
+    def next(self, state: Any, data: Any) -> Any:
+        """Returns an output with `state` and `metrics` after a round."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,25 +36,24 @@ class FederatedTask:
     """One algorithm on one data set, ready to run.
 
     Attributes:
-      training: A `tff.learning.templates.LearningProcess`.
-      evaluation: Another, whose `next` evaluates the model weights of its state.
+      training: The process.
       sample_cohort: From the number of a round (from 1) to the user ids of its clients.
-      evaluation_users: The user ids of each part of the data, by its name.
       training_data: From the user ids of a cohort and the number of its round to what training's
         `next` takes. It is called in another thread, while the round before runs.
-      evaluation_data: From user ids to what evaluation's `next` takes.
       training_metrics: From what a round measured to plain numbers.
-      evaluation_metrics: From what an evaluation measured to plain numbers.
+      evaluate: From a state and the name of a part of the data to metrics of the model there.
+      watched_part: The part that is evaluated while training.
+      store: A `ClientStore` to which `training` writes rows, if there is one; they are committed
+        with the state of their round, and saved with its checkpoints.
     """
 
-    training: Any
-    evaluation: Any
+    training: Process
     sample_cohort: Callable[[int], np.ndarray]
-    evaluation_users: Mapping[str, np.ndarray]
     training_data: Callable[[np.ndarray, int], Any]
-    evaluation_data: Callable[[np.ndarray], Any]
     training_metrics: Callable[[Any], Metrics]
-    evaluation_metrics: Callable[[Any], Metrics]
+    evaluate: Callable[[Any, str], Metrics]
+    watched_part: str = "validation"
+    store: ClientStore | None = None
 
     def prepare_round(self, round_num: int) -> Any:
         """Returns the clients of round `round_num`, for `run_round`."""
@@ -54,20 +64,40 @@ class FederatedTask:
         output = self.training.next(state, clients)
         return output.state, self.training_metrics(output.metrics)
 
-    def evaluate(self, state: Any, part: str) -> Metrics:
+
+@dataclasses.dataclass(frozen=True)
+class ProcessEvaluation:
+    """Evaluation by a TFF process, as `FederatedTask.evaluate`.
+
+    Attributes:
+      process: A `LearningProcess` whose `next` evaluates the model weights of its state.
+      get_weights: From a state of the training to those weights.
+      users: The user ids of each part of the data, by its name.
+      data: From user ids to what `next` takes.
+      metrics: From what it measured to plain numbers.
+    """
+
+    process: Any
+    get_weights: Callable[[Any], Any]
+    users: Mapping[str, np.ndarray]
+    data: Callable[[np.ndarray], Any]
+    metrics: Callable[[Any], Metrics]
+
+    def __call__(self, state: Any, part: str) -> Metrics:
         """Returns the metrics of the model in `state` on the users of `part`.
 
         Raises:
           InputError: If those users have no query ratings, so that nothing was measured, or if the
             model's predictions for them are not finite.
         """
-        weights = self.training.get_model_weights(state)
-        evaluation = self.evaluation.set_model_weights(self.evaluation.initialize(), weights)
-        clients = self.evaluation_data(self.evaluation_users[part])
-        metrics = self.evaluation_metrics(self.evaluation.next(evaluation, clients).metrics)
+        evaluation = self.process.set_model_weights(
+            self.process.initialize(), self.get_weights(state)
+        )
+        clients = self.data(self.users[part])
+        metrics = self.metrics(self.process.next(evaluation, clients).metrics)
         if metrics["num_examples"] == 0:
             raise InputError(
-                f"the {len(self.evaluation_users[part])} {part} users have no query ratings: none "
+                f"the {len(self.users[part])} {part} users have no query ratings: none "
                 "has more than one batch; a smaller batch size would leave them some."
             )
         if not np.isfinite(metrics["loss"]):
@@ -84,8 +114,8 @@ class TrainingOptions:
 
     Attributes:
       total_rounds: Rounds in all, those before a resumption included.
-      rounds_per_evaluation: The validation users are evaluated before the first round, after each
-        multiple of this many, and after the last.
+      rounds_per_evaluation: The watched part (validation) is evaluated before the first round,
+        after each multiple of this many, and after the last.
       rounds_per_checkpoint: Likewise for checkpoints.
     """
 
@@ -126,6 +156,7 @@ class Training:
         self._commit = threading.Lock()
         checkpoints = recorder.checkpoints
         self._is_new = not checkpoints
+        self._saved = max(checkpoints, default=None)
         self._state, self._done, self._seconds_before = task.training.initialize(), 0, 0.0
         if checkpoints:
             self._done = checkpoints[-1]
@@ -136,6 +167,9 @@ class Training:
                 )
             self._state = recorder.load(self._done, self._state)
             self._seconds_before = recorder.seconds(self._done)
+        if task.store is not None:
+            # Without a checkpoint the store may hold rows of a run that ended before its first.
+            task.store.restore(self._done) if checkpoints else task.store.clear()
 
     @property
     def num_rounds_done(self) -> int:
@@ -160,14 +194,14 @@ class Training:
         """
         try:
             if self._is_new:
-                row = _prefixed("validation", self._task.evaluate(self._state, "validation"))
+                row = self._evaluate(self._state)
                 self._record(row, self._state, 0)
                 on_round(0, row)
             for round_num, clients in self._rounds():
                 state, metrics = self._task.run_round(self._state, clients)
                 row = _prefixed("train", metrics)
                 if self._is_due(round_num, self._options.rounds_per_evaluation):
-                    row.update(_prefixed("validation", self._task.evaluate(state, "validation")))
+                    row.update(self._evaluate(state))
                 self._record(row, state, round_num)
                 on_round(round_num, row)
             self._recorder.flush()
@@ -196,18 +230,35 @@ class Training:
         self._commit.acquire()
         self._save()
 
+    def _evaluate(self, state: Any) -> dict[str, float]:
+        part = self._task.watched_part
+        return _prefixed(part, self._task.evaluate(state, part))
+
     def _save(self) -> None:
+        if self._task.store is not None:
+            self._task.store.rollback()  # The rows of a round that did not end.
         if not self._is_new:  # Else not even the untrained model was recorded.
-            self._recorder.save(self._state, self._done)
+            self._save_checkpoint()
         self._recorder.flush()
+
+    def _save_checkpoint(self) -> None:
+        if self._done == self._saved:
+            return
+        self._saved = self._done
+        # The rows first: whatever round has a checkpoint has its rows.
+        store = self._task.store
+        first = None if store is None else store.snapshot(self._done)
+        self._recorder.save(self._state, self._done, first=first)
 
     def _record(self, row: dict[str, float], state: Any, round_num: int) -> None:
         with self._commit:
             row["seconds"] = self._seconds_before + time.monotonic() - self._start
             self._recorder.release(row, round_num)
             self._state, self._done, self._is_new = state, round_num, False
+            if self._task.store is not None:
+                self._task.store.commit()
             if self._is_due(round_num, self._options.rounds_per_checkpoint):
-                self._recorder.save(state, round_num)
+                self._save_checkpoint()
 
     def _is_due(self, round_num: int, period: int) -> bool:
         return round_num % period == 0 or round_num == self._options.total_rounds

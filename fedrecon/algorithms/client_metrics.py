@@ -65,7 +65,6 @@ class ClientMetrics:
             **self._finalize(sums), loss=tf.math.divide_no_nan(total, count)
         )
 
-
     def training_sums(self, contribution: Contribution, examples: Examples, predictions):
         """Returns the sums of a shard in training; predictions are those before each step."""
         return collections.OrderedDict(

@@ -9,8 +9,9 @@ does not grow with the catalogue.
 **Rows that a step does not touch** end as if the whole table were trained. Momentum and Adam keep
 moving a row touched earlier, so their steps go over all rows of a client. AdamW and L1 or L2
 regularisation also move the rows that no batch touches; these move alike on all clients, and one
-trajectory of the table serves a shard (`_sum_drift`). Plain gradient descent moves only
-the rows of its batch, which are then all that it is given.
+trajectory of the table serves a shard (`_sum_drift`); of weight decay alone, which shrinks all
+numbers by one factor, that of a single number. Plain gradient descent moves only the rows of its
+batch, which are then all that it is given.
 
 Arrays have the clients of the shard as their first axis unless said otherwise.
 """
@@ -260,8 +261,8 @@ def run_stage(
     after, untouched = list(values), list(values)
     for index, value in zip(step_of_client.trained, carry.values):
         after[index] = value
-    for index, value in zip(step_of_client.drifting, carry.untouched):
-        untouched[index] = value
+    for index, drifted in zip(step_of_client.drifting, carry.untouched):
+        untouched[index] = _drifted(model.weights[index], values[index], drifted)
     by_step = tf.reshape(predictions.stack(), [most_steps, num_clients, batch_size])
     return Trained(after, untouched, tf.transpose(by_step, [1, 0, 2]))
 
@@ -434,9 +435,7 @@ def build_joint_update(model: FunctionalModel, options: FedAvgOptions, spec: Sha
         ]
         return JointUpdate(contribution, kept, examples, trained.predictions)
 
-    return compile_for_shards(
-        update_clients, model, spec, local_specs(model, spec.seeds.shape[0])
-    )
+    return compile_for_shards(update_clients, model, spec, local_specs(model, spec.seeds.shape[0]))
 
 
 def sum_joint_updates(
@@ -486,7 +485,7 @@ def joint_packing_options(options: FedAvgOptions, *, seed: int) -> PackingOption
 
 
 def fresh_local_values(model: FunctionalModel, shard: Shard) -> Tensors:
-    """Returns the initial local values of a shard's clients in this round, `[clients, ...]` each."""
+    """Returns the initial local values of clients in this round, `[clients, ...]` each."""
     return model.initial_local_values(fold_in(shard.seeds, _INITIAL))
 
 
@@ -535,20 +534,28 @@ def _sum_drift(optimizer: OptimizerOptions, weight: Weight, table, num_steps, cl
     """Returns the weighted sum of `table` minus what clients' steps make of untouched rows."""
     optimizer = optimizer.build()
     most_steps = tf.reduce_max(num_steps)
+    start = table if weight.regularizer is not None else tf.ones([], table.dtype)
 
     def step(number, rows, state, total):
         state, (rows,) = untouched_step(optimizer, [weight], state, [rows])
         # Not `==`, which compares identities where TFF traces, in graphs of TensorFlow 1.
         ends = tf.equal(num_steps, number)
         share = tf.reduce_sum(tf.where(ends, client_weights, 0.0))
-        return number + 1, rows, state, total + share * (table - rows)
+        return number + 1, rows, state, total + share * (start - rows)
 
-    state = optimizer.initialize((tf.TensorSpec(table.shape, table.dtype),))
+    state = optimizer.initialize((tf.TensorSpec(start.shape, start.dtype),))
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
     *_, total = tf.while_loop(
-        lambda number, *_: number <= most_steps, step, (1, table, state, tf.zeros_like(table))
+        lambda number, *_: number <= most_steps, step, (1, start, state, tf.zeros_like(start))
     )
-    return total
+    return _drifted(weight, table, total)
+
+
+def _drifted(weight: Weight, values, drifted):
+    """Returns what untouched rows become: of weight decay alone, `drifted` is what 1 becomes."""
+    if weight.regularizer is not None:
+        return drifted
+    return values * tf.reshape(drifted, [-1] + [1] * (values.shape.rank - 1))
 
 
 class _Own:
@@ -576,7 +583,7 @@ class _Carry(NamedTuple):
 
     values: Tensors  # Of the trained weights.
     state: Any
-    untouched: Tensors  # Of the drifting weights.
+    untouched: Tensors  # Of the drifting weights; see `_drifted`.
     untouched_state: Any
 
     def without_values(self) -> _Carry:
@@ -616,7 +623,12 @@ class _ClientStep:
 
     def initial_carry(self, values: Tensors, num_clients) -> _Carry:
         trained = [values[index] for index in self.trained]
-        untouched = [values[index] for index in self.drifting]
+        untouched = [
+            tf.ones([num_clients], values[index].dtype)
+            if self._model.weights[index].regularizer is None
+            else values[index]
+            for index in self.drifting
+        ]
         return _Carry(
             trained,
             _initial_state(self._optimizer, trained, num_clients),

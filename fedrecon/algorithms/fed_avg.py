@@ -28,6 +28,7 @@ import tensorflow_federated as tff
 from fedrecon.algorithms import client_work, process
 from fedrecon.algorithms.client_metrics import ClientMetrics
 from fedrecon.algorithms.options import FedAvgOptions
+from fedrecon.client_store import ClientStore
 from fedrecon.data.cohorts import Shard
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
@@ -134,7 +135,62 @@ class _ClientWork:
         updates, divisors = client_work.sum_joint_updates(
             self.model, self._options, global_values, shard, update.contribution
         )
-        sums = self.metrics.training_sums(
-            update.contribution, update.examples, update.predictions
-        )
+        sums = self.metrics.training_sums(update.contribution, update.examples, update.predictions)
         return process.ShardOutput(updates, divisors, sums), update.local_values
+
+
+class StatefulRound(NamedTuple):
+    """The server's side of a round; the clients' rows are staged in the store."""
+
+    state: process.State
+    metrics: dict
+
+
+class StatefulFedAvg:
+    """Stateful federated averaging and the store of its clients' rows, as one process.
+
+    In a row of the store the local weights follow each other, flat.
+    """
+
+    def __init__(
+        self, training: tff.templates.IterativeProcess, model: FunctionalModel, store: ClientStore
+    ):
+        """Creates the process.
+
+        Args:
+          training: As `build_stateful_fed_avg` gives it.
+          model: Its model.
+          store: Rows of `row_width(model)` numbers.
+        """
+        self._training, self._store = training, store
+        self._shapes = [weight.shape.as_list() for weight in model.local_weights]
+
+    def initialize(self) -> process.State:
+        """Returns the server's initial state."""
+        return self._training.initialize()
+
+    def next(self, state: process.State, shards: list[Shard]) -> StatefulRound:
+        """Runs a round of shards packed with `packing_options`; stages the rows that changed."""
+        clients = []
+        for shard in shards:
+            values, is_known = self.read(np.maximum(shard.user_ids, 0))
+            clients.append(ShardWithRows(shard, values, is_known))
+        output = self._training.next(state, clients)
+        for shard, values in zip(shards, output.local_values):
+            is_client = shard.user_ids >= 0
+            flat = [np.reshape(value, [len(is_client), -1]) for value in values]
+            rows = np.concatenate(flat, axis=1)[is_client]
+            self._store.stage(shard.user_ids[is_client], rows)
+        return StatefulRound(output.state, output.metrics)
+
+    def read(self, users: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Returns the local values of users, `[n, ...]` each, and who has some, `[n]` bool."""
+        rows, is_known = self._store.read(users)
+        sizes = [int(np.prod(shape)) for shape in self._shapes]
+        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+        return [p.reshape([-1, *shape]) for p, shape in zip(parts, self._shapes)], is_known
+
+
+def row_width(model: FunctionalModel) -> int:
+    """Returns how many numbers the local part of a model has."""
+    return sum(weight.shape.num_elements() for weight in model.local_weights)

@@ -177,6 +177,40 @@ def build_fed_recon_evaluation(
     )
 
 
+def build_reconstruction(
+    model_fn: ModelFn, options: FedReconOptions, *, clients_per_shard: int
+) -> tff.Computation:
+    """Builds the reconstruction of users' local part, by which anybody can be served.
+
+    Only the reconstruction settings and the batch size of `options` apply. The shards are packed
+    with `reconstruction_packing_options`: all that a user gives is support.
+
+    Returns:
+      A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to the
+      local values `[clients, ...]`, at CLIENTS, for each of the local weights.
+    """
+    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
+    model = FunctionalModel(model_fn())
+    num_global = len(model.global_weights)
+
+    def reconstruct_clients(global_values, shard):
+        local_values = _reconstruct(model, options, global_values, shard)[num_global:]
+        return [tf.identity(value) for value in local_values]
+
+    return process.build_at_clients(
+        model_fn,
+        process.shard_type(options.batch_size, clients_per_shard),
+        client_work.compile_for_shards(reconstruct_clients, model, spec),
+    )
+
+
+def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
+    """Returns how clients are packed for `build_reconstruction`; see `packing_options`."""
+    return dataclasses.replace(
+        packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
+    )
+
+
 def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
     """Returns the values of `model.weights` after reconstruction.
 

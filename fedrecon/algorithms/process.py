@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon import rng
-from fedrecon.algorithms.client_work import local_specs, shard_spec
+from fedrecon.algorithms.client_work import compile_scoring, local_specs, shard_spec
 from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import Shard
 from fedrecon.models.functional import FunctionalModel
@@ -283,7 +283,9 @@ def _build_round(
     )
     def update_server(weights, optimizer_state, total):
         trainable = list(weights.trainable)
-        divisors = total.weight if isinstance(total.weight, list) else [total.weight] * len(trainable)
+        divisors = (
+            total.weight if isinstance(total.weight, list) else [total.weight] * len(trainable)
+        )
         update = [tf.math.divide_no_nan(*pair) for pair in zip(total.update, divisors)]
         is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
         new_state, new_trainable = tf.cond(
@@ -402,6 +404,73 @@ def build_evaluation_process(
         )
 
     return _learning_process(initialize, evaluate)
+
+
+class Candidates(NamedTuple):
+    """Users and the items asked about.
+
+    Attributes:
+      local_values: For each of the local weights `[clients, ...]`.
+      item_ids: `[clients, n]` int32; -1 is padding, whose predictions mean nothing.
+    """
+
+    local_values: list
+    item_ids: Any
+
+
+def build_scoring(model_fn: ModelFn, *, clients_per_shard: int) -> tff.Computation:
+    """Builds the prediction of items for users whose local part is known.
+
+    Args:
+      model_fn: Builds the model anew at each call, with the same initial values each time.
+      clients_per_shard: How many users a shard has.
+
+    Returns:
+      A computation of `ModelWeights` of the global part, at SERVER, and `Candidates`, at CLIENTS,
+      to predictions `[clients, n]` float32, at CLIENTS: the devices score, nobody else sees it.
+    """
+    model = FunctionalModel(model_fn())
+    score_candidates = compile_scoring(model, clients_per_shard)
+    data_type = tff.types.to_type(
+        Candidates(
+            local_values_type(model, clients_per_shard),
+            tff.TensorType(np.int32, [clients_per_shard, None]),
+        )
+    )
+
+    def score_shard(global_values, shard):
+        return score_candidates(global_values, list(shard.local_values), shard.item_ids)
+
+    return build_at_clients(model_fn, data_type, score_shard)
+
+
+def build_at_clients(
+    model_fn: ModelFn, data_type: tff.Type, work: Callable[[Any, Any], Any]
+) -> tff.Computation:
+    """Builds the computation of what clients find out with the global part, for themselves.
+
+    Args:
+      model_fn: Builds the model anew at each call, with the same initial values each time.
+      data_type: Of a shard.
+      work: From the whole global values and a shard to any structure of tensors.
+
+    Returns:
+      A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to what
+      `work` gives, at CLIENTS.
+    """
+    weights_type = initial_weights(model_fn).type_signature.result
+
+    @tff.tensorflow.computation(weights_type, data_type)
+    def work_on_shard(weights, shard):
+        return work([*weights.trainable, *weights.non_trainable], shard)
+
+    @tff.federated_computation(
+        tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS)
+    )
+    def at_clients(weights, shards):
+        return tff.federated_map(work_on_shard, (tff.federated_broadcast(weights), shards))
+
+    return at_clients
 
 
 def _learning_process(initialize, run) -> tff.learning.templates.LearningProcess:

@@ -269,7 +269,9 @@ def pack_shard(
     pair_owners = pairs // span
     first_pair = np.searchsorted(pair_owners, np.arange(num_clients))
     places = np.arange(len(pairs)) - first_pair[pair_owners]
-    item_ids = np.full((num_clients, num_examples), -1, np.int32)
+    # A client's examples may come back to the same items, as drawn negatives do.
+    num_distinct = int(np.bincount(pair_owners, minlength=1).max())
+    item_ids = np.full((num_clients, min(num_examples, _rounded_up(num_distinct))), -1, np.int32)
     item_ids[pair_owners, places] = pairs % span
 
     slots = np.arange(int(options.num_batches(num_examples)) * options.batch_size)

@@ -146,6 +146,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 DATASET_NAMES = (*VARIANTS, "synthetic")
+LEAVE_ONE_OUT_NAMES = tuple(v.name for v in VARIANTS.values() if isinstance(v.layout, NcfLayout))
 
 
 def load_dataset(
@@ -195,7 +196,7 @@ def load_leave_one_out(
     """Returns published train, test and negatives; arguments and errors as in `load_dataset`."""
     variant = _variant(name)
     if not isinstance(variant.layout, NcfLayout):
-        known = ", ".join(v.name for v in VARIANTS.values() if isinstance(v.layout, NcfLayout))
+        known = ", ".join(LEAVE_ONE_OUT_NAMES)
         raise DataError(f"{name!r} has no published leave-one-out files; {known} has.")
     source = _open(variant, data_dir, cache_dir)
     result = variant.layout.read_leave_one_out(source, name=name)

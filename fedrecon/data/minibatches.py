@@ -41,9 +41,22 @@ class MinibatchStream:
     """An endless stream of shuffled epochs, cut into rounds of as many examples each."""
 
     def __init__(
-        self, examples: Epochs, *, batch_size: int, examples_per_round: int, seed: int = 0
+        self,
+        examples: Epochs,
+        *,
+        batch_size: int,
+        examples_per_round: int,
+        users: np.ndarray | None = None,
+        seed: int = 0,
     ):
-        """Creates the stream; `seed` is for the rounds' seeds, the examples have their own.
+        """Creates the stream.
+
+        Args:
+          examples: The epochs.
+          batch_size: Examples a step.
+          examples_per_round: Of all steps of a round.
+          users: Whose examples are used, user ids; None uses everybody's.
+          seed: For the rounds' seeds; the examples have their own.
 
         Raises:
           InputError: If a number is not positive, or there are no examples.
@@ -55,7 +68,9 @@ class MinibatchStream:
         self._batch_size = batch_size
         self._per_round = examples_per_round
         self._seed = seed
-        self._epoch_num, self._epoch = 0, examples.epoch(0)
+        self._users = users
+        self._epoch_num = -1
+        self._load(0)
         if not len(self._epoch[0]):
             raise InputError("there are no examples to make minibatches of.")
 
@@ -86,5 +101,9 @@ class MinibatchStream:
 
     def _load(self, epoch_num: int):
         if epoch_num != self._epoch_num:
-            self._epoch_num, self._epoch = epoch_num, self._examples.epoch(epoch_num)
+            epoch = self._examples.epoch(epoch_num)
+            if self._users is not None:
+                is_used = np.isin(epoch[0], self._users)
+                epoch = tuple(array[is_used] for array in epoch)
+            self._epoch_num, self._epoch = epoch_num, epoch
         return self._epoch

@@ -31,6 +31,7 @@ class LeaveOneOut:
     all items), or items that appear after the training data ends.
 
     Attributes:
+      ratings: All interactions: the rows of `train`, then those of `test`.
       train: All ratings but the held-out ones.
       test: The held-out ratings, in the id space of `train`; row `u` is user `u`.
       negatives: `[num_users, 99]`, int32, read-only: the items to rank the held-out one against. In
@@ -38,6 +39,7 @@ class LeaveOneOut:
         itself (`num_negatives_equal_to_test_item`); they are kept: published numbers include them.
     """
 
+    ratings: Ratings
     train: Ratings
     test: Ratings
     negatives: np.ndarray
@@ -93,7 +95,7 @@ class NcfLayout:
             test=test,
             test_label=source.label(TEST_FILE),
         )
-        return LeaveOneOut(ratings.select(np.arange(num_train)), test, negatives)
+        return LeaveOneOut(ratings, ratings.select(np.arange(num_train)), test, negatives)
 
     def _read(self, source: Source, name: str) -> tuple[Ratings, int]:
         labels = [source.label(file) for file in (TRAIN_FILE, TEST_FILE)]

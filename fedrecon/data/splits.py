@@ -122,6 +122,40 @@ def split_leave_one_out(ratings: Ratings) -> Split:
     return _select_parts(ratings, parts)
 
 
+def hold_out_latest(
+    ratings: Ratings, users: np.ndarray, *, fraction: float
+) -> tuple[Ratings, Ratings]:
+    """Holds out the latest ratings of some users; returns the rest, and what is held out.
+
+    Guarantees: of a user's `n` ratings the last `floor(fraction * n)` (by time, then file order)
+    are held out; within a user, none that remains is later. Other users keep all theirs.
+
+    Cannot measure: users never seen, or forecasting (another user's remaining ratings may be later
+    than this user's held-out ones).
+
+    Args:
+      ratings: What to hold out from; needs timestamps.
+      users: Of whom, user ids.
+      fraction: The share, above 0 and below 1.
+
+    Raises:
+      DataError: If there are no timestamps, the fraction is out of range, or nobody has enough
+        ratings for one to be held out.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"the fraction held out must be above 0 and below 1; found {fraction}.")
+    ranks, counts = ranks_in_time(ratings, "hold_out_latest")
+    exact = fractions_lib.Fraction(fraction).limit_denominator(1_000_000)
+    num_held_out = counts * exact.numerator // exact.denominator
+    is_held_out = np.isin(ratings.user_ids, users) & (ranks >= counts - num_held_out)
+    if not is_held_out.any():
+        raise DataError(
+            f"{ratings.name}: none of {len(users)} users has {math.ceil(1 / exact)} ratings, of"
+            f" which a share of {fraction:g} would be one."
+        )
+    return ratings.select(~is_held_out), ratings.select(is_held_out)
+
+
 def _boundaries(fractions: tuple[float, float, float]) -> tuple[fractions_lib.Fraction, ...]:
     """Returns where train and where validation end, exactly: 4/5 and 9/10 for (0.8, 0.1, 0.1)."""
     problem = DataError(

@@ -1,0 +1,134 @@
+"""Judges the states of any algorithm by the protocols of `fedrecon.evaluation`, user by user."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments import tasks
+from experiments.data import Clients
+from experiments.settings import Settings
+from fedrecon.errors import InputError
+from fedrecon.evaluation import protocols
+
+if TYPE_CHECKING:
+    from fedrecon.evaluation.metrics import UserResults
+    from fedrecon.evaluation.protocols import Cases
+    from fedrecon.evaluation.scoring import Scorer
+
+# Users of a shard; they have up to a catalogue of candidates each.
+_CLIENTS_PER_SHARD = 32
+
+
+class Judge:
+    """What an algorithm's states are worth, to users it saw in training and to others.
+
+    A user whose local part the algorithm keeps is scored with it. Everybody else is reconstructed
+    from what they give, by the settings of reconstruction, whatever the algorithm.
+    """
+
+    def __init__(self, settings: Settings, clients: Clients, build_model, algorithm):
+        self._settings = settings
+        self._clients = clients
+        self._build_model = build_model
+        self._algorithm = algorithm
+
+    def metrics(self, state: Any, part: str) -> dict[str, float]:
+        """Returns the means of a part: over ratings where they are predicted, else over users."""
+        results = self.results(state, part)
+        if self._settings.is_explicit:
+            return {**results.mean_over_ratings(), "num_examples": int(results.counts.sum())}
+        return {**results.mean_over_users(), "num_users": int((results.counts > 0).sum())}
+
+    def cases(self, part: str) -> Cases:
+        """Returns the users of a part, what they give and what they are asked."""
+        if part not in self._clients.users:
+            raise InputError(
+                f"this run has no {part} users; it has {', '.join(self._clients.users)}."
+            )
+        users, examples = self._clients.users[part], self._clients.examples
+        if not self._settings.is_explicit:
+            return protocols.held_out_among_negatives(examples, users, self._clients.held_out[part])
+        if part == "seen":
+            return protocols.later_ratings(examples, users, self._clients.later)
+        return protocols.unseen_user_ratings(
+            examples,
+            users,
+            batch_size=self._settings.batch_size,
+            support_query_split=self._settings.support_query_split,
+        )
+
+    def results(self, state: Any, part: str) -> UserResults:
+        """Returns how well each user of a part is served."""
+        return self.results_of_cases(state, self.cases(part))
+
+    def results_of_cases(self, state: Any, cases: Cases) -> UserResults:
+        weights = self._algorithm.get_weights(state)
+        local_values = self._local_values(state, weights, cases)
+        scores = self._scorer.scores(weights, local_values, cases.item_ids)
+        if self._settings.is_explicit:
+            results = protocols.judge_ratings(cases, scores)
+            if not np.isfinite(results.mean_over_ratings()["rmse"]):
+                raise InputError(_DIVERGED)
+            return results
+        if not np.isfinite(scores).all():
+            raise InputError(_DIVERGED)
+        return protocols.judge_ranking(scores)
+
+    def full_ranking(self, state: Any, part: str) -> UserResults:
+        """Returns how high held-out items come among all items that their users do not have."""
+        cases, clients = self.cases(part), self._clients
+        weights = self._algorithm.get_weights(state)
+        local_values = self._local_values(state, weights, cases)
+        validation = clients.held_out.get("validation")
+        items = np.arange(clients.ratings.num_items, dtype=np.int32)
+
+        def known_items(user: int) -> np.ndarray:
+            known = clients.examples.positives(user)
+            if validation is None or part == "validation":
+                return known
+            of_user = validation.items[validation.users == user]
+            return np.concatenate([known, of_user])
+
+        return protocols.full_ranking(
+            clients.held_out[part],
+            cases.users,
+            known_items=known_items,
+            score_blocks=lambda: self._scorer.score_blocks(weights, local_values, items),
+        )
+
+    def _local_values(self, state, weights, cases: Cases) -> list[np.ndarray]:
+        if self._algorithm.kept_rows is None:
+            return self._scorer.local_values(weights, cases.users, cases.given)
+        values, is_kept = self._algorithm.kept_rows(state, cases.users)
+        if not is_kept.all():
+            others = cases.select(~is_kept)
+            fresh = self._scorer.local_values(weights, others.users, others.given)
+            for value, of_others in zip(values, fresh):
+                value[~is_kept] = of_others
+        return values
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        from fedrecon.algorithms import fed_recon, process
+        from fedrecon.evaluation.scoring import Scorer
+
+        options = tasks.fed_recon_options(self._settings)
+        size = _CLIENTS_PER_SHARD
+        return Scorer(
+            reconstruct=fed_recon.build_reconstruction(
+                self._build_model, options, clients_per_shard=size
+            ),
+            score=process.build_scoring(self._build_model, clients_per_shard=size),
+            make_candidates=process.Candidates,
+            packing=fed_recon.reconstruction_packing_options(options, seed=self._settings.seed),
+            clients_per_shard=size,
+        )
+
+
+_DIVERGED = (
+    "predictions are not finite: reconstruction or training diverged; smaller learning rates would "
+    "help."
+)

@@ -1,0 +1,177 @@
+"""Protocols: who is evaluated, what they give, which items are asked about, which mean is taken.
+
+A protocol writes `Cases` or candidates; a model scores them and knows nothing else; the metrics are
+functions of arrays (`metrics`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from fedrecon.data.held_out import HeldOutItems
+from fedrecon.errors import InputError
+from fedrecon.evaluation import metrics
+
+CUTOFFS = (5, 10, 20)
+
+
+class Examples(Protocol):
+    """What users train on: `ClientExamples`, `ImplicitExamples`."""
+
+    def examples(self, user: int, round_num: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Returns item ids and labels."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cases:
+    """Some users, what each gives to be known by, and the items asked about.
+
+    Attributes:
+      users: `[n]` int64.
+      given: For each user item ids int64 `[g]` and labels float32 `[g]`, which the local part may
+        be fitted to.
+      item_ids: `[n, m]` int32: the items asked about; -1 is padding.
+      labels: `[n, m]` float32: for ratings, the answers; for rankings, 1 for what is held out.
+    """
+
+    users: np.ndarray
+    given: tuple[tuple[np.ndarray, np.ndarray], ...]
+    item_ids: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """`[n, m]` bool: which entries are real."""
+        return self.item_ids >= 0
+
+    def select(self, which: np.ndarray) -> Cases:
+        """Returns the cases of some users, by a bool mask `[n]`."""
+        return Cases(
+            self.users[which],
+            tuple(given for given, chosen in zip(self.given, which) if chosen),
+            self.item_ids[which],
+            self.labels[which],
+        )
+
+    def give_at_most(self, number: int) -> Cases:
+        """Returns the same questions to users who give only their first `number` examples."""
+        given = tuple((items[:number], labels[:number]) for items, labels in self.given)
+        return dataclasses.replace(self, given=given)
+
+
+def unseen_user_ratings(
+    examples: Examples, users: np.ndarray, *, batch_size: int, support_query_split: str
+) -> Cases:
+    """Returns reconstruction evaluation (Singhal et al. 2021, arXiv:2102.03448, section 5).
+
+    Even batches of a user's examples are given, odd ones asked for (`alternating_batches`), or all
+    examples are both (`none`, which is no honest measure). For users who took no part in training.
+    Users with at most one batch are asked nothing.
+    """
+    given, asked = [], []
+    for user in users.tolist():
+        items, labels = examples.examples(user)
+        is_given = np.arange(len(items)) // batch_size % 2 == 0
+        is_asked = ~is_given
+        if support_query_split == "none":
+            is_given = is_asked = np.ones(len(items), bool)
+        given.append((items[is_given], labels[is_given]))
+        asked.append((items[is_asked], labels[is_asked]))
+    return _cases(users, given, asked)
+
+
+def later_ratings(examples: Examples, users: np.ndarray, later: Examples) -> Cases:
+    """Returns standard evaluation: of users seen in training, later ratings are asked for.
+
+    All their training examples are given, for those whose local part is not kept.
+
+    Args:
+      examples: What they trained on, which holds nothing of `later`.
+      users: Who, `[n]`.
+      later: Their later ratings.
+    """
+    given = [examples.examples(user) for user in users.tolist()]
+    return _cases(users, given, [later.examples(user) for user in users.tolist()])
+
+
+def held_out_among_negatives(
+    examples: Examples, users: np.ndarray, held_out: HeldOutItems
+) -> Cases:
+    """Returns leave-one-out ranking (He et al. 2017, arXiv:1708.05031, section 4.1).
+
+    The held-out item is the first candidate, its sampled negatives are the others.
+
+    Args:
+      examples: What the users give: positives and negatives, which know nothing of `held_out`.
+      users: Who, `[n]`; all in `held_out`.
+      held_out: The items.
+    """
+    rows = _rows(users, held_out)
+    item_ids = np.column_stack([held_out.items[rows], held_out.negatives[rows]]).astype(np.int32)
+    labels = np.zeros(item_ids.shape, np.float32)
+    labels[:, 0] = 1.0
+    given = tuple(examples.examples(user) for user in users.tolist())
+    return Cases(np.asarray(users, np.int64), given, item_ids, labels)
+
+
+def judge_ratings(cases: Cases, predictions: np.ndarray) -> metrics.UserResults:
+    """Returns the errors of each user's predictions, `[n, m]`."""
+    return metrics.rating_results(cases.labels, predictions, cases.mask)
+
+
+def judge_ranking(scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:
+    """Returns how high the first candidate comes among all; scores are `[n, m]`."""
+    targets = np.zeros((len(scores), 1), np.int64)
+    return metrics.ranking_results(metrics.ranks(scores, None, targets), k)
+
+
+def full_ranking(
+    held_out: HeldOutItems,
+    users: np.ndarray,
+    *,
+    known_items: Callable[[int], np.ndarray],
+    score_blocks: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]],
+    k=CUTOFFS,
+) -> metrics.UserResults:
+    """Ranks each held-out item among all items that its user does not have.
+
+    Args:
+      held_out: The items; their negatives do not matter.
+      users: Who, `[n]`.
+      known_items: From a user to the items that are no candidates: those of training (and of
+        validation, where a test item is ranked).
+      score_blocks: Yields the scores of all items, `[block, num_items]`, for one block of the users
+        after the other, with the places of these in `users`.
+      k: The cutoffs.
+    """
+    items = held_out.items[_rows(users, held_out)]
+    ranks = np.full((len(users), 1), -1, np.int64)
+    for places, scores in score_blocks():
+        is_candidate = np.ones(scores.shape, bool)
+        for row, place in enumerate(places.tolist()):
+            is_candidate[row, known_items(int(users[place]))] = False
+        ranks[places] = metrics.ranks(scores, is_candidate, items[places][:, np.newaxis])
+    return metrics.ranking_results(ranks, k)
+
+
+def _rows(users: np.ndarray, held_out: HeldOutItems) -> np.ndarray:
+    rows = np.searchsorted(held_out.users, users)
+    rows = np.minimum(rows, len(held_out.users) - 1)
+    unknown = users[held_out.users[rows] != users]
+    if len(unknown):
+        raise InputError(f"user {unknown[0]} has no held-out item to be evaluated by.")
+    return rows
+
+
+def _cases(users, given, asked) -> Cases:
+    longest = max((len(items) for items, _ in asked), default=0)
+    item_ids = np.full((len(users), longest), -1, np.int32)
+    labels = np.zeros((len(users), longest), np.float32)
+    for row, (items, values) in enumerate(asked):
+        item_ids[row, : len(items)] = items
+        labels[row, : len(items)] = values
+    return Cases(np.asarray(users, np.int64), tuple(given), item_ids, labels)
