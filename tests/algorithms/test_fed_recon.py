@@ -240,6 +240,7 @@ def pack(clients, options, *, num_clients, order=None):
     return [
         pack_shard(
             [clients[i] for i in chosen],
+            np.array(chosen),
             np.array(chosen, np.uint32) * 7919,
             packing,
             num_clients=num_clients,

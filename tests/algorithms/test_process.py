@@ -45,6 +45,7 @@ def shards_of(*shards):
     return [
         pack_shard(
             [(np.zeros(len(c), np.int64), np.array(c, np.float32)) for c in clients],
+            np.arange(len(clients)),
             np.zeros(len(clients), np.uint32),
             PACKING,
             num_clients=2,

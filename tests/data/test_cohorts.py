@@ -81,16 +81,19 @@ def unpack_client(shard, client):
 
 
 def unpack(shards):
-    """What each seed's client holds; clients that are padding have seed 0 and hold nothing."""
+    """What each seed's client holds, and who it is.
+
+    Clients that are padding have seed 0, hold nothing and are nobody.
+    """
     found = {}
     for shard in shards:
         for client, seed in enumerate(shard.seeds.tolist()):
-            held = unpack_client(shard, client)
+            held = (*unpack_client(shard, client), int(shard.user_ids[client]))
             assert seed not in found
             if seed:
                 found[seed] = held
             else:
-                assert held == ([], [], [])
+                assert held == ([], [], [], -1)
     return found
 
 
@@ -101,7 +104,7 @@ def expected_clients(examples, options, users, round_num):
     for user, seed in zip(users.tolist(), seeds):
         items, labels = examples.examples(user, round_num)
         pairs = list(zip(items.tolist(), labels.tolist()))
-        expected[seed] = (pairs, *naive_steps(len(items), options))
+        expected[seed] = (pairs, *naive_steps(len(items), options), user)
     return expected
 
 
@@ -117,14 +120,15 @@ def test_a_shard_by_hand():
     clients = [([7, 3, 7, 5, 3], [1, 2, 3, 4, 5]), ([4], [2.5]), ([], [])]
     shard = pack_shard(
         [(np.array(items, np.int64), np.array(labels, np.float32)) for items, labels in clients],
+        np.array([40, 0, 6039]),
         np.array([11, 2**32 - 1, 5], np.uint32),
         packing(batch_size=2, support=Passes(epochs=2)),
         num_clients=4,
         num_examples=6,
     )
-    none = [-1] * 6
+    none = [-1] * 4  # Room for items: three, rounded up to a power of two.
     expected = {
-        "item_ids": [[3, 5, 7, -1, -1, -1], [4, -1, -1, -1, -1, -1], none, none],
+        "item_ids": [[3, 5, 7, -1], [4, -1, -1, -1], none, none],
         "positions": [[[2, 0], [2, 1], [0, 0]], *[[[0, 0]] * 3] * 3],
         # The last two clients hold nothing, so that their labels may be anything.
         "labels": [[[1, 2], [3, 4], [5, 5]], [[2.5, 2.5]] * 3, *shard.labels[2:].tolist()],
@@ -133,11 +137,12 @@ def test_a_shard_by_hand():
         "support_batches": [[0, 2, 0, 2], [0, 0, -1, -1], [-1] * 4, [-1] * 4],
         "query_batches": [[1], [-1], [-1], [-1]],
         "seeds": [11, 2**32 - 1, 5, 0],
+        "user_ids": [40, 0, 6039, -1],  # The third is somebody, who has nothing.
     }
     for name, array in expected.items():
         np.testing.assert_array_equal(getattr(shard, name), array, err_msg=name)
     types = [array.dtype for array in shard]
-    assert types == [np.int32, np.int32, np.float32, bool, np.int32, np.int32, np.uint32]
+    assert types == [np.int32, np.int32, np.float32, bool, np.int32, np.int32, np.uint32, np.int32]
     assert np.isfinite(shard.labels).all()
 
 
@@ -154,6 +159,7 @@ def test_schedules_are_those_of_a_naive_loop(split, epochs, steps_max):
         counts = range(num_examples + 1)
         shard = pack_shard(
             [(np.arange(count), np.ones(count, np.float32)) for count in counts],
+            np.arange(len(counts)),
             np.zeros(len(counts), np.uint32),
             options,
             num_clients=len(counts),
@@ -181,17 +187,24 @@ def test_a_shard_holds_what_it_was_given(items, batch_size, split, more_clients,
     num_examples = max(1, *map(len, items), 0) + more_examples
     shard = pack_shard(
         [(np.array(i, np.int64), np.array(v, np.float32)) for i, v in zip(items, labels)],
+        np.arange(len(items))[::-1] * 10,
         np.arange(1, len(items) + 1, dtype=np.uint32),
         options,
         num_clients=num_clients,
         num_examples=num_examples,
     )
     num_batches = -(-num_examples // batch_size)
-    assert shard.item_ids.shape == (num_clients, num_examples)
+    most_items = max(1, *map(len, map(set, items)), 0)
+    power_of_two = next(2**n for n in range(10) if 2**n >= most_items)
+    assert shard.item_ids.shape == (num_clients, min(num_examples, power_of_two))
     for array in (shard.positions, shard.labels, shard.mask):
         assert array.shape == (num_clients, num_batches, batch_size)
     assert unpack([shard]) == {
-        client + 1: (list(zip(ids, values)), *naive_steps(len(ids), options))
+        client + 1: (
+            list(zip(ids, values)),
+            *naive_steps(len(ids), options),
+            (len(items) - 1 - client) * 10,
+        )
         for client, (ids, values) in enumerate(zip(items, labels))
     }
 
