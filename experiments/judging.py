@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Users of a shard; they have up to a catalogue of candidates each.
 _CLIENTS_PER_SHARD = 32
+_BLOCK = 500
+NUMBERS_GIVEN = (1, 2, 5, 10, 20, 50)
 
 
 class Judge:
@@ -64,10 +67,38 @@ class Judge:
         """Returns how well each user of a part is served."""
         return self.results_of_cases(state, self.cases(part))
 
+    def results_by_given(self, state: Any, part: str) -> dict[int, UserResults]:
+        """Returns how well users are served who give only so many ratings (or positives).
+
+        They are the same users for each number, so that nothing but the number differs: those who
+        can give the largest of `NUMBERS_GIVEN` that at least half of the part can.
+        """
+        cases = self.cases(part)
+        is_positive = 0.0 if self._settings.is_explicit else 1.0
+        counts = np.array([np.sum(labels >= is_positive) for _, labels in cases.given])
+        most = max((n for n in NUMBERS_GIVEN if np.mean(counts >= n) >= 0.5), default=0)
+        results = {}
+        for number in NUMBERS_GIVEN:
+            if number <= most:
+                fewer = self._cases_of_given(cases, part, number, counts >= most)
+                results[number] = self.results_of_cases(state, fewer)
+        return results
+
+    def _cases_of_given(self, cases: Cases, part: str, number: int, who: np.ndarray) -> Cases:
+        if self._settings.is_explicit:
+            return cases.select(who).give_at_most(number)
+        # With the negatives that come with so many positives.
+        from fedrecon.data.examples import ImplicitExamples
+
+        full = self._clients.examples
+        options = dataclasses.replace(full.options, max_positives_per_user=number)
+        return protocols.held_out_among_negatives(
+            ImplicitExamples(full.ratings, options), cases.users[who], self._clients.held_out[part]
+        )
+
     def results_of_cases(self, state: Any, cases: Cases) -> UserResults:
-        weights = self._algorithm.get_weights(state)
-        local_values = self._local_values(state, weights, cases)
-        scores = self._scorer.scores(weights, local_values, cases.item_ids)
+        """Returns how well the users of some cases are served."""
+        scores = self._scores(state, cases)
         if self._settings.is_explicit:
             results = protocols.judge_ratings(cases, scores)
             if not np.isfinite(results.mean_over_ratings()["rmse"]):
@@ -80,8 +111,6 @@ class Judge:
     def full_ranking(self, state: Any, part: str) -> UserResults:
         """Returns how high held-out items come among all items that their users do not have."""
         cases, clients = self.cases(part), self._clients
-        weights = self._algorithm.get_weights(state)
-        local_values = self._local_values(state, weights, cases)
         validation = clients.held_out.get("validation")
         items = np.arange(clients.ratings.num_items, dtype=np.int32)
 
@@ -96,8 +125,18 @@ class Judge:
             clients.held_out[part],
             cases.users,
             known_items=known_items,
-            score_blocks=lambda: self._scorer.score_blocks(weights, local_values, items),
+            score_blocks=lambda: self._score_blocks(state, cases, items),
         )
+
+    def _scores(self, state, cases: Cases) -> np.ndarray:
+        weights = self._algorithm.get_weights(state)
+        local_values = self._local_values(state, weights, cases)
+        return self._scorer.scores(weights, local_values, cases.item_ids)
+
+    def _score_blocks(self, state, cases: Cases, items: np.ndarray):
+        weights = self._algorithm.get_weights(state)
+        local_values = self._local_values(state, weights, cases)
+        return self._scorer.score_blocks(weights, local_values, items)
 
     def _local_values(self, state, weights, cases: Cases) -> list[np.ndarray]:
         if self._algorithm.kept_rows is None:
@@ -126,6 +165,27 @@ class Judge:
             packing=fed_recon.reconstruction_packing_options(options, seed=self._settings.seed),
             clients_per_shard=size,
         )
+
+
+class IalsJudge(Judge):
+    """The same for iALS, whose states are `Ials`: users are reconstructed from their positives."""
+
+    def __init__(self, settings: Settings, clients: Clients):
+        super().__init__(settings, clients, None, None)
+
+    def _scores(self, state, cases):
+        rows = self._rows(state, cases)
+        items = state.item_rows[cases.item_ids]
+        return np.einsum("nd,nmd->nm", rows, items)
+
+    def _score_blocks(self, state, cases, items):
+        rows = self._rows(state, cases)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            yield np.arange(start, start + len(block)), state.scores(block)[:, items]
+
+    def _rows(self, state, cases):
+        return np.stack([state.reconstruct(items[labels > 0]) for items, labels in cases.given])
 
 
 _DIVERGED = (

@@ -347,9 +347,17 @@ def _uses(settings: Any, field: dataclasses.Field) -> bool:
     return all(condition.holds(settings) for condition in field.metadata["only"])
 
 
-def define_flags() -> None:
-    """Defines a flag for each setting; `--help` names its group first."""
+def uses(settings: Settings, name: str) -> bool:
+    """Whether a run with these settings depends on the setting of this name."""
+    (field,) = (f for f in dataclasses.fields(Settings) if f.name == name)
+    return _uses(settings, field)
+
+
+def define_flags(*, without: tuple[str, ...] = ()) -> None:
+    """Defines a flag for each setting but some; `--help` names its group first."""
     for field in dataclasses.fields(Settings):
+        if field.name in without:
+            continue
         metadata = field.metadata
         text = f"({metadata['group']}) {metadata['help']}"
         bound = {"lower_bound": metadata["minimum"]}

@@ -6,6 +6,7 @@
     checkpoints/         round_<n>: the server's state after n rounds
     client_store/        rows that clients keep, if any; see `client_store`
     final_metrics.json   validation and test metrics of the finished run
+    results.json         of a part of a comparison: see `experiments.compare`
     curves.png           drawn from metrics.csv
 
 Files are replaced whole or not at all, so that a run that is killed can be resumed.
@@ -35,6 +36,7 @@ from fedrecon.errors import InputError
 CONFIG = "config.json"
 METRICS = "metrics.csv"
 FINAL_METRICS = "final_metrics.json"
+RESULTS = "results.json"
 CURVES = "curves.png"
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINT_PREFIX = "round_"
@@ -126,9 +128,19 @@ class RunDirectory:
 
     def read_final_metrics(self) -> dict[str, Any] | None:
         """Returns the metrics of a finished run, or None while it is not finished."""
-        if not (self.path / FINAL_METRICS).exists():
+        return self._read_if_there(FINAL_METRICS)
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        _write_json(self.path / RESULTS, results)
+
+    def read_results(self) -> dict[str, Any] | None:
+        """Returns what a comparison found of a finished run, or None while it is not finished."""
+        return self._read_if_there(RESULTS)
+
+    def _read_if_there(self, name: str) -> dict[str, Any] | None:
+        if not (self.path / name).exists():
             return None
-        return _read_json(self.path / FINAL_METRICS, "cannot be read")
+        return _read_json(self.path / name, "cannot be read")
 
     def write_evaluation(self, split: str, metrics: dict[str, Any]) -> pathlib.Path:
         path = self.path / f"evaluation_{split}.json"

@@ -87,9 +87,11 @@ class ProcessEvaluation:
         """Returns the metrics of the model in `state` on the users of `part`.
 
         Raises:
-          InputError: If those users have no query ratings, so that nothing was measured, or if the
-            model's predictions for them are not finite.
+          InputError: If there is no such part, if its users have no query ratings, so that nothing
+            was measured, or if the model's predictions for them are not finite.
         """
+        if part not in self.users:
+            raise InputError(f"the run has no {part} users; it has {', '.join(self.users)}.")
         evaluation = self.process.set_model_weights(
             self.process.initialize(), self.get_weights(state)
         )

@@ -142,10 +142,12 @@ def hold_out_latest(
       DataError: If there are no timestamps, the fraction is out of range, or nobody has enough
         ratings for one to be held out.
     """
-    if not 0 < fraction < 1:
+    # 0.29 * 100 is not 29 in floating point; the simplest fraction is what was meant.
+    is_share = 0 < fraction < 1
+    exact = fractions_lib.Fraction(fraction).limit_denominator(1_000_000) if is_share else 0
+    if not 0 < exact < 1:
         raise DataError(f"the fraction held out must be above 0 and below 1; found {fraction}.")
     ranks, counts = ranks_in_time(ratings, "hold_out_latest")
-    exact = fractions_lib.Fraction(fraction).limit_denominator(1_000_000)
     num_held_out = counts * exact.numerator // exact.denominator
     is_held_out = np.isin(ratings.user_ids, users) & (ranks >= counts - num_held_out)
     if not is_held_out.any():
