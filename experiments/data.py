@@ -109,6 +109,10 @@ def _implicit(settings: Settings) -> Clients:
     if settings.evaluate_on == "validation":
         train, items["validation"] = held_out.hold_out_last(train, seed=settings.seed)
     num_unseen = int(settings.unseen_fraction * len(test.users))
+    if settings.unseen_fraction and not num_unseen:
+        raise InputError(
+            f"--unseen_fraction={settings.unseen_fraction} of {len(test.users)} users is nobody."
+        )
     shuffled = rng.generator(settings.seed, "unseen_users").permutation(test.users)
     unseen = np.sort(shuffled[:num_unseen])
     seen = np.setdiff1d(np.unique(train.user_ids), unseen)

@@ -47,12 +47,14 @@ class Judge:
 
     def cases(self, part: str) -> Cases:
         """Returns the users of a part, what they give and what they are asked."""
-        if part not in self._clients.users:
+        is_explicit = self._settings.is_explicit
+        parts = self._clients.users if is_explicit else self._clients.held_out
+        if part not in parts:
             raise InputError(
-                f"this run has no {part} users; it has {', '.join(self._clients.users)}."
+                f"this run has no {part} users to evaluate; it has {', '.join(parts)}."
             )
         users, examples = self._clients.users[part], self._clients.examples
-        if not self._settings.is_explicit:
+        if not is_explicit:
             return protocols.held_out_among_negatives(examples, users, self._clients.held_out[part])
         if part == "seen":
             return protocols.later_ratings(examples, users, self._clients.later)
@@ -98,6 +100,11 @@ class Judge:
 
     def results_of_cases(self, state: Any, cases: Cases) -> UserResults:
         """Returns how well the users of some cases are served."""
+        if not cases.mask.any():
+            raise InputError(
+                f"the {len(cases.users)} users have no query ratings: none has more than one batch;"
+                " a smaller batch size would leave them some."
+            )
         scores = self._scores(state, cases)
         if self._settings.is_explicit:
             results = protocols.judge_ratings(cases, scores)

@@ -94,13 +94,14 @@ _EXPLICIT = _If("feedback", ("explicit",))
 _IMPLICIT = _If("feedback", ("implicit",))
 _FEDRECON = _If("algorithm", ("fedrecon",))
 _AVERAGING = _If("algorithm", ("fedavg", "stateful_fedavg", "fedncf"))
-_FEDERATED = _If("algorithm", ALGORITHMS[:-1])
-# Everywhere but where only users with rows of their own are ranked.
+_CENTRALIZED = _If("algorithm", ("centralized",))
+_FEDERATED = _If("algorithm", ("centralized",), is_not=True)
+# Everywhere but where only users are ranked whose rows the server has.
 _RECONSTRUCTING = _If(
     "feedback",
     ("explicit",),
     alternatives=(
-        _If("algorithm", ("fedrecon", "fedavg")),
+        _If("algorithm", ("fedrecon", "fedavg", "stateful_fedavg")),
         _If("unseen_fraction", (0.0,), is_not=True),
     ),
 )
@@ -219,7 +220,9 @@ class Settings:
         "sgd", "Applies the mean update.", choices=OPTIMIZERS, only=(_FEDERATED,)
     )
     server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.", only=(_FEDERATED,))
-    batch_size: int = _algorithm(5, "Ratings a client's step.", minimum=1)
+    batch_size: int = _algorithm(
+        5, "Examples a client's step, in training and in reconstruction.", minimum=1
+    )
     support_query_split: str = _algorithm(
         "alternating_batches",
         "Even batches reconstruct and odd ones update or evaluate; or all do both.",
@@ -256,6 +259,9 @@ class Settings:
         "user's or an item's row by the weights of the clients that have it (by_row).",
         choices=AVERAGINGS,
         only=(_AVERAGING,),
+    )
+    minibatch_size: int = _algorithm(
+        256, "Examples a step of centralized training.", minimum=1, only=(_CENTRALIZED,)
     )
     gradient_clip_norm: float | None = _algorithm(
         None, "A client's gradients are scaled down to this norm.", only=(_AVERAGING,)

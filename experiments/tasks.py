@@ -164,15 +164,25 @@ def build_task(
     return task, judge
 
 
-def _packer(clients: Clients, packing, users, num_clients: int):
+def _packer(clients: Clients, packing, users, num_clients: int, row_width: int = 0):
     from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
 
-    size = choose_clients_per_shard(clients.examples, users, packing, num_clients=num_clients)
+    size = choose_clients_per_shard(
+        clients.examples, users, packing, num_clients=num_clients, row_width=row_width
+    )
     return CohortPacker(clients.examples, packing, clients_per_shard=size)
 
 
-def _training_packer(settings: Settings, clients: Clients, packing):
-    return _packer(clients, packing, clients.users["train"], settings.clients_per_round)
+def _training_packer(settings: Settings, clients: Clients, packing, build_model):
+    import tensorflow as tf
+
+    row_width = 0
+    if not _optimizer(settings, "client").is_plain_sgd:
+        layers = build_model().global_layers
+        tables = [layer for layer in layers if isinstance(layer, tf.keras.layers.Embedding)]
+        row_width = sum(table.output_dim for table in tables)
+    users = clients.users["train"]
+    return _packer(clients, packing, users, settings.clients_per_round, row_width)
 
 
 def _fed_recon(settings, clients, build_model, open_store) -> Algorithm:
@@ -181,7 +191,7 @@ def _fed_recon(settings, clients, build_model, open_store) -> Algorithm:
 
     options = fed_recon_options(settings)
     packing = fed_recon.packing_options(options, seed=settings.seed)
-    packer = _training_packer(settings, clients, packing)
+    packer = _training_packer(settings, clients, packing, build_model)
     training = fed_recon.build_fed_recon(
         build_model, options, clients_per_shard=packer.clients_per_shard
     )
@@ -206,7 +216,7 @@ def _fed_avg(settings, clients, build_model, open_store) -> Algorithm:
 
     options = fed_avg_options(settings)
     packing = fed_avg.packing_options(options, seed=settings.seed)
-    packer = _training_packer(settings, clients, packing)
+    packer = _training_packer(settings, clients, packing, build_model)
     training = fed_avg.build_fed_avg(
         build_model, options, clients_per_shard=packer.clients_per_shard
     )
@@ -220,7 +230,7 @@ def _stateful_fed_avg(settings, clients, build_model, open_store) -> Algorithm:
 
     options = fed_avg_options(settings)
     packing = fed_avg.packing_options(options, seed=settings.seed)
-    packer = _training_packer(settings, clients, packing)
+    packer = _training_packer(settings, clients, packing, build_model)
     process = fed_avg.build_stateful_fed_avg(
         build_model, options, clients_per_shard=packer.clients_per_shard
     )
@@ -256,7 +266,7 @@ def _fed_ncf(settings, clients, build_model, open_store) -> Algorithm:
 
     options = fed_avg_options(settings)
     packing = fed_ncf.packing_options(options, seed=settings.seed)
-    packer = _training_packer(settings, clients, packing)
+    packer = _training_packer(settings, clients, packing, build_model)
     training = fed_ncf.build_fed_ncf(
         build_model,
         options,
@@ -278,13 +288,13 @@ def _centralized(settings, clients, build_model, open_store) -> Algorithm:
     stream = MinibatchStream(
         clients.examples,
         users=train,
-        batch_size=settings.batch_size,
+        batch_size=settings.minibatch_size,
         examples_per_round=max(1, round(num_examples / len(train) * settings.clients_per_round)),
         seed=settings.seed,
     )
     training = centralized.build_centralized(
         build_model,
-        CentralizedOptions(_optimizer(settings, "client"), settings.batch_size),
+        CentralizedOptions(_optimizer(settings, "client"), settings.minibatch_size),
         num_users=clients.ratings.num_users,
         num_steps=stream.num_steps,
         seed=settings.seed,

@@ -32,7 +32,11 @@ SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
 # BUILD_NOTES.md), so shards of fewer clients save little.
 _STEP_COST_CLIENTS = 40
 _SHARD_COST = 1000
+# Moving a number of a row, with the two that Adam remembers of it.
+_NUMBER_COST = 1e-3
 _MAX_SHARDS_PER_WORKER = 4
+# Where the padding of rows costs more than anything else.
+_MAX_SHARDS_PER_WORKER_OF_ROWS = 12
 # Rows of items in a shard: 2**18 of 64 numbers are 64 MiB.
 _MAX_ROWS = 2**18
 
@@ -193,6 +197,7 @@ def choose_clients_per_shard(
     *,
     num_clients: int,
     num_workers: int = 2,
+    row_width: int = 0,
 ) -> int:
     """Returns the number of clients a shard with which cohorts take the least time.
 
@@ -205,6 +210,8 @@ def choose_clients_per_shard(
       options: How they are packed.
       num_clients: Of a cohort.
       num_workers: How many shards are worked on at a time.
+      row_width: How many numbers of each of a client's item rows a step moves, all rows of the
+        client's items alike: 0 if it moves the rows of its batch alone, as plain SGD does.
 
     Raises:
       InputError: If `num_workers` is not positive.
@@ -217,17 +224,22 @@ def choose_clients_per_shard(
     quantiles = (np.arange(num_clients) + 0.5) / num_clients * len(lengths)
     lengths = lengths[quantiles.astype(np.int64)]
     steps = np.maximum(sum(options.num_steps(lengths)), 1)
-    most = max(1, _MAX_ROWS // max(int(lengths[0]), 1))
+    num_rows = np.minimum(lengths, examples.ratings.num_items)
+    most = max(1, _MAX_ROWS // max(int(num_rows[0]), 1))
+    most_shards = _MAX_SHARDS_PER_WORKER if row_width == 0 else _MAX_SHARDS_PER_WORKER_OF_ROWS
+    client_costs = 1 + num_rows * row_width * _NUMBER_COST
     fewest_shards = -(-num_clients // most)
     candidates = {
         -(-num_clients // num_shards)
-        for num_shards in range(fewest_shards, fewest_shards + _MAX_SHARDS_PER_WORKER * num_workers)
+        for num_shards in range(fewest_shards, fewest_shards + most_shards * num_workers)
     }
 
     def seconds(size: int) -> float:
         ends = [0] * num_workers
-        for first_steps in steps[::size].tolist():  # From the largest; each goes to the first free.
-            ends[ends.index(min(ends))] += _SHARD_COST + first_steps * (_STEP_COST_CLIENTS + size)
+        # A shard is as long and as wide as its first client; each goes to the first free worker.
+        for most_steps, of_client in zip(steps[::size].tolist(), client_costs[::size].tolist()):
+            step = _STEP_COST_CLIENTS + size * of_client
+            ends[ends.index(min(ends))] += _SHARD_COST + most_steps * step
         return max(ends)
 
     return min(sorted(candidates, reverse=True), key=seconds)
