@@ -1,4 +1,4 @@
-"""Times rounds of FedRecon: stock TFF against the cohort engine, on the same clients.
+"""Times rounds: of FedRecon, stock TFF against the cohort engine, on the same clients; of FedNCF.
 
     python -m experiments.benchmark --suite=round
 
@@ -16,6 +16,10 @@ included. Suites:
 - gpu: the cohort engine alone, matrix factorisation (`--dim` factors) and NeuMF (8 factors, MLP
   64-32-16-8), cohorts of 100, 1,000 and 10,000 clients, on the CPU, on each GPU, and on all GPUs
   if there are several.
+- fedncf: rounds of FedNCF as in experiments/presets/fedncf_ml1m.flags (50 real clients of the NCF
+  files, NeuMF, 3 local epochs, AdamW), the cohort engine alone.
+- ranking: 6,040 users and 3,706 items, NeuMF, users' rows at hand: scores and ranks of 100
+  candidates of each (`seconds`), and of all items (`full_seconds`).
 
 `peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
@@ -41,7 +45,10 @@ if TYPE_CHECKING:
 
 
 _SUITE = flags.DEFINE_enum(
-    "suite", "round", ("round", "skewed", "catalogue", "memory", "gpu"), "What to time."
+    "suite",
+    "round",
+    ("round", "skewed", "catalogue", "memory", "gpu", "fedncf", "ranking"),
+    "What to time.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
 _CLIENTS = flags.DEFINE_integer(
@@ -53,7 +60,10 @@ _RATINGS = flags.DEFINE_integer(
 _DIM = flags.DEFINE_integer("dim", None, "Factors; by default 50, or 64 for memory.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 5, "Ratings a client's step.", lower_bound=1)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder that holds MovieLens 1M, for --suite=skewed; else it is downloaded."
+    "data_dir",
+    None,
+    "Folder that holds MovieLens 1M for --suite=skewed, the NCF files for --suite=fedncf; else "
+    "they are downloaded.",
 )
 
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
@@ -61,6 +71,15 @@ _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
 _NUM_ITEMS = 3_706  # Of MovieLens 1M.
 _CATALOGUES = (_NUM_ITEMS, 100_000, 1_000_000)
 _COHORTS = (100, 1_000, 10_000)
+_NUM_USERS = 6_040  # Of MovieLens 1M.
+_NUM_CANDIDATES = 100
+# What each suite makes no use of.
+_UNUSED = {
+    "skewed": ("ratings",),
+    "gpu": ("data_dir", "clients"),
+    "fedncf": ("ratings", "clients", "dim", "batch_size"),
+    "ranking": ("ratings", "clients", "dim", "batch_size", "data_dir"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,11 +343,84 @@ def _run_on_devices(dim: int) -> dict[str, Any]:
     return {**_NOT_COMPARED, "seconds": results[0]["seconds"], "cohorts": results}
 
 
+def _run_fed_ncf() -> dict[str, Any]:
+    from experiments import data, tasks
+    from experiments.settings import Settings
+
+    settings = Settings(
+        dataset="ncf-ml-1m",
+        data_dir=_DATA_DIR.value,
+        feedback="implicit",
+        evaluate_on="test",
+        model="neumf",
+        dim=16,
+        algorithm="fedncf",
+        client_optimizer="adamw",
+        client_learning_rate=0.001,
+        batch_size=64,
+        client_epochs=3,
+        clients_per_round=50,
+        client_sampler="queue",
+    )
+    task, _ = tasks.build_task(settings, data.load_clients(settings))
+    cohorts = [task.sample_cohort(number) for number in range(1, _ROUNDS.value + 1)]
+    timing = _time_rounds(
+        "FedNCF", task.training, lambda users: task.training_data(users, 1), cohorts, cohorts
+    )
+    return {"seconds": statistics.median(timing.seconds), "clients": settings.clients_per_round}
+
+
+def _run_ranking() -> dict[str, Any]:
+    import numpy as np
+
+    from fedrecon import rng
+    from fedrecon.algorithms import process
+    from fedrecon.evaluation import protocols
+    from fedrecon.evaluation.metrics import ranks
+    from fedrecon.evaluation.scoring import Scorer
+    from fedrecon.models.neural_cf import neumf
+
+    model_fn = functools.partial(neumf, _NUM_ITEMS, gmf_dim=16)
+    size = 32
+    scorer = Scorer(
+        reconstruct=None,
+        score=process.build_scoring(model_fn, clients_per_shard=size),
+        make_candidates=process.Candidates,
+        packing=None,
+        clients_per_shard=size,
+    )
+    weights = process.initial_weights(model_fn)()
+    generator = rng.generator(0, "ranking")
+    rows = [
+        generator.normal(size=[_NUM_USERS, *weight.shape]).astype(np.float32)
+        for weight in model_fn().local_weights
+    ]
+    candidates = generator.integers(_NUM_ITEMS, size=[_NUM_USERS, _NUM_CANDIDATES], dtype=np.int32)
+    everything = np.arange(_NUM_ITEMS, dtype=np.int32)
+
+    def rank_candidates():
+        return protocols.judge_ranking(scorer.scores(weights, rows, candidates))
+
+    def rank_everything():
+        for places, scores in scorer.score_blocks(weights, rows, everything):
+            ranks(scores, None, candidates[places, :1])
+
+    def seconds(run) -> float:
+        run()
+        times = []
+        for _ in range(_ROUNDS.value):
+            began = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    return {"seconds": seconds(rank_candidates), "full_seconds": seconds(rank_everything)}
+
+
 def _check_flags(suite: str) -> None:
-    unused = {"skewed": [_RATINGS], "gpu": [_DATA_DIR, _CLIENTS]}.get(suite, [_DATA_DIR])
-    for flag in unused:
-        if flag.present:
-            raise InputError(f"--{flag.name} has no effect with --suite={suite}.")
+    for name in _UNUSED.get(suite, ("data_dir",)):
+        if flags.FLAGS[name].present:
+            raise InputError(f"--{name} has no effect with --suite={suite}.")
     if suite == "gpu" and _RUNTIME.value == "native":
         raise InputError("--suite=gpu runs in this process only; TFF's worker has no GPUs.")
     if suite != "skewed" and _RATINGS.value > _NUM_ITEMS:
@@ -354,6 +446,12 @@ def main(interruption: cli.Interruption) -> None:
     elif suite == "gpu":
         start()
         result |= _run_on_devices(dim)
+    elif suite in ("fedncf", "ranking"):
+        start()
+        run = _run_fed_ncf if suite == "fedncf" else _run_ranking
+        result |= {**_NOT_COMPARED, **run()}
+        print(json.dumps({"suite": suite, "runtime": _RUNTIME.value, **result}))
+        return
     elif suite == "memory":
         bench = Bench(_made_up_examples(num_items, num_clients), dim=dim, num_clients=num_clients)
         start()

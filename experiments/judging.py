@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import tasks
 from experiments.data import Clients
-from experiments.settings import Settings
+from experiments.settings import Settings, of_evaluation
 from fedrecon.errors import InputError
 from fedrecon.evaluation import protocols
 
@@ -32,10 +32,9 @@ class Judge:
     from what they give, by the settings of reconstruction, whatever the algorithm.
     """
 
-    def __init__(self, settings: Settings, clients: Clients, build_model, algorithm):
+    def __init__(self, settings: Settings, clients: Clients, algorithm: tasks.Algorithm | None):
         self._settings = settings
         self._clients = clients
-        self._build_model = build_model
         self._algorithm = algorithm
 
     def metrics(self, state: Any, part: str) -> dict[str, float]:
@@ -158,27 +157,37 @@ class Judge:
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
-        from fedrecon.algorithms import fed_recon, process
-        from fedrecon.evaluation.scoring import Scorer
+        from fedrecon.algorithms import fed_recon
 
-        options = tasks.fed_recon_options(self._settings)
-        size = _CLIENTS_PER_SHARD
-        return Scorer(
-            reconstruct=fed_recon.build_reconstruction(
-                self._build_model, options, clients_per_shard=size
-            ),
-            score=process.build_scoring(self._build_model, clients_per_shard=size),
-            make_candidates=process.Candidates,
-            packing=fed_recon.reconstruction_packing_options(options, seed=self._settings.seed),
-            clients_per_shard=size,
+        packing = fed_recon.reconstruction_packing_options(
+            tasks.fed_recon_options(self._settings), seed=self._settings.seed
         )
+        shared = _scorer(of_evaluation(self._settings), self._clients.ratings.num_items)
+        return dataclasses.replace(shared, packing=packing)
+
+
+@functools.lru_cache(maxsize=4)
+def _scorer(settings: Settings, num_items: int) -> Scorer:
+    """Returns a scorer, which takes seconds to trace and compile, once for all of a comparison."""
+    from fedrecon.algorithms import fed_recon, process
+    from fedrecon.evaluation.scoring import Scorer
+
+    build_model, options = tasks.model_fn(settings, num_items), tasks.fed_recon_options(settings)
+    size = _CLIENTS_PER_SHARD
+    return Scorer(
+        reconstruct=fed_recon.build_reconstruction(build_model, options, clients_per_shard=size),
+        score=process.build_scoring(build_model, clients_per_shard=size),
+        make_candidates=process.Candidates,
+        packing=fed_recon.reconstruction_packing_options(options, seed=0),
+        clients_per_shard=size,
+    )
 
 
 class IalsJudge(Judge):
     """The same for iALS, whose states are `Ials`: users are reconstructed from their positives."""
 
     def __init__(self, settings: Settings, clients: Clients):
-        super().__init__(settings, clients, None, None)
+        super().__init__(settings, clients, None)
 
     def _scores(self, state, cases):
         rows = self._rows(state, cases)

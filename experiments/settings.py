@@ -353,6 +353,24 @@ def _uses(settings: Any, field: dataclasses.Field) -> bool:
     return all(condition.holds(settings) for condition in field.metadata["only"])
 
 
+def of_evaluation(settings: Settings) -> Settings:
+    """Returns what the computations of an evaluation follow from, and defaults for all else.
+
+    Runs that differ otherwise, by their seeds or algorithms, can share them.
+    """
+    kept = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings)}
+    names = ("feedback", "label_threshold", "batch_size", "support_query_split", "engine")
+    return Settings(
+        **{
+            f.name: kept[f.name]
+            for f in dataclasses.fields(Settings)
+            if f.metadata["group"] == "model"
+            or f.name.startswith("reconstruction_")
+            or f.name in names
+        }
+    )
+
+
 def uses(settings: Settings, name: str) -> bool:
     """Whether a run with these settings depends on the setting of this name."""
     (field,) = (f for f in dataclasses.fields(Settings) if f.name == name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.data import Clients
-from experiments.settings import Settings
+from experiments.settings import Settings, of_evaluation
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and data come before it.
     import numpy as np
@@ -132,7 +132,7 @@ def build_task(
     build_model = model_fn(settings, clients.ratings.num_items)
     open_store = functools.partial(_open_store, clients, store_dir, store_round)
     algorithm = build(settings, clients, build_model, open_store)
-    judge = Judge(settings, clients, build_model, algorithm)
+    judge = Judge(settings, clients, algorithm)
     sample = rng.sample_queue if settings.client_sampler == "queue" else rng.sample_uniform
 
     def sample_cohort(round_num: int) -> np.ndarray:
@@ -146,7 +146,7 @@ def build_task(
     evaluate = judge.metrics
     if settings.is_explicit:
         by_process = (_stock_evaluation if is_stock else _reconstruction_evaluation)(
-            settings, clients, build_model, algorithm.get_weights
+            settings, clients, algorithm.get_weights
         )
 
         def evaluate(state, part):
@@ -339,19 +339,18 @@ _BUILDERS = {
 }
 
 
-def _reconstruction_evaluation(settings, clients, build_model, get_weights) -> ProcessEvaluation:
+def _reconstruction_evaluation(settings, clients, get_weights) -> ProcessEvaluation:
     """Returns how people never seen are evaluated: all at once."""
     from fedrecon.algorithms import fed_recon
     from fedrecon.algorithms.client_metrics import evaluation_metrics
     from fedrecon.training import ProcessEvaluation
 
-    options = fed_recon_options(settings)
-    packing = fed_recon.evaluation_packing_options(options, seed=settings.seed)
+    packing = fed_recon.evaluation_packing_options(fed_recon_options(settings), seed=settings.seed)
     users = clients.users["validation"]
     packer = _packer(clients, packing, users, len(users))
     return ProcessEvaluation(
-        fed_recon.build_fed_recon_evaluation(
-            build_model, options, clients_per_shard=packer.clients_per_shard
+        _evaluation_process(
+            of_evaluation(settings), clients.ratings.num_items, packer.clients_per_shard
         ),
         get_weights,
         clients.users,
@@ -360,10 +359,26 @@ def _reconstruction_evaluation(settings, clients, build_model, get_weights) -> P
     )
 
 
-def _stock_evaluation(settings, clients, build_model, get_weights) -> ProcessEvaluation:
+@functools.lru_cache(maxsize=4)
+def _evaluation_process(settings: Settings, num_items: int, clients_per_shard: int):
+    """Returns a process, which takes seconds to trace and compile, once for all of a comparison.
+
+    The weights of its state are those of whatever it evaluates.
+    """
+    from fedrecon.algorithms import fed_recon
+
+    return fed_recon.build_fed_recon_evaluation(
+        model_fn(settings, num_items),
+        fed_recon_options(settings),
+        clients_per_shard=clients_per_shard,
+    )
+
+
+def _stock_evaluation(settings, clients, get_weights) -> ProcessEvaluation:
     from fedrecon.algorithms import stock_fed_recon
     from fedrecon.training import ProcessEvaluation
 
+    build_model = model_fn(settings, clients.ratings.num_items)
     return ProcessEvaluation(
         stock_fed_recon.build_fed_recon_evaluation(build_model, fed_recon_options(settings)),
         get_weights,

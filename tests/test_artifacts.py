@@ -139,6 +139,34 @@ def test_after_a_failure_nothing_more_is_written_and_the_caller_hears_of_it(tmp_
     assert run.checkpoints() == []
 
 
+def test_what_belongs_to_a_checkpoint_is_saved_before_it(tmp_path):
+    run = RunDirectory(tmp_path)
+    recorder = RunRecorder(run)
+    there = []
+    recorder.save(np.zeros(2), 0, first=lambda: there.append(run.checkpoints()))
+    recorder.save(np.zeros(2), 1, first=lambda: there.append(run.checkpoints()))
+    recorder.save(np.ones(2), 1, first=lambda: there.append("again"))  # Saved already.
+    recorder.flush()
+    assert there == [[], [0]]
+    assert run.checkpoints() == [0, 1]
+    np.testing.assert_array_equal(recorder.load(1, np.zeros(2)), [0, 0])
+
+
+def test_a_failure_in_what_belongs_to_a_checkpoint_leaves_no_checkpoint(tmp_path):
+    run = RunDirectory(tmp_path)
+    recorder = RunRecorder(run)
+
+    def fail():
+        raise OSError("No space left on device")
+
+    recorder.save(np.zeros(2), 0)
+    recorder.save(np.zeros(2), 1, first=fail)
+    recorder.save(np.zeros(2), 2)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.flush()
+    assert run.checkpoints() == [0]
+
+
 def test_metrics_reach_the_csv_file_and_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -180,3 +208,59 @@ def test_curves_are_drawn_from_the_saved_metrics(tmp_path):
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", header[16:24])
     assert width > 3 * height  # Three panels side by side.
+
+
+def drawn_axes(monkeypatch, run):
+    """Draws the curves; returns the panels."""
+    import matplotlib.figure
+
+    figures = []
+    savefig = matplotlib.figure.Figure.savefig
+
+    def remember(figure, *args, **kwargs):
+        figures.append(figure)
+        return savefig(figure, *args, **kwargs)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", remember)
+    assert run.draw_curves().read_bytes().startswith(b"\x89PNG")
+    (figure,) = figures
+    return {axes.get_title(): axes for axes in figure.axes}
+
+
+def test_curves_of_a_ranking(tmp_path, monkeypatch):
+    (tmp_path / "metrics.csv").write_text(
+        "round,test/hr_at_10,test/ndcg_at_10,test/mrr,train/rmse,train/accuracy,train/loss\n"
+        "0,0.1,0.04,0.05,,,\n1,,,,0.4,0.8,0.9\n2,0.5,0.25,0.2,0.4,0.8,0.5\n"
+        "3,0.6,0.35,0.3,0.3,0.9,0.4\n"
+    )
+    axes = drawn_axes(monkeypatch, RunDirectory(tmp_path))
+    assert list(axes) == [
+        "HR@10 (mean over users)",
+        "NDCG@10 (mean over users)",
+        "loss (mean over examples)",
+    ]
+    hr, _, loss = axes.values()
+    ((rounds, values),) = [line.get_data() for line in hr.get_lines()]
+    assert (list(rounds), list(values)) == ([0, 2, 3], [0.1, 0.5, 0.6])
+    assert [line.get_label() for line in hr.get_lines()] == ["test"]
+    assert [line.get_label() for line in loss.get_lines()] == ["train"]
+
+
+@pytest.mark.parametrize("metric", ["hr_at_10", "rmse"])
+def test_the_untrained_model_does_not_set_the_limits_of_the_curves(tmp_path, monkeypatch, metric):
+    far = {"hr_at_10": 0.01, "rmse": 35.0}[metric]
+    (tmp_path / "metrics.csv").write_text(
+        f"round,validation/{metric}\n0,{far}\n1,0.5\n2,0.6\n3,0.9\n"
+    )
+    (axes,) = drawn_axes(monkeypatch, RunDirectory(tmp_path)).values()
+    low, high = axes.get_ylim()
+    assert low == pytest.approx(0.5 - 0.02)  # A twentieth of the range above and below.
+    assert high == pytest.approx(0.9 + 0.02)
+
+
+@pytest.mark.parametrize("values", ["0,0.5\n", "0,0.1\n2,0.5\n", "0,0.1\n2,0.5\n4,0.5\n"])
+def test_curves_of_hardly_any_rounds(tmp_path, monkeypatch, values):
+    (tmp_path / "metrics.csv").write_text(f"round,test/hr_at_10\n{values}")
+    (axes,) = drawn_axes(monkeypatch, RunDirectory(tmp_path)).values()
+    low, high = axes.get_ylim()
+    assert low < 0.5 < high

@@ -212,7 +212,7 @@ def test_published(make_ratings):
     train = make_ratings([(0, 0, 3, 1), (1, 2, 3, 1)], num_items=5)
     test = make_ratings([(0, 4, 3, 2), (1, 1, 3, 2)], num_items=5)
     negatives = np.array([[1, 4], [0, 0]], np.int32)
-    held_out = published(LeaveOneOut(train, test, negatives))
+    held_out = published(LeaveOneOut(train, train, test, negatives))
     np.testing.assert_array_equal(held_out.users, [0, 1])
     assert held_out.users.dtype == np.int64
     np.testing.assert_array_equal(held_out.items, [4, 1])

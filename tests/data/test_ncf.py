@@ -55,6 +55,19 @@ def test_leave_one_out(tmp_path, compress):
     assert result.train.num_items == result.test.num_items == NUM_ITEMS
 
 
+def test_all_interactions_are_the_rows_of_both_files(tmp_path):
+    """So a run on them has the fingerprint of the data set, and knows every item and user."""
+    folder = write(tmp_path)
+    result = load_leave_one_out(data_dir=folder)
+    for column in ("user_ids", "item_ids", "ratings", "timestamps"):
+        both = [getattr(part, column) for part in (result.train, result.test)]
+        np.testing.assert_array_equal(getattr(result.ratings, column), np.concatenate(both))
+    assert result.ratings.num_ratings == 3 + 102 + 2
+    assert (result.ratings.num_users, result.ratings.num_items) == (2, NUM_ITEMS)
+    assert result.ratings.fingerprint() == load_dataset("ncf-ml-1m", data_dir=folder).fingerprint()
+    assert result.ratings.fingerprint() != result.train.fingerprint()
+
+
 def test_load_dataset_returns_all_interactions_with_their_numbers(tmp_path):
     ratings = load_dataset("ncf-ml-1m", data_dir=write(tmp_path))
     assert ratings.num_ratings == 3 + 102 + 2

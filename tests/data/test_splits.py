@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from fedrecon.data.ratings import Ratings, RatingScale
-from fedrecon.data.splits import split_by_time, split_by_user, split_leave_one_out
+from fedrecon.data.splits import (
+    hold_out_latest,
+    split_by_time,
+    split_by_user,
+    split_leave_one_out,
+)
 from fedrecon.errors import DataError
 
 DEFAULT = (0.8, 0.1, 0.1)
@@ -206,3 +211,93 @@ def test_too_few_ratings(make_ratings, split, num_ratings, message):
     rows = [(user, item, 3, 1) for user in range(2) for item in range(num_ratings)]
     with pytest.raises(DataError, match=message):
         split(make_ratings(rows, num_users=2, num_items=4))
+
+
+def test_the_latest_are_held_out_by_hand(make_ratings):
+    rows = [
+        *((2, 9, 5, 1), (0, 4, 3, 40), (0, 5, 3, 10), (1, 0, 1, 7), (0, 6, 3, 30), (2, 8, 5, 2)),
+        *((0, 7, 3, 20), (1, 1, 2, 6), (1, 2, 3, 9), (2, 7, 5, 3), (2, 6, 5, 4)),
+    ]
+    rest, latest = hold_out_latest(make_ratings(rows, num_users=5), np.array([0, 1]), fraction=0.5)
+    # Two of the four of user 0, one of the three of user 1; user 2 is not asked for.
+    assert rows_of(latest) == [(0, 4, 3, 40), (0, 6, 3, 30), (1, 2, 3, 9)]
+    assert rows_of(rest) == [row for row in rows if row not in rows_of(latest)]
+    assert (rest.num_users, latest.num_users, latest.num_items) == (5, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "num_ratings", "num_held_out"),
+    [
+        (0.1, 10, 1),
+        (0.1, 9, 0),
+        (0.3, 10, 3),
+        (0.3, 9, 2),
+        (0.7, 10, 7),  # In floating point, 1 - 0.7 is 0.30000000000000004.
+        (0.29, 100, 29),  # In floating point, 0.29 * 100 is less than 29.
+        (1 / 3, 9, 3),
+        (0.9, 1, 0),  # Something always remains.
+        (0.999, 20, 19),
+    ],
+)
+def test_the_share_held_out_is_exact(make_ratings, fraction, num_ratings, num_held_out):
+    rows = [(0, item, 3, item) for item in range(num_ratings)]
+    rows += [(1, item, 3, item) for item in range(1000)]
+    _, latest = hold_out_latest(make_ratings(rows), np.array([0, 1]), fraction=fraction)
+    np.testing.assert_array_equal(
+        latest.item_ids[latest.user_ids == 0], np.arange(num_ratings - num_held_out, num_ratings)
+    )
+
+
+def test_of_equal_times_the_later_in_the_file_are_held_out(make_ratings):
+    ratings = make_ratings([(0, item, 3, 7) for item in (4, 2, 0, 3, 1)])
+    rest, latest = hold_out_latest(ratings, np.array([0]), fraction=0.4)
+    np.testing.assert_array_equal(latest.item_ids, [3, 1])
+    np.testing.assert_array_equal(rest.item_ids, [4, 2, 0])
+
+
+@hypothesis.given(data_sets(), st.sampled_from([0.1, 0.3, 0.5, 2 / 3, 0.9]), st.integers(0, 2**12))
+def test_nothing_that_remains_of_a_user_is_later(ratings, fraction, chosen):
+    users = np.array([user for user in range(ratings.num_users) if chosen >> user & 1], np.int64)
+    exact = Fraction(fraction).limit_denominator(100)
+    counts = np.bincount(ratings.user_ids)
+    if not any(exact * int(counts[user]) >= 1 for user in users):
+        with pytest.raises(DataError, match=f"none of {len(users)} users has"):
+            hold_out_latest(ratings, users, fraction=fraction)
+        return
+    rest, latest = hold_out_latest(ratings, users, fraction=fraction)
+    everything = rows_of(ratings)
+    position = {row: place for place, row in enumerate(everything)}
+    placed = [[position[row] for row in rows_of(part)] for part in (rest, latest)]
+    assert sorted(itertools.chain(*placed)) == list(range(len(everything)))
+    assert all(part == sorted(part) for part in placed)
+    for user in range(ratings.num_users):
+        remaining, held = (
+            [row for row in rows_of(part) if row[0] == user] for part in (rest, latest)
+        )
+        count = len(remaining) + len(held)
+        assert len(held) == (exact * count // 1 if user in users else 0)
+        assert remaining
+        if held:
+            assert max(row[3] for row in remaining) <= min(row[3] for row in held)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf"), 1e-9, 1 - 1e-9])
+def test_a_share_out_of_range_is_refused(make_ratings, fraction):
+    ratings = make_ratings([(0, item, 3, item) for item in range(10)])
+    with pytest.raises(DataError, match="the fraction held out must be above 0 and below 1; found"):
+        hold_out_latest(ratings, np.array([0]), fraction=fraction)
+
+
+def test_a_share_of_which_nobody_has_one_is_refused(make_ratings):
+    ratings = make_ratings([(user, item, 3, item) for user in range(3) for item in range(user + 8)])
+    # User 2 has ten and is not asked for.
+    message = r"tiny: none of 2 users has 10 ratings, of which a share of 0\.1 would be one"
+    with pytest.raises(DataError, match=message):
+        hold_out_latest(ratings, np.array([0, 1]), fraction=0.1)
+    assert hold_out_latest(ratings, np.array([2]), fraction=0.1)[1].num_ratings == 1
+
+
+def test_time_is_needed_to_hold_out_the_latest(make_ratings):
+    ratings = make_ratings([(0, item, 3, 1) for item in range(10)], with_timestamps=False)
+    with pytest.raises(DataError, match="tiny has no timestamps, which hold_out_latest needs"):
+        hold_out_latest(ratings, np.array([0]), fraction=0.5)

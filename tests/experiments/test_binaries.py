@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from fedrecon.client_store import ClientStore
 
 TRAIN = (
     "experiments.train",
@@ -25,6 +28,24 @@ TRAIN = (
 )
 # Long enough to be interrupted.
 LONG = (*TRAIN, "--total_rounds=240", "--rounds_per_checkpoint=50")
+STATEFUL = (
+    *TRAIN,
+    "--algorithm=stateful_fedavg",
+    "--client_learning_rate=0.1",
+    "--held_out_fraction=0.2",
+    "--total_rounds=150",
+    "--rounds_per_evaluation=10",
+    "--rounds_per_checkpoint=20",
+)
+RANKING = (
+    *TRAIN,
+    "--feedback=implicit",
+    "--algorithm=fedncf",
+    "--model=gmf",
+    "--synthetic_num_items=260",
+    "--unseen_fraction=0.2",
+    "--client_learning_rate=0.1",
+)
 NATIVE = (*TRAIN, "--runtime=native")
 TIMEOUT = 300
 
@@ -211,6 +232,47 @@ def test_interrupted_and_killed_runs_resume_to_the_same_numbers(repository, ends
     assert "Resuming after round " in result.stdout
     assert run(repository, *LONG, f"--output_dir={whole}").returncode == 0
     assert_same_run(path, whole)
+
+
+def kept_rows(path):
+    """The rows of the devices, and who has one."""
+    rows, is_known = ClientStore(60, 4, path=path / "client_store").read(np.arange(60))
+    return rows.tobytes(), is_known.tolist()
+
+
+def test_a_killed_run_with_rows_on_devices_resumes_to_the_same(repository, ends_within, tmp_path):
+    path, whole = tmp_path / "run", tmp_path / "whole"
+    signal_at = functools.partial(start_and_signal, repository, ends_within, STATEFUL, path)
+    assert signal_at(50, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert not (path / "final_metrics.json").exists()
+    result = run(repository, *STATEFUL, f"--output_dir={path}")
+    assert result.returncode == 0, result.stderr
+    resumed_after = int(result.stdout.split("Resuming after round ")[1].split(".")[0])
+    assert 0 < resumed_after < 150
+    assert run(repository, *STATEFUL, f"--output_dir={whole}").returncode == 0
+    assert_same_run(path, whole)
+    assert kept_rows(path) == kept_rows(whole)
+    assert sum(kept_rows(whole)[1]) == 48  # The training users; no one else has a row.
+    assert set(read_json(whole / "final_metrics.json")["seen"]) >= {"rmse", "accuracy", "mae"}
+
+
+def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
+    path = tmp_path / "run"
+    result = run(repository, *RANKING, f"--output_dir={path}")
+    assert result.returncode == 0, result.stderr
+    final = read_json(path / "final_metrics.json")
+    assert set(final) == {"validation", "test", "unseen", "rounds", "seconds"}
+    assert 0 < final["test"]["ndcg_at_10"] < final["test"]["hr_at_10"] <= 1
+    assert (final["test"]["num_users"], final["unseen"]["num_users"]) == (48, 12)
+    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert lines["test"][1] == f"{final['test']['hr_at_10']:.4f}"
+    assert "validation/hr_at_10" in read_rows(path)[0]
+    assert (path / "curves.png").stat().st_size > 10_000
+    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    assert result.returncode == 0, result.stderr
+    written = read_json(path / "evaluation_test.json")
+    assert written.pop("round") == 9
+    assert written == final["test"]
 
 
 def test_tffs_worker_ends_with_a_run_that_resumes(native_run, repository, ends_within, tmp_path):

@@ -63,7 +63,119 @@ def test_settings_that_cannot_work_are_refused(parse, arguments, message):
         parse(*arguments)
 
 
-@pytest.mark.parametrize("argument", ["--dim=0", "--model=svd", "--seed=-1", "--total_rounds=x"])
+IMPLICIT = "--feedback=implicit"
+
+
+@pytest.mark.parametrize(
+    ("argument", "others", "belongs_to"),
+    [
+        # What only one kind of feedback has.
+        (
+            "--negatives_per_positive=3",
+            (),
+            "--feedback=explicit; it belongs to --feedback=implicit",
+        ),
+        ("--evaluate_on=test", (), "--feedback=explicit"),
+        ("--unseen_fraction=0.2", (), "--feedback=explicit"),
+        (
+            "--held_out_fraction=0.2",
+            (IMPLICIT,),
+            "implicit; it belongs to --feedback=explicit",
+        ),
+        ("--example_order=file", (IMPLICIT,), "--feedback=implicit"),
+        ("--label_threshold=4", (IMPLICIT,), "--feedback=implicit"),
+        ("--engine=stock", (IMPLICIT,), "--feedback=implicit"),
+        # What only some algorithms have.
+        (
+            "--engine=stock",
+            ("--algorithm=fedavg",),
+            "fedavg; it belongs to --algorithm=fedrecon",
+        ),
+        (
+            "--averaging=by_row",
+            (),
+            "fedrecon; it belongs to --algorithm=fedavg or stat",
+        ),
+        ("--gradient_clip_norm=1", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--server_optimizer=adam", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--server_learning_rate=1", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--client_epochs=2", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--client_steps_max=2", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--client_weighting=uniform", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--client_sampler=queue", ("--algorithm=centralized",), "--algorithm=centralized"),
+        # What belongs to either of several things.
+        (
+            "--reconstruction_epochs=2",
+            (IMPLICIT, "--algorithm=fedncf"),
+            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fedrecon or "
+            "fedavg or stateful_fedavg, or --unseen_fraction other than 0.0.",
+        ),
+        ("--reconstruction_optimizer=adam", (IMPLICIT, "--algorithm=centralized"), "--unseen_frac"),
+        ("--reconstruction_learning_rate=1", (IMPLICIT, "--algorithm=fedncf"), "--unseen_fract"),
+        ("--reconstruction_steps_max=9", (IMPLICIT, "--algorithm=fedncf"), "--unseen_fraction"),
+        (
+            "--support_query_split=none",
+            (IMPLICIT, "--algorithm=fedavg"),
+            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fedrecon.",
+        ),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused_by_name(parse, argument, others, belongs_to):
+    name = argument.partition("=")[0]
+    with pytest.raises(InputError, match=f"^{name} has no effect with ") as error:
+        parse(argument, *others)
+    assert belongs_to in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedncf", "--unseen_fraction=0.1"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=centralized", "--unseen_fraction=0.1"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedrecon"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedavg"),
+        # Devices that no round has sampled have kept nothing.
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=stateful_fedavg"),
+        ("--reconstruction_epochs=2", "--algorithm=fedncf"),  # Unseen users of explicit feedback.
+        ("--support_query_split=none", IMPLICIT, "--algorithm=fedrecon"),
+        ("--support_query_split=none", "--algorithm=centralized"),
+        ("--negatives_per_positive=0", "--evaluate_on=test", IMPLICIT),
+        ("--averaging=by_row", "--gradient_clip_norm=2", "--algorithm=fedncf"),
+        ("--server_learning_rate=0.5", "--client_sampler=queue", "--algorithm=stateful_fedavg"),
+        ("--client_optimizer=adam", "--batch_size=9", "--algorithm=centralized"),
+        ("--held_out_fraction=0.5", "--algorithm=centralized"),
+        ("--model=neumf", IMPLICIT),  # Its labels are 0 and 1 anyway.
+    ],
+)
+def test_a_flag_that_counts_is_accepted_and_kept(parse, arguments):
+    given = parse(*arguments)
+    values = given.to_json()
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        assert str(values[name]) in (value, f"{value}.0")
+    assert Settings.from_json(json.loads(json.dumps(values))) == given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--held_out_fraction=1",), r"--held_out_fraction=1\.0 must be at least 0 and below 1"),
+        (("--held_out_fraction=nan",), r"--held_out_fraction=nan must be at least 0 and below 1"),
+        ((IMPLICIT, "--unseen_fraction=1.5"), r"--unseen_fraction=1\.5 must be at least 0 and bel"),
+    ],
+)
+def test_shares_are_below_1(parse, arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse(*arguments)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--dim=0", "--model=svd", "--seed=-1", "--total_rounds=x", "--algorithm=sgd"),
+        *("--feedback=both", "--held_out_fraction=-0.1", "--unseen_fraction=-1"),
+    ],
+)
 def test_values_out_of_range_are_refused_by_the_flag(parse, argument):
     with pytest.raises(flags.IllegalFlagValueError):
         parse(argument)
@@ -77,6 +189,41 @@ def test_config_json_holds_what_is_used_and_gives_the_same_settings_back(parse):
     assert Settings.from_json(values) == given
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unused", "used"),
+    [
+        (
+            (),
+            {"negatives_per_positive", "evaluate_on", "unseen_fraction", "averaging", "data_dir"},
+            {"engine", "held_out_fraction", "reconstruction_epochs", "synthetic_num_users"},
+        ),
+        (
+            (IMPLICIT, "--algorithm=fedncf", "--model=gmf"),
+            {"engine", "example_order", "reconstruction_optimizer", "support_query_split"}
+            | {"user_bias", "hidden_units", "label_threshold"},
+            {"negatives_per_positive", "unseen_fraction", "averaging", "server_optimizer"},
+        ),
+        (
+            (IMPLICIT, "--algorithm=centralized"),
+            {"server_optimizer", "client_epochs", "client_sampler", "averaging", "client_weighting"}
+            | {"reconstruction_steps_max", "engine"},
+            {"client_optimizer", "batch_size", "clients_per_round", "evaluate_on"},
+        ),
+        (
+            ("--algorithm=stateful_fedavg", IMPLICIT),
+            {"engine", "support_query_split"},
+            {"reconstruction_epochs", "client_sampler", "gradient_clip_norm"},
+        ),
+    ],
+)
+def test_config_json_holds_nothing_that_is_not_used(parse, arguments, unused, used):
+    given = parse(*arguments)
+    names = set(given.to_json())
+    assert not names & unused
+    assert used <= names
+    assert names == {f.name for f in dataclasses.fields(Settings) if settings.uses(given, f.name)}
+
+
 def test_settings_of_another_version_are_named():
     with pytest.raises(InputError, match="settings unknown here: colour, zeal"):
         Settings.from_json({"zeal": 1, "colour": 2, "dim": 3})
@@ -84,8 +231,10 @@ def test_settings_of_another_version_are_named():
 
 def test_presets_are_complete_command_lines(parse, repository):
     presets = sorted((repository / "experiments" / "presets").glob("*.flags"))
-    assert len(presets) >= 2
-    for preset in presets:
+    # The others are of `experiments.compare`, which has flags of its own.
+    of_training = [preset for preset in presets if "\n--algorithms=" not in preset.read_text()]
+    assert len(of_training) >= 2
+    for preset in of_training:
         parse(f"--flagfile={preset}")
     paper = parse(f"--flagfile={repository}/experiments/presets/fedrecon_ml1m_paper.flags")
     assert (paper.client_learning_rate, paper.server_learning_rate) == (0.5, 1.0)
@@ -93,3 +242,6 @@ def test_presets_are_complete_command_lines(parse, repository):
     assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 500)
     assert (paper.dim, paper.max_ratings_per_user) == (50, 300)
     assert paper.reconstruction_steps_max == paper.client_steps_max == 50
+    fedncf = parse(f"--flagfile={repository}/experiments/presets/fedncf_ml1m.flags")
+    assert (fedncf.algorithm, fedncf.feedback, fedncf.evaluate_on) == ("fedncf", "implicit", "test")
+    assert (fedncf.clients_per_round, fedncf.client_epochs) == (50, 3)

@@ -1,11 +1,14 @@
-"""Who trains, who is evaluated, and on what: nobody may be in two parts."""
+"""From settings to what trains: every algorithm, on data of both kinds."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from experiments import tasks
-from experiments.settings import Settings
-from fedrecon.errors import InputError
+from experiments import data, tasks
+from experiments.settings import ALGORITHMS, FEEDBACKS, Settings
+from fedrecon.artifacts import RunDirectory, RunRecorder
+from fedrecon.training import Training, TrainingOptions
 
 SETTINGS = Settings(
     synthetic_num_users=60,
@@ -19,35 +22,17 @@ SETTINGS = Settings(
 
 
 def replace(**changes):
-    return Settings(**{**SETTINGS.to_json(), **changes})
+    return dataclasses.replace(SETTINGS, **changes)
 
 
 @pytest.fixture(scope="module")
 def clients():
-    return tasks.load_clients(SETTINGS)
-
-
-def test_the_parts_are_different_people(clients):
-    parts = clients.users
-    assert {name: len(users) for name, users in parts.items()} == {
-        "train": 48,
-        "validation": 6,
-        "test": 6,
-    }
-    assert len(np.unique(np.concatenate(list(parts.values())))) == 60
-
-
-def test_the_parts_depend_on_the_seed_alone(clients):
-    again = tasks.load_clients(replace(dim=5, clients_per_round=3))
-    other = tasks.load_clients(replace(seed=1))
-    for name, users in clients.users.items():
-        assert np.array_equal(users, again.users[name])
-    assert not np.array_equal(clients.users["test"], other.users["test"])
+    return data.load_clients(SETTINGS)
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "queue"])
 def test_only_training_users_train_and_each_is_a_client_with_own_ratings(clients, sampler):
-    task = tasks.build_task(replace(client_sampler=sampler, engine="stock"), clients)
+    task, _ = tasks.build_task(replace(client_sampler=sampler, engine="stock"), clients)
     ratings = clients.examples.ratings
     for round_num in range(1, 20):
         cohort = task.sample_cohort(round_num)
@@ -68,12 +53,6 @@ def test_only_training_users_train_and_each_is_a_client_with_own_ratings(clients
         given = {(x[0], y[0]) for batch in batches for x, y in zip(batch["x"], batch["y"])}
         assert len(given) == 12
         assert given <= rated
-    assert np.array_equal(task.evaluation_users["test"], clients.users["test"])
-
-
-def test_a_cohort_larger_than_the_population_is_refused():
-    with pytest.raises(InputError, match="--clients_per_round=49 is more than the 48 training"):
-        tasks.load_clients(replace(clients_per_round=49))
 
 
 @pytest.mark.parametrize(
@@ -116,16 +95,195 @@ def test_settings_choose_the_algorithm_options():
     assert (options.client_weighting, options.support_query_split) == ("uniform", "none")
 
 
+@pytest.mark.usefixtures("in_process_runtime")
 def test_evaluation_sees_every_query_batch_once_however_long_training_is(clients):
     settings = replace(client_epochs=3, client_steps_max=1, batch_size=2)
-    task = tasks.build_task(settings, clients)
-    users = clients.users["validation"]
-    num_scheduled = 0
-    for shard in task.evaluation_data(users):
-        for mask, batches in zip(shard.mask, shard.query_batches):
-            batches = batches[batches >= 0]
-            assert len(set(batches)) == len(batches)
-            num_scheduled += mask[batches].sum()
+    task, _ = tasks.build_task(settings, clients)
+    metrics = task.evaluate(task.training.initialize(), "test")
     # Of batches 0, 1, 2, ... of two ratings, the odd ones are query.
-    counts = [clients.examples.num_examples(user) for user in users]
-    assert num_scheduled == sum(n // 4 * 2 + max(n % 4 - 2, 0) for n in counts) > 0
+    counts = [clients.examples.num_examples(user) for user in clients.users["test"]]
+    assert metrics["num_examples"] == sum(n // 4 * 2 + max(n % 4 - 2, 0) for n in counts) > 0
+
+
+def test_settings_choose_the_options_of_the_baselines():
+    options = tasks.fed_avg_options(
+        replace(
+            client_optimizer="adamw",
+            client_learning_rate=0.25,
+            client_epochs=3,
+            averaging="by_row",
+            gradient_clip_norm=2.0,
+        )
+    )
+    assert (options.client_optimizer.name, options.client_optimizer.learning_rate) == (
+        "adamw",
+        0.25,
+    )
+    assert (options.client_epochs, options.averaging, options.gradient_clip_norm) == (
+        3,
+        "by_row",
+        2.0,
+    )
+
+
+# --- every algorithm ----------------------------------------------------------------------------
+
+# With users of every kind. Item biases learn fast what is popular.
+EXPLICIT = replace(
+    synthetic_num_users=80, held_out_fraction=0.2, item_bias=True, dim=3, clients_per_round=20
+)
+IMPLICIT = replace(
+    feedback="implicit",
+    synthetic_num_users=300,
+    synthetic_num_items=260,
+    max_ratings_per_user=32,
+    unseen_fraction=0.1,
+    item_bias=True,
+    dim=4,
+    clients_per_round=40,
+    batch_size=20,
+)
+OF_ALGORITHM = {"centralized": {"client_optimizer": "adam", "client_learning_rate": 0.02}}
+CHANCE = 10 / 100  # Of the first ten of 100 candidates.
+
+
+def is_near_chance(hit_rate, num_users):
+    return abs(hit_rate - CHANCE) < 4 * (CHANCE * (1 - CHANCE) / num_users) ** 0.5
+
+
+@pytest.mark.usefixtures("in_process_runtime")
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_trains_and_is_judged_on_every_part(algorithm, feedback, tmp_path):
+    """An untrained model ranks at chance level; one that was trained, even a little, does not."""
+    settings = dataclasses.replace(
+        EXPLICIT if feedback == "explicit" else IMPLICIT,
+        algorithm=algorithm,
+        **OF_ALGORITHM.get(algorithm, {}),
+    )
+    clients = data.load_clients(settings)
+    parts = sorted(set(clients.users) - {"train"})
+    run = RunDirectory(tmp_path)
+    task, _ = tasks.build_task(settings, clients, store_dir=run.store_path)
+    assert (task.store is not None) == (algorithm == "stateful_fedavg")
+    untrained = task.training.initialize()
+    before = {part: task.evaluate(untrained, part) for part in parts}
+    recorder = RunRecorder(run)
+    state = Training(task, TrainingOptions(2, 1, 1), recorder).run()
+    after = {part: task.evaluate(state, part) for part in parts}
+
+    # What is trained comes back from a checkpoint as it was, optimiser and all.
+    leaves, loaded = (
+        [np.asarray(leaf) for leaf in flatten(tree)]
+        for tree in (state, recorder.load(2, untrained))
+    )
+    assert [leaf.tobytes() for leaf in leaves] == [leaf.tobytes() for leaf in loaded]
+    assert any(np.any(a != b) for a, b in zip(leaves, flatten(untrained)))
+    row = run.read_metrics()[-1]
+    assert row["train/num_examples"] >= 80
+    assert np.isfinite(row["train/loss"])
+    assert {name.split("/")[0] for name in row if "/" in name} == {"train", task.watched_part}
+    for name, value in after[task.watched_part].items():
+        assert row[f"{task.watched_part}/{name}"] == value
+
+    if feedback == "explicit":
+        assert parts == ["seen", "test", "validation"]
+        for part in parts:
+            assert after[part]["num_examples"] == before[part]["num_examples"] > 20
+            assert after[part]["rmse"] < before[part]["rmse"] - 0.01
+            assert 0 <= after[part]["accuracy"] <= 1
+        assert after["seen"]["num_examples"] == clients.later.ratings.num_ratings
+    else:
+        assert parts == ["test", "unseen", "validation"]
+        for part in parts:
+            num_users = len(clients.users[part])
+            assert after[part]["num_users"] == num_users == (30 if part == "unseen" else 270)
+            assert is_near_chance(before[part]["hr_at_10"], num_users)
+            assert after[part]["hr_at_10"] > 0.3
+            assert after[part]["ndcg_at_10"] <= after[part]["hr_at_10"]
+
+    if algorithm == "stateful_fedavg" and feedback == "implicit":
+        # An earlier checkpoint is judged with the rows that devices had then.
+        then, _ = tasks.build_task(settings, clients, store_dir=run.store_path, store_round=1)
+        expected = recorder.metrics(1, "validation")
+        assert then.evaluate(recorder.load(1, untrained), "validation") == expected
+        assert expected != recorder.metrics(2, "validation")
+
+
+def flatten(tree):
+    import tensorflow as tf
+
+    return tf.nest.flatten(tree)
+
+
+@pytest.mark.usefixtures("in_process_runtime")
+@pytest.mark.parametrize("algorithm", ["fedrecon", "centralized"])
+def test_where_there_is_nothing_to_learn_training_finds_nothing(algorithm, monkeypatch):
+    """Held-out items are as likely as any other, unless training, or its negatives, betray them."""
+    settings = dataclasses.replace(
+        IMPLICIT,
+        algorithm=algorithm,
+        dim=12,
+        unseen_fraction=0.0,
+        client_optimizer="adam",
+        client_learning_rate=0.05 if algorithm == "centralized" else 0.02,
+        reconstruction_learning_rate=0.5,
+        max_ratings_per_user=None,
+        clients_per_round=150,
+    )
+    from fedrecon.data import datasets
+
+    real = datasets.load_dataset("synthetic", num_users=300, num_items=260)
+    rng = np.random.default_rng(0)
+    counts = np.full(300, 25)
+    structureless = dataclasses.replace(
+        real,
+        user_ids=np.repeat(np.arange(300, dtype=np.int32), counts),
+        item_ids=np.concatenate([rng.permutation(260)[:n] for n in counts]).astype(np.int32),
+        ratings=np.full(counts.sum(), 3, np.float32),
+        timestamps=np.arange(counts.sum()),
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: structureless)
+    clients = data.load_clients(settings)
+    task, _ = tasks.build_task(settings, clients)
+    state = task.training.initialize()
+    losses = []
+    for round_num in range(1, 61):
+        state, metrics = task.run_round(state, task.prepare_round(round_num))
+        losses.append(metrics["loss"])
+    assert losses[-1] < losses[0]  # It fits what it is given.
+    for part in sorted(set(clients.users) - {"train"}):
+        assert is_near_chance(task.evaluate(state, part)["hr_at_10"], 300)
+
+
+# --- centralised --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [EXPLICIT, IMPLICIT], ids=FEEDBACKS)
+def test_centralised_training_sees_all_of_training_users_and_nobody_else(settings):
+    settings = dataclasses.replace(settings, algorithm="centralized", clients_per_round=40)
+    clients = data.load_clients(settings)
+    task, _ = tasks.build_task(settings, clients)
+    train = clients.users["train"]
+    num_examples = sum(clients.examples.num_examples(user) for user in train)
+    seen = []
+    for round_num in range(1, 3 + len(train) // 40):  # More than an epoch.
+        round_data = task.prepare_round(round_num)
+        columns = (round_data.user_ids, round_data.item_ids, round_data.labels)
+        seen.append(np.stack([column[round_data.mask] for column in columns], axis=1))
+    # A round has as many examples as 40 users have on average.
+    assert {len(rows) for rows in seen} == {round(num_examples / len(train) * 40)}
+    users, items, labels = np.concatenate(seen).T
+    assert set(users.astype(int)) == set(train.tolist())
+    judged_by = clients.held_out.values() if clients.held_out else [clients.later.ratings]
+    judged = set()
+    for part in judged_by:
+        names = ("user_ids", "item_ids") if settings.is_explicit else ("users", "items")
+        judged |= set(zip(*(getattr(part, name).tolist() for name in names)))
+    if settings.is_explicit:
+        assert not judged & set(zip(users.astype(int), items.astype(int)))
+    else:
+        positives = labels == 1
+        assert not judged & set(zip(users[positives].astype(int), items[positives].astype(int)))
+        # As negatives they come as often as any other, since nobody could know.
+        assert judged & set(zip(users[~positives].astype(int), items[~positives].astype(int)))
