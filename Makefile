@@ -10,7 +10,7 @@ $(INSTALLED): requirements.txt setup.sh
 	@touch $@
 
 demo: $(INSTALLED)
-	@$(PYTHON) -m experiments.train --flagfile=experiments/presets/demo.flags
+	@$(PYTHON) -m experiments.compare --flagfile=experiments/presets/demo.flags
 
 # Two workers; a file's tests stay together, so that its runs of the binaries are made once.
 test: $(INSTALLED)
