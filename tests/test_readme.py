@@ -31,7 +31,10 @@ def test_the_flags_it_names_exist(readme):
         "split",
         "suite",
         "no",
-    }  # absl's, evaluate's, benchmark's, pip's --no-deps.
+        "algorithms",
+        "set",
+        "sweep",
+    }  # absl's, evaluate's, benchmark's, pip's --no-deps, compare's.
     assert "total_rounds" in named
     assert not named - others - set(Settings.__dataclass_fields__)
 

@@ -54,9 +54,8 @@ class Trained:
 
     def judge_without_kept_rows(self):
         """One that reconstructs everybody."""
-        model_fn = tasks.model_fn(self.settings, self.clients.ratings.num_items)
         algorithm = dataclasses.replace(self.judge._algorithm, kept_rows=None)
-        return Judge(self.settings, self.clients, model_fn, algorithm)
+        return Judge(self.settings, self.clients, algorithm)
 
 
 def trained(algorithm, feedback="explicit", **changes):
