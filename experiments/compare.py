@@ -25,11 +25,19 @@ from fedrecon.errors import InputError
 # iALS, the classical reference, is no federated task and has no rounds.
 _IALS = "ials"
 _KNOWN = (*settings.ALGORITHMS, _IALS)
+_OF_EVERY_PART = ("output_dir", "runtime", "gpu_memory_limit_mb")
 _ALIASES = {"local_epochs": "client_epochs"}
 # Without these, nobody is left to be judged as seen, or as unseen.
 _HELD_OUT = 0.1
-_UNSEEN = {"explicit": "test", "implicit": "unseen"}
-_SEEN = {"explicit": "seen", "implicit": "test"}
+_JUDGED_BY = {
+    "explicit": {"seen": "seen", "unseen": "test"},
+    "implicit": {"seen": "test", "unseen": "unseen"},
+}
+# What settings may be chosen by.
+_VALIDATED_BY = {
+    "explicit": {"seen": "seen_validation", "unseen": "validation"},
+    "implicit": {"seen": "validation"},
+}
 
 settings.define_flags(without=("algorithm", "seed"))
 flags.adopt_module_key_flags(settings)
@@ -76,6 +84,7 @@ def main(interruption: cli.Interruption) -> None:
         raise InputError(
             f"{output_dir} holds files but no comparison; give an empty or a new output directory."
         )
+    _check_resumable(parts)
     failures = []
     if all(_read_results(part) for part in parts):
         print("All parts are finished.")
@@ -94,8 +103,8 @@ def main(interruption: cli.Interruption) -> None:
             print(f"  {path.name}")
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(parts)} parts could not be finished, and are in no table: "
-            f"{'; '.join(failures)}"
+            f"{len(failures)} of {len(parts)} parts could not be finished, and are in no table:\n  "
+            + "\n  ".join(failures)
         )
 
 
@@ -108,7 +117,7 @@ def _plan() -> list[Part]:
                 f"--algorithms={','.join(algorithms)}: each must be another one of "
                 f"{', '.join(_KNOWN)}."
             )
-    own_settings = _own_settings(algorithms)
+    own_settings = _own_settings()
     sweeps = _sweeps()
     _check_common_flags(algorithms, own_settings, [name for name, _ in sweeps])
     seeds = range(_SEEDS.value)
@@ -117,7 +126,7 @@ def _plan() -> list[Part]:
         for seed in seeds:
             for algorithm in algorithms:
                 base = _part(algorithm, seed, {}, own_settings).settings
-                if algorithm == _IALS or not settings.uses(base, name):
+                if not _uses(algorithm, base, name):
                     continue  # It would be the same part again.
                 plans += [(algorithm, seed, {name: v}) for v in values if v != getattr(base, name)]
     return [_part(*plan, own_settings) for plan in plans]
@@ -146,15 +155,15 @@ def _part(algorithm: str, seed: int, changes: dict[str, Any], own_settings) -> P
     return part
 
 
-def _own_settings(algorithms) -> dict[str, dict[str, Any]]:
-    """Returns what --set says, by algorithm."""
+def _own_settings() -> dict[str, dict[str, Any]]:
+    """Returns what --set says, by algorithm; presets name those, too, that are not compared."""
     own: dict[str, dict[str, Any]] = {}
     for text in _SET.value:
         algorithm, colon, assignment = text.partition(":")
         name, equals, value = assignment.partition("=")
-        if not (colon and equals) or algorithm not in algorithms:
+        if not (colon and equals) or algorithm not in _KNOWN:
             raise InputError(
-                f"--set={text} must be ALGORITHM:SETTING=VALUE with one of {', '.join(algorithms)}."
+                f"--set={text} must be ALGORITHM:SETTING=VALUE with one of {', '.join(_KNOWN)}."
             )
         name = _ALIASES.get(name, name)
         own.setdefault(algorithm, {})[name] = _parse("set", text, name, value)
@@ -190,13 +199,19 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
         name = field.name
         if name in ("algorithm", "seed"):
             continue
-        used_by = [a for a in algorithms if settings.uses(bases[a], name)]
+        used_by = [a for a in algorithms if _uses(a, bases[a], name)]
         is_asked = flags.FLAGS[name].present or name in swept
         if is_asked and not used_by:
             raise InputError(f"--{name} has no effect with --algorithms={','.join(algorithms)}.")
         for algorithm in algorithms:
             if name in own_settings.get(algorithm, {}) and algorithm not in used_by:
                 raise InputError(f"--set={algorithm}:{name}: {algorithm} does not use it.")
+
+
+def _uses(algorithm: str, base: Settings, name: str) -> bool:
+    # iALS takes data; its other options are those of `IalsOptions`.
+    is_taken = algorithm != _IALS or settings.is_of_data(name) or name in _OF_EVERY_PART
+    return is_taken and settings.uses(base, name)
 
 
 def _read_results(part: Part) -> dict[str, Any] | None:
@@ -207,6 +222,35 @@ def _read_results(part: Part) -> dict[str, Any] | None:
     if results is None or results["rounds"] not in (None, part.settings.total_rounds):
         return None
     return results
+
+
+def _check_resumable(parts: list[Part]) -> None:
+    """Refuses other settings or other data than those of the parts that there are, all at first.
+
+    A finished part would be taken for one of these settings otherwise.
+    """
+    from fedrecon.artifacts import CONFIG, RunDirectory
+
+    for part in parts:
+        if (part.path / CONFIG).exists():
+            clients = data.load_clients(part.settings)
+            RunDirectory(part.path).check(_config(part, clients), free_settings=settings.FREE)
+
+
+def _config(part: Part, clients: data.Clients) -> dict[str, Any]:
+    from experiments import running
+
+    config = running.config(part.settings, clients)
+    if part.algorithm == _IALS:
+        config["settings"] = _ials_settings(part.settings)
+    return config
+
+
+def _ials_settings(chosen: Settings) -> dict[str, Any]:
+    from fedrecon.algorithms.ials import IalsOptions
+
+    values = {n: value for n, value in chosen.to_json().items() if settings.is_of_data(n)}
+    return {**values, "algorithm": _IALS, **dataclasses.asdict(IalsOptions(seed=chosen.seed))}
 
 
 def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
@@ -278,21 +322,13 @@ def _run_ials(part: Part, clients: data.Clients, interruption) -> tuple[dict[str
     import numpy as np
 
     from experiments.judging import IalsJudge
-    from fedrecon import artifacts
     from fedrecon.algorithms.ials import IalsOptions, train_ials
+    from fedrecon.artifacts import RunDirectory
 
     del interruption  # It takes seconds; there is nothing to save.
     chosen = part.settings
-    options = IalsOptions(seed=chosen.seed)
-    names = ("dataset", "feedback", "negatives_per_positive", "evaluate_on", "unseen_fraction")
-    values = {name: getattr(chosen, name) for name in (*names, "max_ratings_per_user", "seed")}
-    config = {
-        "settings": {**values, "algorithm": _IALS, **dataclasses.asdict(options)},
-        "data_fingerprint": clients.ratings.fingerprint(),
-        "versions": artifacts.versions(),
-    }
-    run = artifacts.RunDirectory(part.path)
-    with run.claim(config):
+    run = RunDirectory(part.path)
+    with run.claim(_config(part, clients)):
         finished = _read_results(part)
         if finished:
             return finished, False
@@ -304,7 +340,7 @@ def _run_ials(part: Part, clients: data.Clients, interruption) -> tuple[dict[str
             ratings.item_ids[is_used],
             num_users=ratings.num_users,
             num_items=ratings.num_items,
-            options=options,
+            options=IalsOptions(seed=chosen.seed),
         )
         seconds = time.monotonic() - start
         results = {
@@ -336,9 +372,13 @@ def _head(part: Part, clients: data.Clients, seconds: float) -> dict[str, Any]:
 
 def _judged(judge, state, chosen: Settings) -> dict[str, Any]:
     """Returns what the judge says of seen and unseen users."""
-    groups = {"seen": _SEEN[chosen.feedback], "unseen": _UNSEEN[chosen.feedback]}
+    groups = _JUDGED_BY[chosen.feedback]
     spread = "rmse" if chosen.is_explicit else "mrr"
     users = {}
+
+    def means(results):
+        return results.mean_over_ratings() if chosen.is_explicit else results.mean_over_users()
+
     for group, part in groups.items():
         results = judge.results(state, part)
         users[group] = {
@@ -351,9 +391,13 @@ def _judged(judge, state, chosen: Settings) -> dict[str, Any]:
             users[group]["over_ratings"] = results.mean_over_ratings()
     given = {}
     for number, results in judge.results_by_given(state, groups["unseen"]).items():
-        means = results.mean_over_ratings() if chosen.is_explicit else results.mean_over_users()
-        given[str(number)] = means
+        given[str(number)] = means(results)
     judged = {"users": users, "given": given}
+    if chosen.is_explicit or chosen.evaluate_on == "validation":
+        judged["validation"] = {
+            group: means(judge.results(state, part))
+            for group, part in _VALIDATED_BY[chosen.feedback].items()
+        }
     if not chosen.is_explicit:
         judged["full_ranking"] = {
             group: judge.full_ranking(state, part).mean_over_users()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from experiments.settings import Settings
+from experiments.settings import Settings, of_data
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:  # Errors in flags come before these are imported.
@@ -27,26 +28,33 @@ class Clients:
       users: The user ids of each part. `train` trains. Explicit: `validation` and `test` are other
         people, unseen; `seen` are those of `train` with later ratings. Implicit: `validation` and
         `test` are those of `train`, judged by their held-out items; `unseen` are other people.
-      later: Explicit: what `seen` is judged by.
+      later: Explicit: what training users rated later, by which `seen` is judged, and before that
+        `seen_validation`.
       held_out: Implicit: what each part is judged by.
     """
 
     ratings: Ratings
     examples: ClientExamples | ImplicitExamples
     users: Mapping[str, np.ndarray]
-    later: ClientExamples | None = None
+    later: Mapping[str, ClientExamples] = dataclasses.field(default_factory=dict)
     held_out: Mapping[str, HeldOutItems] = dataclasses.field(default_factory=dict)
 
 
 def load_clients(settings: Settings) -> Clients:
     """Loads the data and decides who is in which part, by `settings.seed`."""
-    clients = (_explicit if settings.is_explicit else _implicit)(settings)
+    clients = _load(of_data(settings))
     if settings.clients_per_round > len(clients.users["train"]):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
             f"{len(clients.users['train'])} training users of {settings.dataset}."
         )
     return clients
+
+
+@functools.lru_cache(maxsize=1)
+def _load(settings: Settings) -> Clients:
+    """Loads what the many parts of a comparison share once."""
+    return (_explicit if settings.is_explicit else _implicit)(settings)
 
 
 def _synthetic_options(settings: Settings) -> dict[str, int]:
@@ -82,11 +90,13 @@ def _explicit(settings: Settings) -> Clients:
     )
     if not settings.held_out_fraction:
         return Clients(ratings, ClientExamples(ratings, options), users)
-    fraction = settings.held_out_fraction
-    kept, later = hold_out_latest(ratings, users["train"], fraction=fraction)
-    users["seen"] = np.unique(later.user_ids)
     asked = dataclasses.replace(options, max_ratings_per_user=None, order="file")
-    return Clients(ratings, ClientExamples(kept, options), users, ClientExamples(later, asked))
+    kept, later = ratings, {}
+    for part in ("seen", "seen_validation"):
+        kept, held_out = hold_out_latest(kept, users["train"], fraction=settings.held_out_fraction)
+        users[part] = np.unique(held_out.user_ids)
+        later[part] = ClientExamples(held_out, asked)
+    return Clients(ratings, ClientExamples(kept, options), users, later)
 
 
 def _implicit(settings: Settings) -> Clients:

@@ -16,7 +16,10 @@ _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "The output directory of `experiments.train`.", required=True
 )
 _SPLIT = flags.DEFINE_enum(
-    "split", "test", ("train", "validation", "test", "seen", "unseen"), "Whose users to evaluate."
+    "split",
+    "test",
+    ("train", "validation", "test", "seen", "seen_validation", "unseen"),
+    "Whose users to evaluate.",
 )
 _ROUND = flags.DEFINE_integer(
     "round", None, "The checkpoint after this round; by default the last.", lower_bound=0

@@ -55,8 +55,8 @@ class Judge:
         users, examples = self._clients.users[part], self._clients.examples
         if not is_explicit:
             return protocols.held_out_among_negatives(examples, users, self._clients.held_out[part])
-        if part == "seen":
-            return protocols.later_ratings(examples, users, self._clients.later)
+        if part in self._clients.later:
+            return protocols.later_ratings(examples, users, self._clients.later[part])
         return protocols.unseen_user_ratings(
             examples,
             users,

@@ -45,6 +45,7 @@ _HEAD = (
 # Columns of comparison.csv, by the keys of results.json.
 _COLUMNS = {
     r"^changes\.(.+)": r"changed_\1",
+    r"^validation\.(\w+)\.(\w+)": r"\1_validation_\2",
     r"^users\.(\w+)\.(num_\w+)": r"\1_\2",
     r"^users\.(\w+)\.over_users\.(\w+)": r"\1_\2_over_users",
     r"^users\.(\w+)\.deciles\.(\w+)\.(\d+)": r"\1_\2_quantile_\3",
@@ -160,7 +161,9 @@ def _read_parts(part_dirs: Sequence[pathlib.Path]) -> tuple[_Feedback, DataFrame
         _require(row, [key.format(group) for key in needed for group in GROUPS])
 
     parts = pd.DataFrame(rows)
-    parts = parts.drop(columns=["changes", "given", "users", "full_ranking"], errors="ignore")
+    parts = parts.drop(
+        columns=["changes", "given", "users", "full_ranking", "validation"], errors="ignore"
+    )
     columns = {
         rf"^{keys.format('([a-z]+)')}\.(\w+)": rf"\1_{name}\2"
         for name, keys in feedback.rankings.items()

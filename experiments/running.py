@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from fedrecon.training import FederatedTask
 
 
+def config(chosen: Settings, clients: Clients) -> dict[str, Any]:
+    """Returns what config.json says of a run."""
+    from fedrecon import artifacts
+
+    return {
+        "settings": chosen.to_json(),
+        "data_fingerprint": clients.ratings.fingerprint(),
+        "versions": artifacts.versions(),
+    }
+
+
 @contextlib.contextmanager
 def claimed(chosen: Settings, clients: Clients):
     """Yields the directory of the run, held for it.
@@ -37,12 +48,7 @@ def claimed(chosen: Settings, clients: Clients):
         raise InputError(
             f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
         )
-    config = {
-        "settings": chosen.to_json(),
-        "data_fingerprint": clients.ratings.fingerprint(),
-        "versions": artifacts.versions(),
-    }
-    with run.claim(config, free_settings=settings.FREE):
+    with run.claim(config(chosen, clients), free_settings=settings.FREE):
         yield run
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -155,7 +156,7 @@ class Settings:
     held_out_fraction: float = _data(
         0.0,
         "Share of each training user's ratings, the latest, held out to evaluate users seen in "
-        "training.",
+        "training; of those before, the same share for validation.",
         minimum=0.0,
         only=(_EXPLICIT,),
     )
@@ -358,23 +359,41 @@ def of_evaluation(settings: Settings) -> Settings:
 
     Runs that differ otherwise, by their seeds or algorithms, can share them.
     """
-    kept = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings)}
     names = ("feedback", "label_threshold", "batch_size", "support_query_split", "engine")
-    return Settings(
-        **{
-            f.name: kept[f.name]
-            for f in dataclasses.fields(Settings)
-            if f.metadata["group"] == "model"
+    return _only(
+        settings,
+        lambda f: (
+            f.metadata["group"] == "model"
             or f.name.startswith("reconstruction_")
             or f.name in names
-        }
+        ),
     )
+
+
+def of_data(settings: Settings) -> Settings:
+    """Returns what the people and their ratings follow from, and defaults for all else."""
+    # The model's name refuses explicit feedback without a threshold; it has no other part in this.
+    return _only(settings, lambda f: is_of_data(f.name) or f.name == "model")
+
+
+def is_of_data(name: str) -> bool:
+    """Whether the people of a run, or what they rated, may follow from the setting of this name."""
+    return name == "seed" or _field(name).metadata["group"] == "data"
+
+
+def _only(settings: Settings, is_kept: Callable[[dataclasses.Field], bool]) -> Settings:
+    fields = dataclasses.fields(Settings)
+    return Settings(**{f.name: getattr(settings, f.name) for f in fields if is_kept(f)})
 
 
 def uses(settings: Settings, name: str) -> bool:
     """Whether a run with these settings depends on the setting of this name."""
+    return _uses(settings, _field(name))
+
+
+def _field(name: str) -> dataclasses.Field:
     (field,) = (f for f in dataclasses.fields(Settings) if f.name == name)
-    return _uses(settings, field)
+    return field
 
 
 def define_flags(*, without: tuple[str, ...] = ()) -> None:

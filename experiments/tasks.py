@@ -150,7 +150,7 @@ def build_task(
         )
 
         def evaluate(state, part):
-            return (judge.metrics if part == "seen" else by_process)(state, part)
+            return (judge.metrics if part in clients.later else by_process)(state, part)
 
     task = FederatedTask(
         training=algorithm.training,

@@ -69,6 +69,10 @@ class RunDirectory:
             raise InputError(f"{path} is not of a run: it needs {' and '.join(_CONFIG_KEYS)}.")
         return config
 
+    def check(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()) -> None:
+        """Raises what `claim` raises where the directory's run has other settings or other data."""
+        _check_same_run(self.read_config(), config, free_settings, self.path)
+
     @contextlib.contextmanager
     def claim(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()):
         """Takes the directory for a run with this configuration, new or to be resumed.
@@ -87,7 +91,7 @@ class RunDirectory:
             raise InputError(f"{self.path} is a file; the output directory must be a directory.")
         config_path = self.path / CONFIG
         if config_path.exists():
-            _check_same_run(self.read_config(), config, free_settings, self.path)
+            self.check(config, free_settings=free_settings)
         elif self.path.is_dir() and any(p.name != _LOCK for p in self.path.iterdir()):
             raise InputError(
                 f"{self.path} holds files but no {CONFIG}; give an empty or a new output directory."

@@ -90,7 +90,8 @@ def test_tff_internals_are_used_only_in_execution(repository):
 
 
 @pytest.mark.parametrize(
-    "module", ["experiments.train", "experiments.evaluate", "experiments.benchmark"]
+    "module",
+    ["experiments.train", "experiments.evaluate", "experiments.compare", "experiments.benchmark"],
 )
 def test_binaries_start_without_tensorflow(module):
     # `--help` and a wrong flag must not wait for the import of TensorFlow.

@@ -76,30 +76,35 @@ def test_later_ratings_of_training_users_are_in_nobodys_examples():
     in_order = in_time(clients.ratings)
     for user in clients.users["train"].tolist():
         rated = [item for item, _ in in_order[user]]
-        num_later = len(rated) // 4
-        assert items_of(clients.later, user) == set(rated[len(rated) - num_later :])
+        start = len(rated) - len(rated) // 4
+        assert items_of(clients.later["seen"], user) == set(rated[start:])
+        validation_start = start - start // 4
+        validation = items_of(clients.later["seen_validation"], user)
+        assert validation == set(rated[validation_start:start])
         for round_num in (0, 1, 7):
             items, _ = clients.examples.examples(user, round_num)
-            assert set(items.tolist()) == set(rated[: len(rated) - num_later])
+            assert set(items.tolist()) == set(rated[:validation_start])
     whole = explicit(max_ratings_per_user=None)
     for user in [*clients.users["validation"].tolist(), *clients.users["test"].tolist()]:
         assert items_of(clients.examples, user) == items_of(whole.examples, user)
-        assert clients.later.num_examples(user) == 0
+        assert clients.later["seen"].num_examples(user) == 0
+        assert clients.later["seen_validation"].num_examples(user) == 0
 
 
 def test_a_cap_on_what_users_give_is_none_on_what_they_are_asked():
     clients = explicit(held_out_fraction=0.9, label_threshold=4.0)
     counts = np.bincount(clients.ratings.user_ids)
     for user in clients.users["seen"].tolist():
-        assert clients.later.num_examples(user) == counts[user] * 9 // 10 > 12
+        later = clients.later["seen"]
+        assert later.num_examples(user) == counts[user] * 9 // 10 > 12
         assert clients.examples.num_examples(user) <= 12
-        assert set(clients.later.examples(user)[1].tolist()) <= {0.0, 1.0}
+        assert set(later.examples(user)[1].tolist()) <= {0.0, 1.0}
 
 
 def test_without_later_ratings_nobody_is_asked_for_them():
     clients = explicit()
     assert "seen" not in clients.users
-    assert clients.later is None
+    assert not clients.later
 
 
 # --- implicit feedback --------------------------------------------------------------------------

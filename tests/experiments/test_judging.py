@@ -223,7 +223,7 @@ def test_who_gives_less_is_served_by_less():
 @pytest.mark.parametrize(
     ("feedback", "part", "there"),
     [
-        ("explicit", "unseen", "train, validation, test, seen"),
+        ("explicit", "unseen", "train, validation, test, seen, seen_validation"),
         ("implicit", "seen", "test, validation, unseen"),
         ("implicit", "train", "test, validation, unseen"),  # They have no items of their own.
     ],

@@ -187,12 +187,13 @@ def test_every_algorithm_trains_and_is_judged_on_every_part(algorithm, feedback,
         assert row[f"{task.watched_part}/{name}"] == value
 
     if feedback == "explicit":
-        assert parts == ["seen", "test", "validation"]
+        assert parts == ["seen", "seen_validation", "test", "validation"]
         for part in parts:
             assert after[part]["num_examples"] == before[part]["num_examples"] > 20
             assert after[part]["rmse"] < before[part]["rmse"] - 0.01
             assert 0 <= after[part]["accuracy"] <= 1
-        assert after["seen"]["num_examples"] == clients.later.ratings.num_ratings
+        for part, later in clients.later.items():
+            assert after[part]["num_examples"] == later.ratings.num_ratings
     else:
         assert parts == ["test", "unseen", "validation"]
         for part in parts:
@@ -275,7 +276,7 @@ def test_centralised_training_sees_all_of_training_users_and_nobody_else(setting
     assert {len(rows) for rows in seen} == {round(num_examples / len(train) * 40)}
     users, items, labels = np.concatenate(seen).T
     assert set(users.astype(int)) == set(train.tolist())
-    judged_by = clients.held_out.values() if clients.held_out else [clients.later.ratings]
+    judged_by = clients.held_out.values() or [p.ratings for p in clients.later.values()]
     judged = set()
     for part in judged_by:
         names = ("user_ids", "item_ids") if settings.is_explicit else ("users", "items")

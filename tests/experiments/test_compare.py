@@ -1,0 +1,277 @@
+"""`experiments.compare` as a person uses it: processes, pipes, signals, and files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+TIMEOUT = 300
+DATA = (
+    "--synthetic_num_users=60",
+    "--synthetic_num_items=60",
+    "--synthetic_mean_ratings_per_user=25",
+    "--max_ratings_per_user=30",
+)
+BUDGET = ("--dim=4", "--clients_per_round=4", "--rounds_per_evaluation=20")
+COMPARE = (
+    "experiments.compare",
+    *DATA,
+    *BUDGET,
+    "--algorithms=fedrecon,centralized",
+    "--seeds=2",
+    "--total_rounds=120",
+    "--client_learning_rate=0.1",
+    "--sweep=local_epochs:1,2",
+    "--set=centralized:minibatch_size=16",
+    "--set=fedncf:averaging=by_row",  # Of one that is not compared: presets name them all.
+)
+PARTS = [
+    *("fedrecon-seed0", "centralized-seed0", "fedrecon-seed1", "centralized-seed1"),
+    *("fedrecon-seed0-client_epochs=2", "fedrecon-seed1-client_epochs=2"),
+]
+
+
+def start(repository, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+
+
+def run(repository, *arguments, timeout=TIMEOUT):
+    process = start(repository, *arguments)
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, errors
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def read_rows(path):
+    with open(path / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def comparison(repository, tmp_path_factory):
+    """A whole comparison that nobody interrupted, and what it printed."""
+    path = tmp_path_factory.mktemp("compare") / "whole"
+    status, output, errors = run(repository, *COMPARE, f"--output_dir={path}")
+    assert status == 0, errors
+    return path, output
+
+
+def test_every_part_is_run_and_reported(comparison):
+    path, output = comparison
+    assert sorted(part.name for part in (path / "parts").iterdir()) == sorted(PARTS)
+    lines = [line.split() for line in output.splitlines() if " of 6 " in line]
+    assert [line[3] for line in lines] == PARTS
+    assert (path / "comparison.md").read_text() in output
+    names = output.split(f"Files: {path}/\n")[1].split()
+    assert names == [
+        *("comparison.csv", "comparison.md", "quality_rounds.png", "quality_bytes.png"),
+        *("spread.png", "given_ratings.png", "sweep_client_epochs.png"),
+    ]
+    assert all((path / name).stat().st_size > 0 for name in names)
+    assert "Traceback" not in output
+    rows = read_rows(path)
+    assert [row["part"] for row in rows] == [f"parts/{name}" for name in PARTS]
+    assert [row["changed_client_epochs"] for row in rows] == [""] * 4 + ["2"] * 2
+    for row, line in zip(rows, lines):
+        assert line[6:9:2] == [f"{float(row[f'{who}_rmse']):.4f}" for who in ("seen", "unseen")]
+        assert float(row["seen_rmse"]) != float(row["seen_validation_rmse"])
+    # Every part differs from every other in what it measured.
+    assert len({row["unseen_rmse"] for row in rows}) == 6
+
+
+def test_parts_share_their_people_and_have_settings_of_their_own(comparison):
+    path, _ = comparison
+    configs = {name: read_json(path / "parts" / name / "config.json") for name in PARTS}
+    prints = [config["data_fingerprint"] for config in configs.values()]
+    assert prints[0] == prints[1] == prints[4] != prints[2]  # The seed makes the ratings.
+    of = {name: config["settings"] for name, config in configs.items()}
+    assert of["centralized-seed0"]["minibatch_size"] == 16
+    assert of["fedrecon-seed0"]["client_epochs"] == 1
+    assert of["fedrecon-seed0-client_epochs=2"]["client_epochs"] == 2
+    assert {settings["held_out_fraction"] for settings in of.values()} == {0.1}
+    results = {name: read_json(path / "parts" / name / "results.json") for name in PARTS}
+    counts = {
+        tuple(r["users"][who]["num_examples"] for who in ("seen", "unseen"))
+        for name, r in results.items()
+        if "seed0" in name
+    }
+    assert len(counts) == 1
+
+
+def test_a_part_is_a_run_that_evaluate_judges_alike(comparison, repository):
+    path = comparison[0] / "parts" / "fedrecon-seed1"
+    status, _, errors = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    assert status == 0, errors
+    evaluated = read_json(path / "evaluation_test.json")
+    judged = read_json(path / "results.json")["users"]["unseen"]
+    assert judged["num_examples"] == evaluated["num_examples"]
+    for name in ("rmse", "accuracy"):
+        assert judged["over_ratings"][name] == pytest.approx(evaluated[name], rel=1e-5)
+
+
+def test_a_finished_comparison_is_only_reported_again(comparison, repository):
+    path, _ = comparison
+    before = {name: (path / name).read_bytes() for name in ("comparison.csv", "comparison.md")}
+    status, output, _ = run(repository, *COMPARE, f"--output_dir={path}")
+    assert status == 0
+    assert output.startswith("All parts are finished.\n")
+    assert {name: (path / name).read_bytes() for name in before} == before
+
+
+def test_other_settings_are_never_taken_for_those_of_finished_parts(comparison, repository):
+    path, _ = comparison
+    before = (path / "comparison.csv").read_bytes()
+    status, output, errors = run(repository, *COMPARE, f"--output_dir={path}", "--dim=5")
+    assert (status, output) == (1, "")
+    assert "parts/fedrecon-seed0 holds a run with other settings: dim was 4 and is now 5." in errors
+    assert errors.count("\n") == 1
+    assert (path / "comparison.csv").read_bytes() == before
+
+
+def wait_for_rows(path, number, process):
+    while not path.exists() or path.read_text().count("\n") <= number:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_interrupted_or_killed_it_resumes_to_the_same_numbers(comparison, repository, tmp_path):
+    whole, path = comparison[0], tmp_path / "interrupted"
+    command = (*COMPARE, f"--output_dir={path}")
+    process = start(repository, *command)
+    wait_for_rows(path / "parts" / PARTS[1] / "metrics.csv", 40, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "The same command resumes this run where it ended." in errors
+    assert "Traceback" not in errors
+    assert PARTS[0] in output
+    assert not (path / "comparison.csv").exists()
+    finished = (path / "parts" / PARTS[0] / "results.json").stat().st_mtime_ns
+
+    process = start(repository, *command)
+    wait_for_rows(path / "parts" / PARTS[3] / "metrics.csv", 40, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+
+    status, output, errors = run(repository, *command)
+    assert status == 0, errors
+    lines = [line for line in output.splitlines() if " of 6 " in line]
+    assert ["(finished before)" in line for line in lines] == [True] * 3 + [False] * 3
+    assert f"Resuming {PARTS[3]} after round " in output
+    assert (path / "parts" / PARTS[0] / "results.json").stat().st_mtime_ns == finished
+    assert read_rows(path) == read_rows(whole)
+
+
+def test_a_part_that_diverges_takes_no_other_with_it(repository, tmp_path):
+    path = tmp_path / "comparison"
+    status, output, errors = run(
+        repository,
+        *("experiments.compare", *DATA, *BUDGET, "--total_rounds=20"),
+        "--algorithms=fedavg,stateful_fedavg",
+        "--set=fedavg:client_learning_rate=2.0",
+        f"--output_dir={path}",
+    )
+    assert status == 1
+    assert "1 of 2 parts could not be finished, and are in no table:\n  fedavg-seed0: " in errors
+    assert "smaller" in errors
+    assert "Traceback" not in errors
+    assert [row["algorithm"] for row in read_rows(path)] == ["stateful_fedavg"]
+    assert "fedavg-seed0" in output
+
+
+def test_a_ranking_has_ials_beside_the_others(repository, tmp_path):
+    path = tmp_path / "comparison"
+    status, output, errors = run(
+        repository,
+        "experiments.compare",
+        "--algorithms=fedncf,ials",
+        "--feedback=implicit",
+        "--synthetic_num_users=200",
+        "--synthetic_num_items=260",
+        "--synthetic_mean_ratings_per_user=25",
+        *BUDGET,
+        "--model=gmf",
+        "--total_rounds=40",
+        "--averaging=by_row",
+        "--client_learning_rate=0.5",
+        f"--output_dir={path}",
+    )
+    assert status == 0, errors
+    assert "HR@10 seen " in output
+    fedncf, ials = read_rows(path)
+    assert (ials["algorithm"], ials["rounds"], ials["bytes_up"]) == ("ials", "", "0")
+    for row in (fedncf, ials):
+        for group in ("seen", "unseen"):
+            assert float(row[f"{group}_full_hr_at_10"]) <= float(row[f"{group}_hr_at_10"])
+    # One item in a hundred candidates: by chance 0.1.
+    assert float(ials["seen_hr_at_10"]) > 0.2
+    assert float(ials["unseen_hr_at_10"]) > 0.2
+    results = read_json(path / "parts" / "ials-seed0" / "results.json")
+    assert results["users"]["unseen"]["num_users"] == 20
+    assert np.isfinite(results["validation"]["seen"]["ndcg_at_10"])
+    # The same command with a flag that iALS alone would have no use for.
+    status, _, errors = run(
+        repository,
+        *("experiments.compare", "--algorithms=ials", "--feedback=implicit", "--dim=8"),
+        f"--output_dir={tmp_path / 'other'}",
+    )
+    assert (status, "--dim has no effect with --algorithms=ials" in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algorithms=fedrecon,fedprox"], "each must be another one of fedrecon, fedavg"),
+        (["--algorithms=fedavg,fedavg"], "each must be another one of"),
+        (["--algorithms=ials"], "ials is for implicit feedback; leave it out"),
+        (["--set=fedavg:dim"], "--set=fedavg:dim must be ALGORITHM:SETTING=VALUE"),
+        (["--set=fedprox:dim=3"], "--set=fedprox:dim=3 must be"),
+        (["--set=fedavg:dims=3"], "there is no setting 'dims'"),
+        (["--set=fedavg:dim=few"], "--set=fedavg:dim=few: "),
+        (["--set=fedavg:seed=3"], "there is no setting 'seed'"),
+        (["--set=fedavg:minibatch_size=3"], "fedavg does not use it"),
+        (["--sweep=dim"], "--sweep=dim must be SETTING:VALUE,VALUE"),
+        (["--sweep=dim:4,x"], "--sweep=dim:4,x: "),
+        (["--sweep=minibatch_size:4,8"], "--minibatch_size has no effect with --algorithms="),
+        (["--minibatch_size=8"], "--minibatch_size has no effect with --algorithms=fedavg"),
+        (["--clients_per_round=49"], "--clients_per_round=49 is more than the 48 training users"),
+        (["--client_learning_rate=-1"], "--client_learning_rate=-1.0 must be positive"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments, message):
+    path = tmp_path / "comparison"
+    status, output, errors = run(
+        repository,
+        *("experiments.compare", *DATA, "--algorithms=fedavg", f"--output_dir={path}", *arguments),
+    )
+    assert status == 1
+    assert message in errors
+    assert "Traceback" not in errors + output
+    assert not path.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(repository, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    status, _, errors = run(repository, *COMPARE, f"--output_dir={tmp_path}")
+    assert status == 1
+    assert "holds files but no comparison" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
