@@ -24,6 +24,8 @@ _STYLES = {
     "centralized": ("#000000", "v"),
     "ials": ("#D55E00", "P"),
 }
+# The share of the rounds after which a curve must be wholly in its picture.
+_FIRST_SHOWN = 0.2
 _OTHER_STYLE = ("#56B4E9", "X")
 
 
@@ -62,8 +64,9 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
             else:
                 style.update(linewidth=0, markersize=9)
                 axes.errorbar(xs, curve["mean"], curve["std"], **style)
-            # The untrained model is often so far off that it would flatten all the rest.
-            ends += [*low[low.index > 0], *high[high.index > 0]]
+            # The first rounds are often so far off that they would flatten all the rest.
+            is_shown = (curve.index > 0) & (curve.index >= _FIRST_SHOWN * curve.index.max())
+            ends += [*low[is_shown], *high[is_shown]]
         if ends:
             margin = 0.05 * (max(ends) - min(ends)) or 0.05
             axes.set_ylim(min(ends) - margin, max(ends) + margin)
