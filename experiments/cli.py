@@ -159,13 +159,14 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
         for name, (title, form) in _SHOWN.items()
         if any(name in row for row in rows.values())
     }
-    print(f"{'':12}" + "".join(f"{title:>{width}}" for title, _, width in shown.values()))
+    width_of_part = max(12, *(len(part) + 1 for part in rows))
+    print(" " * width_of_part + "".join(f"{title:>{width}}" for title, _, width in shown.values()))
     for part, row in rows.items():
         cells = (
             format(row[name], form) if name in row else " " * width
             for name, (_, form, width) in shown.items()
         )
-        print(f"{part:12}" + "".join(cells))
+        print(f"{part:{width_of_part}}" + "".join(cells))
 
 
 def describe(part: str, metrics: dict[str, float]) -> str:
