@@ -100,7 +100,8 @@ def test_local_updates_are_weighted_and_not_summed(model, place):
     contribution = contribution_of(model, rejected_at=place, stage=JOINT_STAGE)
     np.testing.assert_array_equal(contribution.is_finite, [True, False, True])
     assert_updates(contribution, model, [2 * 1, 0, 3 * 3])
-    for weight, update in zip(model.local_weights, contribution.local_updates, strict=True):
+    assert len(model.local_weights) == len(contribution.local_updates)
+    for weight, update in zip(model.local_weights, contribution.local_updates):
         expected = np.reshape([2.0 * 1, 0, 3 * 3], [-1, 1, 1])
         np.testing.assert_array_equal(update, np.broadcast_to(expected, [3, *weight.shape]))
 

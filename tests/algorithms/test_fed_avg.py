@@ -360,7 +360,8 @@ def stateful_round(state, cohort, kept, options, model, *, num_clients, round_nu
     shards = [with_rows(shard, kept, model) for shard in shards]
     output = stateful(options, num_clients).next(state, shards)
     kept = dict(kept)
-    for (shard, _, _), values in zip(shards, output.local_values, strict=True):
+    assert len(shards) == len(output.local_values)
+    for (shard, _, _), values in zip(shards, output.local_values):
         for place, user in enumerate(shard.user_ids.tolist()):
             if user >= 0:
                 kept[user] = [np.asarray(value)[place] for value in values]
