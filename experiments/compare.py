@@ -287,7 +287,7 @@ def _describe(results: dict[str, Any]) -> str:
 
 
 def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
-    from experiments import costs, running, tasks
+    from experiments import choices, costs, running
     from fedrecon.models.functional import FunctionalModel
 
     chosen = part.settings
@@ -303,7 +303,7 @@ def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dic
             else len(clients.examples.positives(user))
             for user in train
         ]
-        model = FunctionalModel(tasks.model_fn(chosen, clients.ratings.num_items)())
+        model = FunctionalModel(choices.model_fn(chosen, clients.ratings.num_items)())
         results = {
             **_head(part, clients, done.seconds),
             "rounds": chosen.total_rounds,

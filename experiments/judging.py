@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import tasks
+from experiments import choices
 from experiments.data import Clients
 from experiments.settings import Settings, of_evaluation
 from fedrecon.errors import InputError
@@ -32,10 +33,26 @@ class Judge:
     from what they give, by the settings of reconstruction, whatever the algorithm.
     """
 
-    def __init__(self, settings: Settings, clients: Clients, algorithm: tasks.Algorithm | None):
+    def __init__(
+        self,
+        settings: Settings,
+        clients: Clients,
+        get_weights: Callable[[Any], Any] | None,
+        kept_rows: Callable[[Any, np.ndarray], tuple[list[np.ndarray], np.ndarray]] | None = None,
+    ):
+        """Makes a judge.
+
+        Args:
+          settings: The settings of the run.
+          clients: Its people.
+          get_weights: From a state to the `ModelWeights` of the global part.
+          kept_rows: From a state and user ids to the users' local values, `[n, ...]` each, and who
+            has some, `[n]` bool; None where nobody does.
+        """
         self._settings = settings
         self._clients = clients
-        self._algorithm = algorithm
+        self._get_weights = get_weights
+        self._kept_rows = kept_rows
 
     def metrics(self, state: Any, part: str) -> dict[str, float]:
         """Returns the means of a part: over ratings where they are predicted, else over users."""
@@ -135,19 +152,19 @@ class Judge:
         )
 
     def _scores(self, state, cases: Cases) -> np.ndarray:
-        weights = self._algorithm.get_weights(state)
+        weights = self._get_weights(state)
         local_values = self._local_values(state, weights, cases)
         return self._scorer.scores(weights, local_values, cases.item_ids)
 
     def _score_blocks(self, state, cases: Cases, items: np.ndarray):
-        weights = self._algorithm.get_weights(state)
+        weights = self._get_weights(state)
         local_values = self._local_values(state, weights, cases)
         return self._scorer.score_blocks(weights, local_values, items)
 
     def _local_values(self, state, weights, cases: Cases) -> list[np.ndarray]:
-        if self._algorithm.kept_rows is None:
+        if self._kept_rows is None:
             return self._scorer.local_values(weights, cases.users, cases.given)
-        values, is_kept = self._algorithm.kept_rows(state, cases.users)
+        values, is_kept = self._kept_rows(state, cases.users)
         if not is_kept.all():
             others = cases.select(~is_kept)
             fresh = self._scorer.local_values(weights, others.users, others.given)
@@ -160,7 +177,7 @@ class Judge:
         from fedrecon.algorithms import fed_recon
 
         packing = fed_recon.reconstruction_packing_options(
-            tasks.fed_recon_options(self._settings), seed=self._settings.seed
+            choices.fed_recon_options(self._settings), seed=self._settings.seed
         )
         shared = _scorer(of_evaluation(self._settings), self._clients.ratings.num_items)
         return dataclasses.replace(shared, packing=packing)
@@ -172,7 +189,8 @@ def _scorer(settings: Settings, num_items: int) -> Scorer:
     from fedrecon.algorithms import fed_recon, process
     from fedrecon.evaluation.scoring import Scorer
 
-    build_model, options = tasks.model_fn(settings, num_items), tasks.fed_recon_options(settings)
+    build_model = choices.model_fn(settings, num_items)
+    options = choices.fed_recon_options(settings)
     size = _CLIENTS_PER_SHARD
     return Scorer(
         reconstruct=fed_recon.build_reconstruction(build_model, options, clients_per_shard=size),

@@ -8,6 +8,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from experiments.choices import (
+    fed_avg_options,
+    fed_recon_options,
+    model_fn,
+    optimizer_options,
+)
 from experiments.data import Clients
 from experiments.settings import Settings, of_evaluation
 
@@ -15,75 +21,8 @@ if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and dat
     import numpy as np
 
     from experiments.judging import Judge
-    from fedrecon.algorithms.options import FedAvgOptions, FedReconOptions, OptimizerOptions
     from fedrecon.client_store import ClientStore
-    from fedrecon.models.split_model import SplitModel
     from fedrecon.training import FederatedTask, ProcessEvaluation
-
-
-def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
-    from fedrecon.models import matrix_factorization, neural_cf
-
-    common = {"l2": settings.l2, "seed": settings.seed}
-    if settings.model == "matrix_factorization":
-        return functools.partial(
-            matrix_factorization.matrix_factorization,
-            num_items,
-            settings.dim,
-            user_bias=settings.user_bias,
-            item_bias=settings.item_bias,
-            global_bias=settings.global_bias,
-            spread_out=settings.spread_out,
-            **common,
-        )
-    if settings.model == "gmf":
-        return functools.partial(neural_cf.gmf, num_items, settings.dim, **common)
-    hidden_units = settings.hidden_unit_counts()
-    if settings.model == "mlp":
-        return functools.partial(neural_cf.mlp, num_items, hidden_units, **common)
-    return functools.partial(
-        neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
-    )
-
-
-def _optimizer(settings: Settings, role: str) -> OptimizerOptions:
-    from fedrecon.algorithms.options import OptimizerOptions
-
-    return OptimizerOptions(
-        getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
-    )
-
-
-def fed_recon_options(settings: Settings) -> FedReconOptions:
-    from fedrecon.algorithms.options import FedReconOptions
-
-    return FedReconOptions(
-        reconstruction_optimizer=_optimizer(settings, "reconstruction"),
-        client_optimizer=_optimizer(settings, "client"),
-        server_optimizer=_optimizer(settings, "server"),
-        batch_size=settings.batch_size,
-        support_query_split=settings.support_query_split,
-        reconstruction_epochs=settings.reconstruction_epochs,
-        reconstruction_steps_max=settings.reconstruction_steps_max,
-        client_epochs=settings.client_epochs,
-        client_steps_max=settings.client_steps_max,
-        client_weighting=settings.client_weighting,
-    )
-
-
-def fed_avg_options(settings: Settings) -> FedAvgOptions:
-    from fedrecon.algorithms.options import FedAvgOptions
-
-    return FedAvgOptions(
-        client_optimizer=_optimizer(settings, "client"),
-        server_optimizer=_optimizer(settings, "server"),
-        batch_size=settings.batch_size,
-        client_epochs=settings.client_epochs,
-        client_steps_max=settings.client_steps_max,
-        client_weighting=settings.client_weighting,
-        gradient_clip_norm=settings.gradient_clip_norm,
-        averaging=settings.averaging,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +71,7 @@ def build_task(
     build_model = model_fn(settings, clients.ratings.num_items)
     open_store = functools.partial(_open_store, clients, store_dir, store_round)
     algorithm = build(settings, clients, build_model, open_store)
-    judge = Judge(settings, clients, algorithm)
+    judge = Judge(settings, clients, algorithm.get_weights, algorithm.kept_rows)
     sample = rng.sample_queue if settings.client_sampler == "queue" else rng.sample_uniform
 
     def sample_cohort(round_num: int) -> np.ndarray:
@@ -177,7 +116,7 @@ def _training_packer(settings: Settings, clients: Clients, packing, build_model)
     import tensorflow as tf
 
     row_width = 0
-    if not _optimizer(settings, "client").is_plain_sgd:
+    if not optimizer_options(settings, "client").is_plain_sgd:
         layers = build_model().global_layers
         tables = [layer for layer in layers if isinstance(layer, tf.keras.layers.Embedding)]
         row_width = sum(table.output_dim for table in tables)
@@ -294,7 +233,7 @@ def _centralized(settings, clients, build_model, open_store) -> Algorithm:
     )
     training = centralized.build_centralized(
         build_model,
-        CentralizedOptions(_optimizer(settings, "client"), settings.minibatch_size),
+        CentralizedOptions(optimizer_options(settings, "client"), settings.minibatch_size),
         num_users=clients.ratings.num_users,
         num_steps=stream.num_steps,
         seed=settings.seed,

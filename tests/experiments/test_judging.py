@@ -54,8 +54,7 @@ class Trained:
 
     def judge_without_kept_rows(self):
         """One that reconstructs everybody."""
-        algorithm = dataclasses.replace(self.judge._algorithm, kept_rows=None)
-        return Judge(self.settings, self.clients, algorithm)
+        return Judge(self.settings, self.clients, self.judge._get_weights)
 
 
 def trained(algorithm, feedback="explicit", **changes):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import data, tasks
+from experiments import choices, data, tasks
 from experiments.settings import ALGORITHMS, FEEDBACKS, Settings
 from fedrecon.artifacts import RunDirectory, RunRecorder
 from fedrecon.training import Training, TrainingOptions
@@ -69,14 +69,14 @@ def test_only_training_users_train_and_each_is_a_client_with_own_ratings(clients
 )
 def test_settings_choose_the_model(changes, global_shapes, local_shapes):
     settings = replace(label_threshold=4.0, l2=0.125, **changes)
-    model = tasks.model_fn(settings, 9)()
+    model = choices.model_fn(settings, 9)()
     assert sorted(w.shape.as_list() for w in model.global_weights) == sorted(global_shapes)
     assert sorted(w.shape.as_list() for w in model.local_weights) == sorted(local_shapes)
     assert model.keras_model.losses  # L2 arrived.
 
 
 def test_settings_choose_the_algorithm_options():
-    options = tasks.fed_recon_options(
+    options = choices.fed_recon_options(
         replace(
             reconstruction_optimizer="adam",
             reconstruction_learning_rate=0.25,
@@ -106,7 +106,7 @@ def test_evaluation_sees_every_query_batch_once_however_long_training_is(clients
 
 
 def test_settings_choose_the_options_of_the_baselines():
-    options = tasks.fed_avg_options(
+    options = choices.fed_avg_options(
         replace(
             client_optimizer="adamw",
             client_learning_rate=0.25,

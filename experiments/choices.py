@@ -1,0 +1,82 @@
+"""From settings to the model and the options that they choose."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from experiments.settings import Settings
+
+if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags come before it.
+    from fedrecon.algorithms.options import FedAvgOptions, FedReconOptions, OptimizerOptions
+    from fedrecon.models.split_model import SplitModel
+
+
+def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
+    """Returns what builds the chosen model, for so many items."""
+    from fedrecon.models import matrix_factorization, neural_cf
+
+    common = {"l2": settings.l2, "seed": settings.seed}
+    if settings.model == "matrix_factorization":
+        return functools.partial(
+            matrix_factorization.matrix_factorization,
+            num_items,
+            settings.dim,
+            user_bias=settings.user_bias,
+            item_bias=settings.item_bias,
+            global_bias=settings.global_bias,
+            spread_out=settings.spread_out,
+            **common,
+        )
+    if settings.model == "gmf":
+        return functools.partial(neural_cf.gmf, num_items, settings.dim, **common)
+    hidden_units = settings.hidden_unit_counts()
+    if settings.model == "mlp":
+        return functools.partial(neural_cf.mlp, num_items, hidden_units, **common)
+    return functools.partial(
+        neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
+    )
+
+
+def optimizer_options(settings: Settings, role: str) -> OptimizerOptions:
+    """Returns the optimiser of a role: reconstruction, client or server."""
+    from fedrecon.algorithms.options import OptimizerOptions
+
+    return OptimizerOptions(
+        getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
+    )
+
+
+def fed_recon_options(settings: Settings) -> FedReconOptions:
+    """Returns the options of FedRecon, by which others reconstruct unseen users, too."""
+    from fedrecon.algorithms.options import FedReconOptions
+
+    return FedReconOptions(
+        reconstruction_optimizer=optimizer_options(settings, "reconstruction"),
+        client_optimizer=optimizer_options(settings, "client"),
+        server_optimizer=optimizer_options(settings, "server"),
+        batch_size=settings.batch_size,
+        support_query_split=settings.support_query_split,
+        reconstruction_epochs=settings.reconstruction_epochs,
+        reconstruction_steps_max=settings.reconstruction_steps_max,
+        client_epochs=settings.client_epochs,
+        client_steps_max=settings.client_steps_max,
+        client_weighting=settings.client_weighting,
+    )
+
+
+def fed_avg_options(settings: Settings) -> FedAvgOptions:
+    """Returns the options of FedAvg in all its forms, FedNCF among them."""
+    from fedrecon.algorithms.options import FedAvgOptions
+
+    return FedAvgOptions(
+        client_optimizer=optimizer_options(settings, "client"),
+        server_optimizer=optimizer_options(settings, "server"),
+        batch_size=settings.batch_size,
+        client_epochs=settings.client_epochs,
+        client_steps_max=settings.client_steps_max,
+        client_weighting=settings.client_weighting,
+        gradient_clip_norm=settings.gradient_clip_norm,
+        averaging=settings.averaging,
+    )
