@@ -450,8 +450,6 @@ def main(interruption: cli.Interruption) -> None:
         start()
         run = _run_fed_ncf if suite == "fedncf" else _run_ranking
         result |= {**_NOT_COMPARED, **run()}
-        print(json.dumps({"suite": suite, "runtime": _RUNTIME.value, **result}))
-        return
     elif suite == "memory":
         bench = Bench(_made_up_examples(num_items, num_clients), dim=dim, num_clients=num_clients)
         start()
@@ -463,16 +461,19 @@ def main(interruption: cli.Interruption) -> None:
         else:
             examples = _made_up_examples(num_items, num_clients)
         result |= _compare(Bench(examples, dim=dim, num_clients=num_clients), start)
+    if suite not in ("fedncf", "ranking"):  # Those choose these themselves.
+        result |= {
+            "clients": list(_COHORTS) if suite == "gpu" else num_clients,
+            "ratings_per_client": None if suite == "skewed" else _RATINGS.value,
+            "dim": dim,
+            "batch_size": _BATCH_SIZE.value,
+        }
     result = {
         "suite": suite,
         "engine": "cohort",
         "runtime": _RUNTIME.value,
         **result,
         "peak_rss_mb": _peak_rss_mb(pids),
-        "clients": list(_COHORTS) if suite == "gpu" else num_clients,
-        "ratings_per_client": None if suite == "skewed" else _RATINGS.value,
-        "dim": dim,
-        "batch_size": _BATCH_SIZE.value,
         "rounds": _ROUNDS.value,
     }
     print(json.dumps(result))

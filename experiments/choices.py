@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.settings import Settings
 
@@ -48,21 +48,28 @@ def optimizer_options(settings: Settings, role: str) -> OptimizerOptions:
     )
 
 
+def _of_clients(settings: Settings) -> dict[str, Any]:
+    """Returns what FedRecon and FedAvg both let their clients do, and the server after them."""
+    return {
+        "client_optimizer": optimizer_options(settings, "client"),
+        "server_optimizer": optimizer_options(settings, "server"),
+        "batch_size": settings.batch_size,
+        "client_epochs": settings.client_epochs,
+        "client_steps_max": settings.client_steps_max,
+        "client_weighting": settings.client_weighting,
+    }
+
+
 def fed_recon_options(settings: Settings) -> FedReconOptions:
     """Returns the options of FedRecon, by which others reconstruct unseen users, too."""
     from fedrecon.algorithms.options import FedReconOptions
 
     return FedReconOptions(
+        **_of_clients(settings),
         reconstruction_optimizer=optimizer_options(settings, "reconstruction"),
-        client_optimizer=optimizer_options(settings, "client"),
-        server_optimizer=optimizer_options(settings, "server"),
-        batch_size=settings.batch_size,
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,
         reconstruction_steps_max=settings.reconstruction_steps_max,
-        client_epochs=settings.client_epochs,
-        client_steps_max=settings.client_steps_max,
-        client_weighting=settings.client_weighting,
     )
 
 
@@ -71,12 +78,7 @@ def fed_avg_options(settings: Settings) -> FedAvgOptions:
     from fedrecon.algorithms.options import FedAvgOptions
 
     return FedAvgOptions(
-        client_optimizer=optimizer_options(settings, "client"),
-        server_optimizer=optimizer_options(settings, "server"),
-        batch_size=settings.batch_size,
-        client_epochs=settings.client_epochs,
-        client_steps_max=settings.client_steps_max,
-        client_weighting=settings.client_weighting,
+        **_of_clients(settings),
         gradient_clip_norm=settings.gradient_clip_norm,
         averaging=settings.averaging,
     )

@@ -1,6 +1,6 @@
 """Compares algorithms on the same data, splits, model and budget, over several seeds.
 
-    python -m experiments.compare --algorithms=fedrecon,stateful_fedavg,fedavg,fedncf,centralized \
+    python -m experiments.compare --algorithms=fedrecon,stateful_fedavg,fedavg,fedncf,centralized \\
         --dataset=movielens-1m --data_dir=DIR --seeds=3 --output_dir=runs/comparison
 
 Each algorithm and seed is a part: a run directory as `train` leaves it, in `parts/`. The same

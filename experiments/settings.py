@@ -359,7 +359,7 @@ def of_evaluation(settings: Settings) -> Settings:
 
     Runs that differ otherwise, by their seeds or algorithms, can share them.
     """
-    names = ("feedback", "label_threshold", "batch_size", "support_query_split", "engine")
+    names = ("feedback", "label_threshold", "batch_size", "support_query_split")
     return _only(
         settings,
         lambda f: (
