@@ -94,6 +94,11 @@ def test_every_part_is_run_and_reported(comparison):
     for row, line in zip(rows, lines):
         assert line[6:9:2] == [f"{float(row[f'{who}_rmse']):.4f}" for who in ("seen", "unseen")]
         assert float(row["seen_rmse"]) != float(row["seen_validation_rmse"])
+        with open(path / row["part"] / "metrics.csv", newline="") as file:
+            *_, watched = csv.DictReader(file)
+        for name in ("rmse", "accuracy"):
+            validation = float(row[f"unseen_validation_{name}"])
+            assert validation == pytest.approx(float(watched[f"validation/{name}"]), rel=1e-5)
     # Every part differs from every other in what it measured.
     assert len({row["unseen_rmse"] for row in rows}) == 6
 
@@ -119,13 +124,21 @@ def test_parts_share_their_people_and_have_settings_of_their_own(comparison):
 
 def test_a_part_is_a_run_that_evaluate_judges_alike(comparison, repository):
     path = comparison[0] / "parts" / "fedrecon-seed1"
-    status, _, errors = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
-    assert status == 0, errors
-    evaluated = read_json(path / "evaluation_test.json")
-    judged = read_json(path / "results.json")["users"]["unseen"]
-    assert judged["num_examples"] == evaluated["num_examples"]
-    for name in ("rmse", "accuracy"):
-        assert judged["over_ratings"][name] == pytest.approx(evaluated[name], rel=1e-5)
+    results = read_json(path / "results.json")
+    figures = {
+        "test": results["users"]["unseen"]["over_ratings"],
+        "seen_validation": results["validation"]["seen"],
+    }
+    for split, judged in figures.items():
+        status, _, errors = run(
+            repository, "experiments.evaluate", f"--run_dir={path}", f"--split={split}"
+        )
+        assert status == 0, errors
+        evaluated = read_json(path / f"evaluation_{split}.json")
+        for name in ("rmse", "accuracy"):
+            assert judged[name] == pytest.approx(evaluated[name], rel=1e-5)
+        if split == "test":
+            assert results["users"]["unseen"]["num_examples"] == evaluated["num_examples"]
 
 
 def test_a_finished_comparison_is_only_reported_again(comparison, repository):

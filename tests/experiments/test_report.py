@@ -286,6 +286,15 @@ def test_curves_are_means_over_seeds_and_the_untrained_model_sets_no_limit(tmp_p
     assert rmse.get_ylim() == pytest.approx((1 - 0.05 * (high - 1), high + 0.05 * (high - 1)))
 
 
+def test_the_first_rounds_set_no_limit_either(tmp_path, write, drawn):
+    # Of 10 rounds the first is before a fifth of them, and the second is not.
+    watched = [(0, 9.0, 0.0), (1, 5.0, 0.0), (2, 2.0, 0.25), (10, 1.0, 0.5)]
+    report.write_report(
+        tmp_path, [write(explicit_results("fedrecon", 0, 1.0, 0.5), watched=watched)]
+    )
+    assert drawn["quality_rounds"][0].get_ylim() == pytest.approx((0.95, 2.05))
+
+
 def test_bytes_are_of_all_clients_so_far(tmp_path, write, drawn):
     parts = [
         write(explicit_results("fedrecon", 0, 1.0, 0.5)),

@@ -189,6 +189,20 @@ def test_config_json_holds_what_is_used_and_gives_the_same_settings_back(parse):
     assert Settings.from_json(values) == given
 
 
+def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
+    values = {
+        **{"dataset": "movielens-1m", "data_dir": "x", "synthetic_num_users": 3},
+        **{"synthetic_num_items": 4, "synthetic_mean_ratings_per_user": 5},
+        **{"max_ratings_per_user": 6, "feedback": "implicit", "negatives_per_positive": 7},
+        **{"evaluate_on": "test", "unseen_fraction": 0.5, "held_out_fraction": 0.5},
+        **{"example_order": "file", "label_threshold": 4.0, "seed": 8},
+    }
+    for name, value in values.items():
+        assert settings.of_data(Settings(**{name: value})) != settings.of_data(Settings()), name
+    others = {"dim": 3, "algorithm": "fedavg", "batch_size": 9, "clients_per_round": 2}
+    assert settings.of_data(Settings(**values, **others)) == settings.of_data(Settings(**values))
+
+
 @pytest.mark.parametrize(
     ("arguments", "unused", "used"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import choices, data, tasks
-from experiments.settings import ALGORITHMS, FEEDBACKS, Settings
+from experiments.settings import ALGORITHMS, FEEDBACKS, Settings, of_evaluation
 from fedrecon.artifacts import RunDirectory, RunRecorder
 from fedrecon.training import Training, TrainingOptions
 
@@ -124,6 +124,30 @@ def test_settings_choose_the_options_of_the_baselines():
         "by_row",
         2.0,
     )
+
+
+def test_evaluations_share_what_they_follow_from_and_nothing_less():
+    """Else one run would be judged by another's settings."""
+    settings = replace(
+        **{"model": "neumf", "dim": 5, "hidden_units": "8,4", "l2": 0.25, "label_threshold": 4.0},
+        **{"batch_size": 7, "support_query_split": "none", "reconstruction_optimizer": "adam"},
+        **{"reconstruction_learning_rate": 0.125, "reconstruction_epochs": 6},
+        **{"reconstruction_steps_max": 9, "seed": 3, "algorithm": "fedavg", "client_epochs": 2},
+    )
+    shared = of_evaluation(settings)
+    own, ours = (choices.model_fn(each, 11) for each in (settings, shared))
+    assert (ours.func, ours.args) == (own.func, own.args)
+    assert ours.keywords == {**own.keywords, "seed": 0}
+    biased = replace(user_bias=True, item_bias=True, global_bias=True, spread_out=0.5)
+    own, ours = (choices.model_fn(each, 11) for each in (biased, of_evaluation(biased)))
+    assert (ours.args, ours.keywords) == (own.args, own.keywords)
+
+    own, ours = (choices.fed_recon_options(each) for each in (settings, shared))
+    names = [f.name for f in dataclasses.fields(own) if f.name.startswith("reconstruction_")]
+    for name in (*names, "batch_size", "support_query_split"):
+        assert getattr(ours, name) == getattr(own, name), name
+    # Runs that differ in nothing else share one.
+    assert shared == of_evaluation(dataclasses.replace(settings, seed=4, client_epochs=1))
 
 
 # --- every algorithm ----------------------------------------------------------------------------
