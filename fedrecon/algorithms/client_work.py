@@ -83,6 +83,13 @@ class Examples(NamedTuple):
             mask=tf.logical_and(of_steps(shard.mask), batches[:, :, tf.newaxis] >= 0),
         )
 
+    def as_one_step(self) -> Examples:
+        """Returns the same examples as one step of each client, `[clients, 1, examples]`."""
+        shape = tf.shape(self.labels)
+        return Examples(
+            *(tf.reshape(array, [array.shape[0], 1, shape[1] * shape[2]]) for array in self)
+        )
+
     def num_examples(self) -> tf.Tensor:
         """Returns how many real examples the steps of each client have, `[clients]` float32."""
         return tf.reduce_sum(tf.cast(self.mask, tf.float32), axis=[1, 2])
@@ -99,11 +106,13 @@ class Trained(NamedTuple):
       values: The weights afterwards.
       untouched: What they would be if no batch had touched them.
       predictions: `[clients, steps, batch_size]`: the model's before each step.
+      num_steps: `[clients]` int32: how many steps each client took.
     """
 
     values: Tensors
     untouched: Tensors
     predictions: tf.Tensor
+    num_steps: tf.Tensor
 
 
 def shard_spec(batch_size: int, num_clients: int) -> Shard:
@@ -217,10 +226,10 @@ def run_stage(
       seeds: `[clients]`, from which dropout follows.
     """
     step_of_client = _ClientStep(model, stage)
-    num_clients, _, batch_size = examples.labels.shape
-    most_steps = tf.shape(examples.labels)[1]
+    num_clients = examples.labels.shape[0]
+    _, most_steps, batch_size = tf.unstack(tf.shape(examples.labels))
     values = [
-        _for_each_client(value, weight, num_clients) if stage.trains(weight) else value
+        for_each_client(value, weight, num_clients) if stage.trains(weight) else value
         for weight, value in zip(model.weights, values)
     ]
     num_steps = examples.num_steps()
@@ -264,7 +273,7 @@ def run_stage(
     for index, drifted in zip(step_of_client.drifting, carry.untouched):
         untouched[index] = _drifted(model.weights[index], values[index], drifted)
     by_step = tf.reshape(predictions.stack(), [most_steps, num_clients, batch_size])
-    return Trained(after, untouched, tf.transpose(by_step, [1, 0, 2]))
+    return Trained(after, untouched, tf.transpose(by_step, [1, 0, 2]), num_steps)
 
 
 def predict(model: FunctionalModel, values: Sequence[tf.Tensor], examples: Examples) -> tf.Tensor:
@@ -323,12 +332,14 @@ class Contribution(NamedTuple):
       local_updates: Of the local ones, `[clients, ...]`, likewise weighted and not summed: they
         leave the device only in algorithms that keep user rows on the server.
       weights: `[clients]` float32, those of the clients.
+      num_steps: `[clients]` int32: how many steps they took.
       is_finite: `[clients]` bool: whose update was finite; the others are left out.
     """
 
     updates: Tensors
     local_updates: Tensors
     weights: tf.Tensor
+    num_steps: tf.Tensor
     is_finite: tf.Tensor
 
     @property
@@ -381,7 +392,7 @@ def contribute(
             (local_updates if weight.is_local else updates).append(change)
         else:
             updates.append(tf.tensordot(weights, change, axes=1))
-    return Contribution(updates, local_updates, weights, is_finite)
+    return Contribution(updates, local_updates, weights, trained.num_steps, is_finite)
 
 
 class JointUpdate(NamedTuple):
@@ -502,17 +513,18 @@ def sum_updates(
       model: The model.
       optimizer: What the clients trained the global weights with.
       global_values: The global weights, whole.
-      shard: The clients, whose steps were those of `query_batches`.
+      shard: The clients.
       contribution: What they give.
     """
-    num_steps = tf.reduce_sum(tf.cast(shard.query_batches >= 0, tf.int32), axis=1)
     updates = []
     trainable = [(w, v) for w, v in zip(model.global_weights, global_values) if w.trainable]
     for (weight, value), update in zip(trainable, contribution.updates):
         if weight.is_item_table:
             update = sum_rows(update, shard.item_ids, weight.shape[0])
         if drifts(weight, optimizer):
-            update += _sum_drift(optimizer, weight, value, num_steps, contribution.weights)
+            update += _sum_drift(
+                optimizer, weight, value, contribution.num_steps, contribution.weights
+            )
         updates.append(update)
     return updates
 
@@ -718,7 +730,8 @@ def _where(is_step, new, old):
     return tf.where(tf.reshape(is_step, [-1] + [1] * (new.shape.rank - 1)), new, old)
 
 
-def _for_each_client(value, weight, num_clients):
+def for_each_client(value: tf.Tensor, weight: Weight, num_clients) -> tf.Tensor:
+    """Returns a value with an axis of clients, which it may have already."""
     if value.shape.rank > weight.shape.rank:
         return value
     return tf.broadcast_to(value, [num_clients, *weight.shape])

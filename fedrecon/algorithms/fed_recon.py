@@ -22,12 +22,12 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, process
+from fedrecon.algorithms import client_work, least_squares, process
 from fedrecon.algorithms.client_metrics import ClientMetrics
 from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
 from fedrecon.errors import InputError
-from fedrecon.models.functional import FunctionalModel, fold_in
+from fedrecon.models.functional import FunctionalModel, fold_in, regularization
 from fedrecon.models.split_model import ModelFn
 
 # What a client's seed is used for.
@@ -41,10 +41,11 @@ def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
       options: The algorithm's settings.
       seed: Draws each client's local initial values, with the round and the user id.
     """
+    support = Passes(options.reconstruction_epochs, options.reconstruction_steps_max)
     return PackingOptions(
         batch_size=options.batch_size,
         support_query_split=options.support_query_split,
-        support=Passes(options.reconstruction_epochs, options.reconstruction_steps_max),
+        support=Passes() if options.is_exact else support,
         query=Passes(options.client_epochs, options.client_steps_max),
         seed=seed,
     )
@@ -83,7 +84,8 @@ def build_fed_recon(
       their update was not finite.
 
     Raises:
-      InputError: If the aggregator would get the updates of several clients as one.
+      InputError: If the aggregator would get the updates of several clients as one, or least
+        squares cannot reconstruct the model; see `least_squares.check_is_solvable`.
       ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
     """
     if aggregator_factory is not None and not is_aggregator_linear and clients_per_shard != 1:
@@ -95,6 +97,7 @@ def build_fed_recon(
     spec = client_work.shard_spec(options.batch_size, clients_per_shard)
     split_model = model_fn()
     model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
+    _check(split_model, model, options)
     update_clients = build_clients_update(model, options, spec)
 
     def update_shard(weights, shard):
@@ -132,18 +135,26 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec:
       the step that uses it.
     """
 
-    def update_clients(values, shard):
-        before = _reconstruct(model, options, values, shard)
+    stage = client_work.Stage(options.client_optimizer, trains_global=True)
+
+    def update(before, shard, *solving):
         query = client_work.Examples.scheduled(shard, shard.query_batches)
-        stage = client_work.Stage(options.client_optimizer, trains_global=True)
-        trained = client_work.run_stage(model, stage, before, query, fold_in(shard.seeds, _UPDATE))
+        if options.client_takes_one_step:
+            query = query.as_one_step()
+        if solving:
+            trained = _step_through_solution(model, stage, before, shard, query, *solving)
+        else:
+            seeds = fold_in(shard.seeds, _UPDATE)
+            trained = client_work.run_stage(model, stage, before, query, seeds)
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
         contribution = client_work.contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
-    return client_work.compile_for_shards(update_clients, model, spec)
+    if options.differentiates_reconstruction:
+        return _compile_with_adjoint(model, options, spec, update)
+    return _compile_after_reconstruction(model, options, spec, update)
 
 
 def build_fed_recon_evaluation(
@@ -158,12 +169,12 @@ def build_fed_recon_evaluation(
     split_model = model_fn()
     model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
 
-    def evaluate_clients(global_values, shard):
-        values = _reconstruct(model, options, global_values, shard)
+    def evaluate_clients(values, shard):
         query = client_work.Examples.scheduled(shard, shard.query_batches)
         return query, client_work.predict(model, values, query)
 
-    compiled = client_work.compile_for_shards(evaluate_clients, model, spec)
+    _check(split_model, model, options)
+    compiled = _compile_after_reconstruction(model, options, spec, evaluate_clients)
 
     def shard_metrics(weights, shard):
         query, predictions = compiled([*weights.trainable, *weights.non_trainable], shard)
@@ -190,17 +201,18 @@ def build_reconstruction(
       local values `[clients, ...]`, at CLIENTS, for each of the local weights.
     """
     spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    model = FunctionalModel(model_fn())
+    split_model = model_fn()
+    model = FunctionalModel(split_model)
     num_global = len(model.global_weights)
 
-    def reconstruct_clients(global_values, shard):
-        local_values = _reconstruct(model, options, global_values, shard)[num_global:]
-        return [tf.identity(value) for value in local_values]
+    def local_values(values, shard):
+        return [tf.identity(value) for value in values[num_global:]]
 
+    _check(split_model, model, options)
     return process.build_at_clients(
         model_fn,
         process.shard_type(options.batch_size, clients_per_shard),
-        client_work.compile_for_shards(reconstruct_clients, model, spec),
+        _compile_after_reconstruction(model, options, spec, local_values),
     )
 
 
@@ -209,6 +221,126 @@ def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> Pa
     return dataclasses.replace(
         packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
     )
+
+
+def _check(split_model, model, options: FedReconOptions) -> None:
+    if options.is_exact:
+        least_squares.check_is_solvable(split_model, model)
+
+
+def _compile_after_reconstruction(model, options: FedReconOptions, spec, work):
+    """Compiles clients' work, which starts from the values of `model.weights` and their shard."""
+    if not options.is_exact:
+        return client_work.compile_for_shards(
+            lambda values, shard: work(_reconstruct(model, options, values, shard), shard),
+            model,
+            spec,
+        )
+    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
+    compiled = client_work.compile_for_shards(
+        lambda values, shard, local_values: work([*values, *local_values], shard),
+        model,
+        spec,
+        client_work.local_specs(model, spec.seeds.shape[0]),
+    )
+
+    def reconstruct_and_work(global_values, shard):
+        return compiled(global_values, shard, reconstruct(global_values, shard).local_values)
+
+    return reconstruct_and_work
+
+
+def _compile_with_adjoint(model, options: FedReconOptions, spec, update):
+    """Compiles clients' update with a gradient that goes through the exact reconstruction.
+
+    The solution `u` of `A u = y` moves with the global part. By the implicit function theorem the
+    gradient of the loss `L` in a global `g` is that with `u` frozen, and
+
+        d/dg [w . (y - A u)]   with   A w = dL/du
+
+    in which `u` and `w` do not depend on `g`: one more solution with the factors at hand.
+    """
+    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
+    local_specs = client_work.local_specs(model, spec.seeds.shape[0])
+
+    def local_gradient(values, shard, local_values):
+        query = client_work.Examples.scheduled(shard, shard.query_batches).as_one_step()
+        with tf.GradientTape() as tape:
+            tape.watch(local_values)
+            predictions = client_work.predict(model, [*values, *local_values], query)
+            losses = model.loss(query.labels, predictions, query.mask)
+        gradients = tape.gradient(
+            losses, local_values, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return least_squares.flatten(model, gradients)
+
+    gradient_compiled = client_work.compile_for_shards(local_gradient, model, spec, local_specs)
+    update_compiled = client_work.compile_for_shards(
+        lambda values, shard, local_values, adjoint: update(
+            [*values, *local_values], shard, adjoint
+        ),
+        model,
+        spec,
+        local_specs,
+        local_specs,
+    )
+
+    def update_clients(global_values, shard):
+        local_values, solution = reconstruct(global_values, shard)
+        gradients = gradient_compiled(global_values, shard, local_values)
+        adjoint = least_squares.unflatten(model, solution.solve(gradients), local_values)
+        return update_compiled(global_values, shard, local_values, adjoint)
+
+    return update_clients
+
+
+def _step_through_solution(model, stage, before, shard, query, adjoint):
+    """Returns one step of gradient descent through the solution; see `_compile_with_adjoint`.
+
+    Args:
+      model: The model.
+      stage: What is trained, by plain SGD.
+      before: The values of `model.weights` after reconstruction.
+      shard: The clients.
+      query: Their query as one step.
+      adjoint: The local values at `w`, those of weights that are not trainable aside.
+    """
+    support = client_work.Examples.scheduled(shard, shard.support_batches).as_one_step()
+    num_clients, num_global = shard.seeds.shape[0], len(model.global_weights)
+    origin = [
+        tf.zeros_like(value) if weight.trainable else value
+        for weight, value in zip(model.local_weights, before[num_global:])
+    ]
+    trained = [index for index, weight in enumerate(model.weights) if stage.trains(weight)]
+    weights = [model.weights[index] for index in trained]
+    values = list(before)
+    for index, weight in zip(trained, weights):
+        values[index] = client_work.for_each_client(values[index], weight, num_clients)
+    starts = [values[index] for index in trained]
+
+    with tf.GradientTape() as tape:
+        tape.watch(starts)
+        predictions = client_work.predict(model, values, query)
+        loss = tf.reduce_sum(model.loss(query.labels, predictions, query.mask))
+        residuals = support.labels - client_work.predict(model, values, support)
+        directions, offsets = (
+            client_work.predict(model, [*values[:num_global], *local_values], support)
+            for local_values in (adjoint, origin)
+        )
+        products = (directions - offsets) * residuals
+        loss += tf.reduce_sum(tf.where(support.mask, products, tf.zeros_like(products)))
+        loss += tf.reduce_sum(
+            tf.vectorized_map(lambda of_client: regularization(weights, of_client), starts)
+        )
+    optimizer = stage.optimizer.build()
+    state = optimizer.initialize(())  # Of plain SGD: nothing that depends on weights.
+    _, new = optimizer.next(state, tuple(starts), tuple(tape.gradient(loss, starts)))
+    after, untouched = list(values), list(values)
+    for index, weight, start, value in zip(trained, weights, starts, new):
+        after[index] = value
+        if client_work.drifts(weight, stage.optimizer):
+            _, (untouched[index],) = client_work.untouched_step(optimizer, [weight], state, [start])
+    return client_work.Trained(after, untouched, predictions, query.num_steps())
 
 
 def _reconstruct(model, options: FedReconOptions, values, shard: Shard):

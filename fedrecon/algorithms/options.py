@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad", "yogi", "adamw", "rmsprop")
 CLIENT_WEIGHTINGS = ("num_examples", "uniform")
 AVERAGINGS = ("plain", "by_row")
+RECONSTRUCTIONS = ("gradient_steps", "least_squares")
 
 MOMENTUM = 0.9
 
@@ -21,6 +22,20 @@ MOMENTUM = 0.9
 def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
     if found not in choices:
         raise InputError(f"the {what} is {found!r}; it must be one of {', '.join(choices)}.")
+
+
+def _check_positive(what: str, value: float) -> None:
+    # `not <` instead of `>=`: NaN must fail too.
+    if not 0.0 < value < float("inf"):
+        raise InputError(f"{what} is {value}; it must be positive.")
+
+
+def _check_exponent(exponent: float) -> None:
+    if not 0.0 <= exponent <= 1.0:
+        raise InputError(
+            f"the exponent of the regularization is {exponent}; it must be from 0 (constant) to 1"
+            " (growing with the examples)."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +54,7 @@ class OptimizerOptions:
 
     def __post_init__(self):
         _check_choice("optimizer", self.name, OPTIMIZERS)
-        # `not >` instead of `<=`: NaN must fail too.
-        if not 0.0 < self.learning_rate < float("inf"):
-            raise InputError(
-                f"the learning rate of {self.name} is {self.learning_rate}; it must be positive."
-            )
+        _check_positive(f"the learning rate of {self.name}", self.learning_rate)
 
     @property
     def is_plain_sgd(self) -> bool:
@@ -67,6 +78,39 @@ class OptimizerOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeastSquaresOptions:
+    """Ridge regression of a client's labels on its local part, solved exactly.
+
+    With a prediction `e_n . u + b_n` for example `n`, linear in the local part `u`, it minimises
+
+        sum over the support of (label_n - b_n - e_n . u)^2 + sum over entries k of r_k * u_k^2
+
+    where `r_k` is `regularization * (number of support examples) ** exponent`.
+
+    Attributes:
+      regularization: Positive, relative to one example: the sum above is no mean.
+      exponent: In `[0, 1]`. 0 is constant, the ridge of a prior; 1 grows with the number of
+        examples, as it does where each step of stochastic gradient descent regularizes.
+      bias_regularization: In place of `regularization` for local weights that are one number, such
+        as a user's bias; None is the same.
+      differentiates: Whether the gradient of the global update goes through the solution, which
+        depends on the global part (implicit differentiation); otherwise the local part is frozen.
+    """
+
+    regularization: float = 10.0
+    exponent: float = 0.0
+    bias_regularization: float | None = None
+    differentiates: bool = False
+
+    def __post_init__(self):
+        for name in ("regularization", "bias_regularization"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_positive(f"the {name} of least squares", value)
+        _check_exponent(self.exponent)
+
+
+@dataclasses.dataclass(frozen=True)
 class FedReconOptions:
     """Federated Reconstruction (Singhal et al. 2021, algorithm 1), with the names of this project.
 
@@ -75,31 +119,41 @@ class FedReconOptions:
     evaluation), so that no rating is used for both; with `none` both stages use all of them.
 
     Attributes:
-      reconstruction_optimizer: Fits the local part on the support, the global part frozen.
+      reconstruction: How the local part is fitted on the support, the global part frozen, one of
+        `RECONSTRUCTIONS`: by steps of `reconstruction_optimizer` (the paper), or exactly, which
+        takes a model that is linear in its local part and a squared loss.
+      reconstruction_optimizer: Of `gradient_steps`.
+      least_squares: Of `least_squares`.
       client_optimizer: Then fits the global part on the query, the local part frozen.
       server_optimizer: Applies the mean of the clients' updates to the global part.
       batch_size: Ratings a step.
       support_query_split: One of `SUPPORT_QUERY_SPLITS`.
-      reconstruction_epochs: Passes over the support.
+      reconstruction_epochs: Passes of `gradient_steps` over the support.
       reconstruction_steps_max: Limit on reconstruction steps over all its epochs; None: no limit.
+      client_takes_one_step: Whether a client's step takes its whole query at once instead of a
+        batch: with plain SGD the server then gets a multiple of the gradient of the mean loss.
       client_epochs: Passes over the query during training.
       client_steps_max: Limit on steps after reconstruction over all their epochs; None: no limit.
       client_weighting: `num_examples` weighs a client's update by the ratings it used after
         reconstruction (each epoch counts); `uniform` weighs all clients alike.
     """
 
+    reconstruction: str = "gradient_steps"
     reconstruction_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.1)
+    least_squares: LeastSquaresOptions = LeastSquaresOptions()
     client_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.5)
     server_optimizer: OptimizerOptions = OptimizerOptions("sgd", 1.0)
     batch_size: int = 5
     support_query_split: str = "alternating_batches"
     reconstruction_epochs: int = 1
     reconstruction_steps_max: int | None = None
+    client_takes_one_step: bool = False
     client_epochs: int = 1
     client_steps_max: int | None = None
     client_weighting: str = "num_examples"
 
     def __post_init__(self):
+        _check_choice("reconstruction", self.reconstruction, RECONSTRUCTIONS)
         _check_choice("support/query split", self.support_query_split, SUPPORT_QUERY_SPLITS)
         _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)
         _check_counts(
@@ -107,6 +161,27 @@ class FedReconOptions:
             ("batch_size", "reconstruction_epochs", "client_epochs"),
             ("reconstruction_steps_max", "client_steps_max"),
         )
+        if self.client_takes_one_step and (self.client_epochs, self.client_steps_max) != (1, None):
+            raise InputError(
+                f"client_takes_one_step is with client_epochs={self.client_epochs} and"
+                f" client_steps_max={self.client_steps_max}; with 1 and None there is one step."
+            )
+        if self.differentiates_reconstruction and not (
+            self.client_takes_one_step and self.client_optimizer.is_plain_sgd
+        ):
+            raise InputError(
+                "a gradient through the reconstruction is that of the whole query; it needs"
+                " client_takes_one_step=True and a client_optimizer of plain sgd."
+            )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the local part is solved for."""
+        return self.reconstruction == "least_squares"
+
+    @property
+    def differentiates_reconstruction(self) -> bool:
+        return self.is_exact and self.least_squares.differentiates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +218,8 @@ class FedAvgOptions:
         _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)
         _check_choice("averaging", self.averaging, AVERAGINGS)
         _check_counts(self, ("batch_size", "client_epochs"), ("client_steps_max",))
-        clip_norm = self.gradient_clip_norm
-        if clip_norm is not None and not 0.0 < clip_norm < float("inf"):
-            raise InputError(f"gradient_clip_norm is {clip_norm}; it must be positive, or None.")
+        if self.gradient_clip_norm is not None:
+            _check_positive("gradient_clip_norm", self.gradient_clip_norm)
 
 
 @dataclasses.dataclass(frozen=True)
