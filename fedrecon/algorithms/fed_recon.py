@@ -26,7 +26,6 @@ from fedrecon.algorithms import client_work, least_squares, process
 from fedrecon.algorithms.client_metrics import ClientMetrics
 from fedrecon.algorithms.options import FedReconOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
-from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel, fold_in, regularization
 from fedrecon.models.split_model import ModelFn
 
@@ -88,12 +87,9 @@ def build_fed_recon(
         squares cannot reconstruct the model; see `least_squares.check_is_solvable`.
       ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
     """
-    if aggregator_factory is not None and not is_aggregator_linear and clients_per_shard != 1:
-        raise InputError(
-            f"an aggregator may need each client's own update, but a shard of {clients_per_shard}"
-            " clients sends their mean; use clients_per_shard=1, or say is_aggregator_linear=True"
-            " if it is a weighted mean."
-        )
+    process.check_aggregator(
+        aggregator_factory, is_linear=is_aggregator_linear, clients_per_shard=clients_per_shard
+    )
     spec = client_work.shard_spec(options.batch_size, clients_per_shard)
     split_model = model_fn()
     model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)

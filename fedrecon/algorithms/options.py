@@ -185,6 +185,30 @@ class FedReconOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class FedIalsOptions:
+    """Federated iALS; the names of Rendle et al. 2022 (arXiv:2110.14037) are in brackets.
+
+    Attributes:
+      regularization: Positive [lambda].
+      exponent: In `[0, 1]` [nu]: 0 regularizes all rows alike; 1 in proportion to what they take
+        part in, which is the paper's choice.
+      unobserved_weight: Positive [alpha_0]: what any pair weighs, relative to weight 1 of one with
+        an interaction.
+      server_optimizer: Applies the gradient of the item rows.
+    """
+
+    regularization: float = 0.01
+    exponent: float = 1.0
+    unobserved_weight: float = 0.2
+    server_optimizer: OptimizerOptions = OptimizerOptions("adam", 0.02)
+
+    def __post_init__(self):
+        for name in ("regularization", "unobserved_weight"):
+            _check_positive(f"the {name} of federated iALS", getattr(self, name))
+        _check_exponent(self.exponent)
+
+
+@dataclasses.dataclass(frozen=True)
 class FedAvgOptions:
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629, algorithm 1).
 

@@ -19,6 +19,7 @@ from fedrecon import rng
 from fedrecon.algorithms.client_work import compile_scoring, local_specs, shard_spec
 from fedrecon.algorithms.options import OptimizerOptions
 from fedrecon.data.cohorts import Shard
+from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 
@@ -29,7 +30,8 @@ class ShardOutput(NamedTuple):
     """What a shard sends.
 
     Attributes:
-      update: The weighted sum of its clients' updates of the server's trainable weights.
+      update: The weighted sum of its clients' updates of the server's trainable weights, or of what
+        `server_update` makes these of.
       weight: The sum of their weights, a scalar float32; or, for each of the trainable weights, one
         that broadcasts to it, if not all clients count for all entries.
       metrics: Sums over its clients, any structure of numbers.
@@ -141,6 +143,8 @@ def build_training_process(
     shard_update: Callable[[Any, Shard], ShardOutput],
     finalize_metrics: Callable[[Any], Any],
     server_optimizer: OptimizerOptions,
+    server_message: Callable[[Any], Any] = lambda weights: weights,
+    server_update: Callable[[Any, list], list] = lambda weights, update: update,
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds the process that broadcasts, updates, aggregates and applies.
@@ -148,9 +152,12 @@ def build_training_process(
     Args:
       initialize_weights: As `initial_weights` gives it.
       data_type: As `shard_type` gives it.
-      shard_update: From `ModelWeights` and a shard, as tensors, to what it sends.
+      shard_update: From the server's message and a shard, as tensors, to what it sends.
       finalize_metrics: From the sum of the shards' metrics to what is reported.
       server_optimizer: Applies the mean update.
+      server_message: From `ModelWeights` to what clients get, once a round.
+      server_update: From `ModelWeights` and the mean of what the clients sent to the update of the
+        trainable weights.
       aggregator_factory: Aggregates updates; None takes their weighted mean, 0 where all weights
         are 0.
 
@@ -161,9 +168,11 @@ def build_training_process(
     initialize, run = _build_round(
         initialize_weights,
         data_type,
-        shard_update=lambda weights, shard: _Worked(shard_update(weights, shard), ()),
+        shard_update=lambda message, shard: _Worked(shard_update(message, shard), ()),
         finalize_metrics=finalize_metrics,
         server_optimizer=server_optimizer,
+        server_message=server_message,
+        server_update=server_update,
         aggregator_factory=aggregator_factory,
     )
 
@@ -220,7 +229,6 @@ def build_stateful_training_process(
         shard_update=lambda weights, shard: _Worked(*shard_update(weights, shard)),
         finalize_metrics=finalize_metrics,
         server_optimizer=server_optimizer,
-        aggregator_factory=None,
     )
 
     @tff.federated_computation(
@@ -247,7 +255,9 @@ def _build_round(
     shard_update,
     finalize_metrics,
     server_optimizer,
-    aggregator_factory,
+    server_message=lambda weights: weights,
+    server_update=lambda weights, update: update,
+    aggregator_factory=None,
 ):
     """Returns the computation of the initial state, and a round.
 
@@ -257,9 +267,12 @@ def _build_round(
     weights_type = initialize_weights.type_signature.result
     optimizer = server_optimizer.build()
 
-    @tff.tensorflow.computation(weights_type, data_type)
-    def update_of_shard(weights, shard):
-        worked = shard_update(weights, shard)
+    message_of_weights = tff.tensorflow.computation(server_message, weights_type)
+    message_type = message_of_weights.type_signature.result
+
+    @tff.tensorflow.computation(message_type, data_type)
+    def update_of_shard(message, shard):
+        worked = shard_update(message, shard)
         if aggregator_factory is None:  # Then the sum over shards is what is wanted.
             return worked
         output = worked.sent
@@ -284,9 +297,10 @@ def _build_round(
     def update_server(weights, optimizer_state, total):
         trainable = list(weights.trainable)
         divisors = (
-            total.weight if isinstance(total.weight, list) else [total.weight] * len(trainable)
+            total.weight if isinstance(total.weight, list) else [total.weight] * len(total.update)
         )
-        update = [tf.math.divide_no_nan(*pair) for pair in zip(total.update, divisors)]
+        mean = [tf.math.divide_no_nan(*pair) for pair in zip(total.update, divisors)]
+        update = server_update(weights, mean)
         is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
         new_state, new_trainable = tf.cond(
             is_finite,
@@ -317,8 +331,8 @@ def _build_round(
         )
 
     def run(state, shards):
-        weights = tff.federated_broadcast(state.global_model_weights)
-        worked = tff.federated_map(update_of_shard, (weights, shards))
+        message = tff.federated_map(message_of_weights, state.global_model_weights)
+        worked = tff.federated_map(update_of_shard, (tff.federated_broadcast(message), shards))
         output = worked.sent
         if aggregator is None:
             aggregator_state, measurements = state.aggregator, tff.federated_value((), tff.SERVER)
@@ -445,14 +459,19 @@ def build_scoring(model_fn: ModelFn, *, clients_per_shard: int) -> tff.Computati
 
 
 def build_at_clients(
-    model_fn: ModelFn, data_type: tff.Type, work: Callable[[Any, Any], Any]
+    model_fn: ModelFn,
+    data_type: tff.Type,
+    work: Callable[[Any, Any], Any],
+    *,
+    server_message: Callable[[Any], Any] = lambda w: [*w.trainable, *w.non_trainable],
 ) -> tff.Computation:
     """Builds the computation of what clients find out with the global part, for themselves.
 
     Args:
       model_fn: Builds the model anew at each call, with the same initial values each time.
       data_type: Of a shard.
-      work: From the whole global values and a shard to any structure of tensors.
+      work: From the server's message and a shard to any structure of tensors.
+      server_message: From `ModelWeights` to what clients get; by default the global values.
 
     Returns:
       A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to what
@@ -460,17 +479,63 @@ def build_at_clients(
     """
     weights_type = initial_weights(model_fn).type_signature.result
 
-    @tff.tensorflow.computation(weights_type, data_type)
-    def work_on_shard(weights, shard):
-        return work([*weights.trainable, *weights.non_trainable], shard)
+    message_of_weights = tff.tensorflow.computation(server_message, weights_type)
+
+    @tff.tensorflow.computation(message_of_weights.type_signature.result, data_type)
+    def work_on_shard(message, shard):
+        return work(message, shard)
 
     @tff.federated_computation(
         tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS)
     )
     def at_clients(weights, shards):
-        return tff.federated_map(work_on_shard, (tff.federated_broadcast(weights), shards))
+        message = tff.federated_broadcast(tff.federated_map(message_of_weights, weights))
+        return tff.federated_map(work_on_shard, (message, shards))
 
     return at_clients
+
+
+def check_aggregator(
+    factory: tff.aggregators.WeightedAggregationFactory | None,
+    *,
+    is_linear: bool,
+    clients_per_shard: int,
+) -> None:
+    """Raises `InputError` if an aggregator may need clients' own updates and gets those of shards.
+
+    Args:
+      factory: The aggregator, or None.
+      is_linear: Says that it gives the same for clients as for the weighted means and weights of
+        groups of them.
+      clients_per_shard: How many clients send their weighted mean as one.
+    """
+    if factory is not None and not is_linear and clients_per_shard != 1:
+        raise InputError(
+            f"an aggregator may need each client's own update, but a shard of {clients_per_shard}"
+            " clients sends their mean; use clients_per_shard=1, or say is_aggregator_linear=True"
+            " if it is a weighted mean."
+        )
+
+
+def secure_mean(bound: float, *, weight_bound: float) -> tff.aggregators.MeanFactory:
+    """Returns a weighted mean whose sums, of updates and of weights, are TFF's secure sums.
+
+    Under secure aggregation (Bonawitz et al. 2017, "Practical Secure Aggregation for
+    Privacy-Preserving Machine Learning") a server learns sums over the clients of a round and
+    nothing of one of them. What is summed is cut to the bounds and rounded to integers, by the
+    entry. It is `is_aggregator_linear` as far as nothing is cut. Of TFF's runtimes none encrypts:
+    they check the arithmetic.
+
+    Args:
+      bound: On the entries of an update times its weight, of what sends them (a shard, in
+        simulation), in absolute value; positive.
+      weight_bound: On the weight, positive.
+    """
+    secure_sum = tff.aggregators.SecureSumFactory
+    return tff.aggregators.MeanFactory(
+        value_sum_factory=secure_sum(float(bound), -float(bound)),
+        weight_sum_factory=secure_sum(float(weight_bound), 0.0),
+    )
 
 
 def _learning_process(initialize, run) -> tff.learning.templates.LearningProcess:
