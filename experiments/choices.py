@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from experiments.settings import Settings
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags come before it.
-    from fedrecon.algorithms.options import FedAvgOptions, FedReconOptions, OptimizerOptions
+    from fedrecon.algorithms.options import (
+        FedAvgOptions,
+        FedIalsOptions,
+        FedReconOptions,
+        OptimizerOptions,
+    )
     from fedrecon.models.split_model import SplitModel
 
 
@@ -18,6 +24,8 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
     from fedrecon.models import matrix_factorization, neural_cf
 
     common = {"l2": settings.l2, "seed": settings.seed}
+    # What is solved for has its regularization in the system.
+    user_l2 = 0.0 if settings.trains_by_solving else None
     if settings.model == "matrix_factorization":
         return functools.partial(
             matrix_factorization.matrix_factorization,
@@ -27,6 +35,7 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
             spread_out=settings.spread_out,
+            user_l2=user_l2,
             **common,
         )
     if settings.model == "gmf":
@@ -62,15 +71,53 @@ def _of_clients(settings: Settings) -> dict[str, Any]:
 
 def fed_recon_options(settings: Settings) -> FedReconOptions:
     """Returns the options of FedRecon, by which others reconstruct unseen users, too."""
-    from fedrecon.algorithms.options import FedReconOptions
+    from fedrecon.algorithms.options import (
+        FedReconOptions,
+        LeastSquaresOptions,
+        OptimizerOptions,
+    )
 
-    return FedReconOptions(
+    options = FedReconOptions(
         **_of_clients(settings),
+        reconstruction=settings.reconstruction,
         reconstruction_optimizer=optimizer_options(settings, "reconstruction"),
+        least_squares=LeastSquaresOptions(
+            **_given(regularization=settings.ridge, exponent=settings.ridge_exponent),
+            bias_regularization=settings.bias_ridge,
+            differentiates=settings.differentiate_reconstruction,
+        ),
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,
         reconstruction_steps_max=settings.reconstruction_steps_max,
     )
+    if settings.algorithm != "fedrecon_ls":
+        return options
+    # With rate 1 the server gets the gradient.
+    return dataclasses.replace(
+        options,
+        reconstruction="least_squares",
+        client_optimizer=OptimizerOptions("sgd", 1.0),
+        client_takes_one_step=True,
+    )
+
+
+def fed_ials_options(settings: Settings) -> FedIalsOptions:
+    """Returns the options of federated iALS, which is `fedrecon_ls` on implicit feedback."""
+    from fedrecon.algorithms.options import FedIalsOptions
+
+    return FedIalsOptions(
+        **_given(
+            regularization=settings.ridge,
+            exponent=settings.ridge_exponent,
+            unobserved_weight=settings.unobserved_weight,
+        ),
+        server_optimizer=optimizer_options(settings, "server"),
+    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Returns the values that are not None; the others are left to defaults."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def fed_avg_options(settings: Settings) -> FedAvgOptions:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Users of a shard; they have up to a catalogue of candidates each.
 _CLIENTS_PER_SHARD = 32
-_BLOCK = 500
 NUMBERS_GIVEN = (1, 2, 5, 10, 20, 50)
 
 
@@ -174,52 +173,48 @@ class Judge:
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
-        from fedrecon.algorithms import fed_recon
-
-        packing = fed_recon.reconstruction_packing_options(
-            choices.fed_recon_options(self._settings), seed=self._settings.seed
-        )
         shared = _scorer(of_evaluation(self._settings), self._clients.ratings.num_items)
+        packing = dataclasses.replace(shared.packing, seed=self._settings.seed)
         return dataclasses.replace(shared, packing=packing)
 
 
 @functools.lru_cache(maxsize=4)
 def _scorer(settings: Settings, num_items: int) -> Scorer:
     """Returns a scorer, which takes seconds to trace and compile, once for all of a comparison."""
-    from fedrecon.algorithms import fed_recon, process
+    from fedrecon.algorithms import fed_ials, fed_recon, process
     from fedrecon.evaluation.scoring import Scorer
 
     build_model = choices.model_fn(settings, num_items)
-    options = choices.fed_recon_options(settings)
     size = _CLIENTS_PER_SHARD
+    if settings.is_fed_ials:
+        algorithm, options = fed_ials, choices.fed_ials_options(settings)
+        packing = fed_ials.packing_options(seed=0)
+    else:
+        algorithm, options = fed_recon, choices.fed_recon_options(settings)
+        packing = fed_recon.reconstruction_packing_options(options, seed=0)
     return Scorer(
-        reconstruct=fed_recon.build_reconstruction(build_model, options, clients_per_shard=size),
+        reconstruct=algorithm.build_reconstruction(build_model, options, clients_per_shard=size),
         score=process.build_scoring(build_model, clients_per_shard=size),
         make_candidates=process.Candidates,
-        packing=fed_recon.reconstruction_packing_options(options, seed=0),
+        packing=packing,
         clients_per_shard=size,
     )
 
 
-class IalsJudge(Judge):
-    """The same for iALS, whose states are `Ials`: users are reconstructed from their positives."""
+class ClassicalJudge(Judge):
+    """The same for models that score users by what they give, by their method `score`."""
 
     def __init__(self, settings: Settings, clients: Clients):
         super().__init__(settings, clients, None)
 
     def _scores(self, state, cases):
-        rows = self._rows(state, cases)
-        items = state.item_rows[cases.item_ids]
-        return np.einsum("nd,nmd->nm", rows, items)
+        return np.stack(
+            [state.score(*given, items) for given, items in zip(cases.given, cases.item_ids)]
+        )
 
     def _score_blocks(self, state, cases, items):
-        rows = self._rows(state, cases)
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            yield np.arange(start, start + len(block)), state.scores(block)[:, items]
-
-    def _rows(self, state, cases):
-        return np.stack([state.reconstruct(items[labels > 0]) for items, labels in cases.given])
+        for place, given in enumerate(cases.given):
+            yield np.array([place]), state.score(*given, items)[np.newaxis]
 
 
 _DIVERGED = (

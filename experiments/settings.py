@@ -15,20 +15,28 @@ from typing import Any
 from absl import flags
 
 from experiments.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
-from fedrecon.algorithms.options import AVERAGINGS, CLIENT_WEIGHTINGS, OPTIMIZERS
+from fedrecon.algorithms.options import (
+    AVERAGINGS,
+    CLIENT_WEIGHTINGS,
+    OPTIMIZERS,
+    RECONSTRUCTIONS,
+)
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
 from fedrecon.errors import InputError
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 _NEURAL = ("gmf", "mlp", "neumf")
-ALGORITHMS = ("fedrecon", "fedavg", "stateful_fedavg", "fedncf", "centralized")
+ALGORITHMS = ("fedrecon", "fedrecon_ls", "fedavg", "stateful_fedavg", "fedncf", "centralized")
 FEEDBACKS = ("explicit", "implicit")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
     {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
+
+# What flags with these endings give.
+_POSITIVE = ("_learning_rate", "ridge", "unobserved_weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,8 @@ _SYNTHETIC = _If("dataset", ("synthetic",))
 _EXPLICIT = _If("feedback", ("explicit",))
 _IMPLICIT = _If("feedback", ("implicit",))
 _FEDRECON = _If("algorithm", ("fedrecon",))
+_LS = _If("algorithm", ("fedrecon_ls",))
+_NOT_LS = _If("algorithm", ("fedrecon_ls",), is_not=True)
 _AVERAGING = _If("algorithm", ("fedavg", "stateful_fedavg", "fedncf"))
 _CENTRALIZED = _If("algorithm", ("centralized",))
 _FEDERATED = _If("algorithm", ("centralized",), is_not=True)
@@ -106,7 +116,12 @@ _RECONSTRUCTING = _If(
         _If("unseen_fraction", (0.0,), is_not=True),
     ),
 )
+_BY_STEPS = _If("reconstruction", ("gradient_steps",))
+_EXACT = _If(
+    "algorithm", ("fedrecon_ls",), alternatives=(_If("reconstruction", ("least_squares",)),)
+)
 _SPLITTING = _If("feedback", ("explicit",), alternatives=(_FEDRECON,))
+_BATCHES = _If("feedback", ("explicit",), alternatives=(_NOT_LS,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +151,10 @@ class Settings:
         choices=FEEDBACKS,
     )
     negatives_per_positive: int = _data(
-        4, "Negatives that a client draws for each positive.", minimum=0, only=(_IMPLICIT,)
+        4,
+        "Negatives that a client draws for each positive.",
+        minimum=0,
+        only=(_IMPLICIT, _NOT_LS),
     )
     evaluate_on: str = _data(
         "validation",
@@ -192,7 +210,8 @@ class Settings:
     global_bias: bool = _model(False, "Add one global bias.", only=(_MF,))
     l2: float = _model(
         0.0,
-        "L2 regularisation of all weights (neural models: of embeddings and tower kernels).",
+        "L2 regularisation of all weights (neural models: of embeddings and tower kernels), in the "
+        "loss of each batch; of weights that are solved for, --ridge is that.",
         minimum=0.0,
     )
     spread_out: float = _model(
@@ -201,28 +220,69 @@ class Settings:
 
     algorithm: str = _algorithm(
         "fedrecon",
-        "fedrecon reconstructs the local part in each round; fedavg draws it afresh and trains it "
+        "fedrecon reconstructs the local part in each round; fedrecon_ls solves for it, and sends "
+        "one gradient (of implicit feedback, that of iALS); fedavg draws it afresh and trains it "
         "with the global part; stateful_fedavg keeps it on the device; fedncf keeps user rows on "
         "the server; centralized has everybody's examples (its optimiser is --client_optimizer).",
         choices=ALGORITHMS,
     )
+    reconstruction: str = _algorithm(
+        "gradient_steps",
+        "How the local part of fedrecon's clients, and that of unseen users with any algorithm, is "
+        "fitted: by steps, or solved for, where the model is linear in it (matrix_factorization). "
+        "fedrecon_ls always solves.",
+        choices=RECONSTRUCTIONS,
+        only=(_NOT_LS, _RECONSTRUCTING),
+    )
     reconstruction_optimizer: str = _algorithm(
         "sgd",
-        "Fits the local part of fedrecon's clients, and of unseen users with any algorithm.",
+        "Fits by gradient_steps.",
         choices=OPTIMIZERS,
-        only=(_RECONSTRUCTING,),
+        only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS),
     )
     reconstruction_learning_rate: float = _algorithm(
-        0.1, "Rate of --reconstruction_optimizer.", only=(_RECONSTRUCTING,)
+        0.1, "Rate of --reconstruction_optimizer.", only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS)
     )
-    client_optimizer: str = _algorithm("sgd", "Fits the global part.", choices=OPTIMIZERS)
-    client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.")
+    ridge: float | None = _algorithm(
+        None,
+        "Regularisation of what is solved for, relative to one example (and, where items are "
+        "ranked, of item rows); by default that of the algorithm's options.",
+        only=(_EXACT,),
+    )
+    ridge_exponent: float | None = _algorithm(
+        None,
+        "Regularisation grows with this power of a user's (and item's) number of examples: 0 is "
+        "constant; by default that of the algorithm's options.",
+        only=(_EXACT,),
+    )
+    bias_ridge: float | None = _algorithm(
+        None, "In place of --ridge for the user bias.", only=(_EXACT, _EXPLICIT)
+    )
+    differentiate_reconstruction: bool = _algorithm(
+        False,
+        "The gradient of the global part goes through the solution of the local one.",
+        only=(_LS, _EXPLICIT),
+    )
+    unobserved_weight: float | None = _algorithm(
+        None,
+        "What a pair of user and item weighs, relative to weight 1 of one with an interaction; by "
+        "default that of the algorithm's options.",
+        only=(_LS, _IMPLICIT),
+    )
+    client_optimizer: str = _algorithm(
+        "sgd", "Fits the global part.", choices=OPTIMIZERS, only=(_NOT_LS,)
+    )
+    client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.", only=(_NOT_LS,))
     server_optimizer: str = _algorithm(
         "sgd", "Applies the mean update.", choices=OPTIMIZERS, only=(_FEDERATED,)
     )
     server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.", only=(_FEDERATED,))
     batch_size: int = _algorithm(
-        5, "Examples a client's step, in training and in reconstruction.", minimum=1
+        5,
+        "Examples a client's step, in training and in reconstruction, and of the batches that "
+        "support and query are made of.",
+        minimum=1,
+        only=(_BATCHES,),
     )
     support_query_split: str = _algorithm(
         "alternating_batches",
@@ -231,28 +291,31 @@ class Settings:
         only=(_SPLITTING,),
     )
     reconstruction_epochs: int = _algorithm(
-        1, "Passes over the support.", minimum=1, only=(_RECONSTRUCTING,)
+        1, "Passes over the support.", minimum=1, only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS)
     )
     reconstruction_steps_max: int | None = _algorithm(
-        None, "Limit on reconstruction steps.", minimum=1, only=(_RECONSTRUCTING,)
+        None,
+        "Limit on reconstruction steps.",
+        minimum=1,
+        only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS),
     )
     client_epochs: int = _algorithm(
         1,
         "Passes over the query (fedrecon) or all examples (the others) in training.",
         minimum=1,
-        only=(_FEDERATED,),
+        only=(_FEDERATED, _NOT_LS),
     )
     client_steps_max: int | None = _algorithm(
         None,
         "Limit on a client's steps (after reconstruction), in training.",
         minimum=1,
-        only=(_FEDERATED,),
+        only=(_FEDERATED, _NOT_LS),
     )
     client_weighting: str = _algorithm(
         "num_examples",
         "What a client's update weighs in the mean.",
         choices=CLIENT_WEIGHTINGS,
-        only=(_FEDERATED,),
+        only=(_FEDERATED, _BATCHES),
     )
     averaging: str = _algorithm(
         "plain",
@@ -273,7 +336,7 @@ class Settings:
         "What runs the clients: all of a round at once (cohort), or TFF's own builders one by one "
         "(stock), the slow reference.",
         choices=("cohort", "stock"),
-        only=(_FEDRECON, _EXPLICIT),
+        only=(_FEDRECON, _EXPLICIT, _BY_STEPS),
     )
     runtime: str = _training("in_process", RUNTIME_HELP, choices=RUNTIMES)
     gpu_memory_limit_mb: int | None = _training(
@@ -312,14 +375,36 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"--{field.name}={value} must be finite.")
-            if field.name.endswith("_learning_rate") and value <= 0:
+            if field.name.endswith(_POSITIVE) and value is not None and value <= 0:
                 raise InputError(f"--{field.name}={value} must be positive.")
+        if self.ridge_exponent is not None and not 0.0 <= self.ridge_exponent <= 1.0:
+            raise InputError(f"--ridge_exponent={self.ridge_exponent} must be from 0 to 1.")
+        if self.is_solved and self.model in _NEURAL:
+            raise InputError(
+                f"--model={self.model} is not linear in its local part, so nobody can solve for it; "
+                "give --model=matrix_factorization, or reconstruct by gradient_steps."
+            )
         self.hidden_unit_counts()
 
     @property
     def is_explicit(self) -> bool:
         """Whether ratings are predicted; else items are ranked."""
         return self.feedback == "explicit"
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether the local part of somebody is solved for."""
+        return self.algorithm == "fedrecon_ls" or self.reconstruction == "least_squares"
+
+    @property
+    def trains_by_solving(self) -> bool:
+        """Whether clients solve for their local part in training, too."""
+        return self.is_solved and self.algorithm in ("fedrecon", "fedrecon_ls")
+
+    @property
+    def is_fed_ials(self) -> bool:
+        """Whether the algorithm is federated iALS, whose clients need no negatives."""
+        return self.algorithm == "fedrecon_ls" and not self.is_explicit
 
     def hidden_unit_counts(self) -> tuple[int, ...]:
         try:
@@ -359,13 +444,15 @@ def of_evaluation(settings: Settings) -> Settings:
 
     Runs that differ otherwise, by their seeds or algorithms, can share them.
     """
-    names = ("feedback", "label_threshold", "batch_size", "support_query_split")
+    names = (
+        *("feedback", "label_threshold", "batch_size", "support_query_split"),
+        *("ridge", "ridge_exponent", "bias_ridge", "unobserved_weight"),
+        *(("algorithm",) if settings.algorithm == "fedrecon_ls" else ()),
+    )
     return _only(
         settings,
         lambda f: (
-            f.metadata["group"] == "model"
-            or f.name.startswith("reconstruction_")
-            or f.name in names
+            f.metadata["group"] == "model" or f.name.startswith("reconstruction") or f.name in names
         ),
     )
 
@@ -373,7 +460,8 @@ def of_evaluation(settings: Settings) -> Settings:
 def of_data(settings: Settings) -> Settings:
     """Returns what the people and their ratings follow from, and defaults for all else."""
     # The model's name refuses explicit feedback without a threshold; it has no other part in this.
-    return _only(settings, lambda f: is_of_data(f.name) or f.name == "model")
+    chosen = _only(settings, lambda f: is_of_data(f.name) or f.name == "model")
+    return dataclasses.replace(chosen, negatives_per_positive=0) if settings.is_fed_ials else chosen
 
 
 def is_of_data(name: str) -> bool:

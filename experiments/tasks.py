@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.choices import (
     fed_avg_options,
+    fed_ials_options,
     fed_recon_options,
     model_fn,
     optimizer_options,
@@ -23,6 +24,9 @@ if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and dat
     from experiments.judging import Judge
     from fedrecon.client_store import ClientStore
     from fedrecon.training import FederatedTask, ProcessEvaluation
+
+# No steps are waited for, and small shards have less padding (measured; see BUILD_NOTES.md).
+_FED_IALS_CLIENTS_PER_SHARD = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,9 @@ def _training_packer(settings: Settings, clients: Clients, packing, build_model)
     import tensorflow as tf
 
     row_width = 0
-    if not optimizer_options(settings, "client").is_plain_sgd:
+    if settings.algorithm != "fedrecon_ls" and not (
+        optimizer_options(settings, "client").is_plain_sgd
+    ):
         layers = build_model().global_layers
         tables = [layer for layer in layers if isinstance(layer, tf.keras.layers.Embedding)]
         row_width = sum(table.output_dim for table in tables)
@@ -135,6 +141,27 @@ def _fed_recon(settings, clients, build_model, open_store) -> Algorithm:
         build_model, options, clients_per_shard=packer.clients_per_shard
     )
     return Algorithm(training, packer.pack, training_metrics, training.get_model_weights)
+
+
+def _fed_recon_ls(settings, clients, build_model, open_store) -> Algorithm:
+    build = _fed_recon if settings.is_explicit else _fed_ials
+    return build(settings, clients, build_model, open_store)
+
+
+def _fed_ials(settings, clients, build_model, open_store) -> Algorithm:
+    from fedrecon.algorithms import fed_ials
+    from fedrecon.data.cohorts import CohortPacker
+
+    packing = fed_ials.packing_options(seed=settings.seed)
+    size = min(_FED_IALS_CLIENTS_PER_SHARD, settings.clients_per_round)
+    packer = CohortPacker(clients.examples, packing, clients_per_shard=size)
+    training = fed_ials.build_fed_ials(
+        build_model,
+        fed_ials_options(settings),
+        num_users=len(clients.users["train"]),
+        clients_per_shard=size,
+    )
+    return Algorithm(training, packer.pack, fed_ials.training_metrics, training.get_model_weights)
 
 
 def _stock_fed_recon(settings, clients, build_model, open_store) -> Algorithm:
@@ -271,6 +298,7 @@ def _server_rows(clients: Clients, build_model) -> dict[str, Any]:
 
 _BUILDERS = {
     "fedrecon": _fed_recon,
+    "fedrecon_ls": _fed_recon_ls,
     "fedavg": _fed_avg,
     "stateful_fedavg": _stateful_fed_avg,
     "fedncf": _fed_ncf,

@@ -177,40 +177,41 @@ def check_is_solvable(split_model: SplitModel, model: FunctionalModel) -> None:
 
 
 def _linear_form(model: FunctionalModel, values: Tensors, examples: Examples):
-    """Returns `e_n`, `[clients, n, k]`, and `b_n`, `[clients, n]`, of examples of one step.
-
-    Each example is called as a client with local values of its own, so that one gradient has the
-    row of every example.
-    """
+    """Returns `e_n`, `[clients, n, k]`, and `b_n`, `[clients, n]`, of examples of one step."""
     num_clients = examples.labels.shape[0]
     num_examples = tf.shape(examples.labels)[2]
-    num_global = len(model.global_weights)
-    called = []
-    for weight, value in zip(model.weights, values):
+    own = {}  # What examples differ in, `[clients * n, ...]`, by the place of the weight.
+    for index, (weight, value) in enumerate(zip(model.weights, values)):
         if weight.is_item_table:
             rows = tf.gather(value, examples.positions[:, 0], batch_dims=1)
-            value = tf.reshape(rows, [-1, 1, weight.shape[1]])
-        elif weight.is_local:
-            value = tf.zeros_like(value) if weight.trainable else value
-            value = tf.repeat(value, num_examples, axis=0)
-        called.append(value)
+            own[index] = tf.reshape(rows, [-1, 1, weight.shape[1]])
+        elif weight.is_local and not weight.trainable:
+            own[index] = tf.repeat(value, num_examples, axis=0)
+    solved = [i for i, weight in enumerate(model.weights) if weight.is_local and weight.trainable]
+
+    def of_example(example):
+        item_id, own_values = example
+        called = list(values)
+        for index, value in own_values.items():
+            called[index] = value
+        for index in solved:
+            called[index] = tf.zeros(model.weights[index].shape, model.weights[index].dtype)
+        # Inside of what is vectorised, where shapes are static: XLA would compile the gradient of
+        # what has unknown ones anew for each round.
+        with tf.GradientTape() as tape:
+            origin = [called[index] for index in solved]
+            tape.watch(origin)
+            prediction = model.predict(item_id, called)
+        gradients = tape.gradient(
+            prediction, origin, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        row = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
+        return row, prediction[0]
+
     item_ids = tf.reshape(examples.item_ids, [-1, 1])
-    with tf.GradientTape() as tape:
-        trained = [v for w, v in zip(model.weights, called) if w.is_local and w.trainable]
-        tape.watch(trained)
-        predictions = client_work.call_model(model, called, item_ids)
-    gradients = tape.gradient(
-        predictions, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    by_weight = iter(gradients)
-    full = [
-        next(by_weight) if weight.trainable else value
-        for weight, value in zip(model.local_weights, called[num_global:])
-    ]
-    rows = tf.reshape(flatten(model, full), [num_clients, num_examples, -1])
-    size = sum(w.shape.num_elements() for w in model.local_weights if w.trainable)
-    rows = tf.ensure_shape(rows, [num_clients, None, size])
-    return rows, tf.reshape(predictions, [num_clients, num_examples])
+    rows, offsets = tf.vectorized_map(of_example, (item_ids, own), fallback_to_while_loop=False)
+    shape = [num_clients, num_examples]
+    return tf.reshape(rows, [*shape, rows.shape[-1]]), tf.reshape(offsets, shape)
 
 
 def _regularization(model: FunctionalModel, options: LeastSquaresOptions, num_examples: tf.Tensor):

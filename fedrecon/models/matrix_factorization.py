@@ -24,6 +24,7 @@ def matrix_factorization(
     item_bias: bool = False,
     global_bias: bool = False,
     l2: float = 0.0,
+    user_l2: float | None = None,
     spread_out: float = 0.0,
     item_initializer: tf.keras.initializers.Initializer | None = None,
     user_initializer: tf.keras.initializers.Initializer | None = None,
@@ -41,6 +42,7 @@ def matrix_factorization(
       item_bias: Whether to add `b_i`.
       global_bias: Whether to add `mu`.
       l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
+      user_l2: In place of `l2` for the local weights; None is the same.
       spread_out: The strength of `layers.SpreadOut` on the item rows.
       item_initializer: For the item rows; if None, uniform in `[-0.05, 0.05)`, Keras's default. One
         that is given is used as it is, so its seed, or the lack of one, is the caller's.
@@ -51,8 +53,10 @@ def matrix_factorization(
       ValueError: If a size is not positive or a strength is negative.
     """
     _check_sizes(num_items, dim)
-    _check_strengths(l2=l2, spread_out=spread_out)
+    user_l2 = l2 if user_l2 is None else user_l2
+    _check_strengths(l2=l2, user_l2=user_l2, spread_out=spread_out)
     l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
+    user_regularizer = tf.keras.regularizers.L2(user_l2) if user_l2 else None
     # Spread-out makes of the table a whole, whose rows cannot be trained apart: only if asked for.
     item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out else l2_regularizer
 
@@ -68,7 +72,7 @@ def matrix_factorization(
     user_embedding = layers.UserEmbedding(
         dim,
         embeddings_initializer=user_initializer or _uniform(seed, "user_embedding/embeddings"),
-        embeddings_regularizer=l2_regularizer,
+        embeddings_regularizer=user_regularizer,
         name="user_embedding",
     )
     global_layers, local_layers = [item_embedding], [user_embedding]
@@ -78,7 +82,7 @@ def matrix_factorization(
         )
     ]
     if user_bias:
-        layer = layers.UserEmbedding(1, "zeros", l2_regularizer, name="user_bias")
+        layer = layers.UserEmbedding(1, "zeros", user_regularizer, name="user_bias")
         local_layers.append(layer)
         terms.append(layer(item_id))
     if item_bias:
