@@ -208,12 +208,26 @@ def _gather_rows(model: FunctionalModel, global_values, item_ids) -> Tensors:
     ]
 
 
+class ExtraLoss(NamedTuple):
+    """What is added to the loss of each step.
+
+    Attributes:
+      loss: From the values of `model.weights` of one client, item tables with all its rows, and its
+        `data`, to a scalar.
+      data: Any structure of tensors, with an axis of clients.
+    """
+
+    loss: Callable[[Tensors, Any], tf.Tensor]
+    data: Any
+
+
 def run_stage(
     model: FunctionalModel,
     stage: Stage,
     values: Sequence[tf.Tensor],
     examples: Examples,
     seeds: tf.Tensor,
+    extra_loss: ExtraLoss | None = None,
 ) -> Trained:
     """Trains, each client by itself.
 
@@ -224,12 +238,14 @@ def run_stage(
         without one where all start from the same.
       examples: What they train on. A client's steps come first, padding last.
       seeds: `[clients]`, from which dropout follows.
+      extra_loss: If there is one.
     """
-    step_of_client = _ClientStep(model, stage)
+    step_of_client = _ClientStep(model, stage, extra_loss and extra_loss.loss)
+    extra_data = () if extra_loss is None else extra_loss.data
     num_clients = examples.labels.shape[0]
     _, most_steps, batch_size = tf.unstack(tf.shape(examples.labels))
     values = [
-        for_each_client(value, weight, num_clients) if stage.trains(weight) else value
+        _for_each_client(value, weight, num_clients) if stage.trains(weight) else value
         for weight, value in zip(model.weights, values)
     ]
     num_steps = examples.num_steps()
@@ -248,12 +264,12 @@ def run_stage(
         own = _Own(model, called)
 
         def of_client(client):
-            own_values, carry, batch, seed = client
-            return step_of_client(own.merge(own_values), carry, batch, seed)
+            own_values, *rest = client
+            return step_of_client(own.merge(own_values), *rest)
 
         changed, predicted = tf.vectorized_map(
             of_client,
-            (own.values, carry.without_values(), batch, fold_in(seeds, number)),
+            (own.values, carry.without_values(), batch, fold_in(seeds, number), extra_data),
             fallback_to_while_loop=False,
         )
         changed = step_of_client.apply(changed, carry, batch, is_step=number < num_steps)
@@ -610,8 +626,9 @@ class _ClientStep:
       drifting: Those of them that drift.
     """
 
-    def __init__(self, model: FunctionalModel, stage: Stage):
+    def __init__(self, model: FunctionalModel, stage: Stage, extra_loss=None):
         self._model = model
+        self._extra_loss = extra_loss
         self._optimizer = stage.optimizer.build()
         self.trained = [i for i, weight in enumerate(model.weights) if stage.trains(weight)]
         self.drifting = [i for i in self.trained if drifts(model.weights[i], stage.optimizer)]
@@ -626,11 +643,16 @@ class _ClientStep:
         # Then the change of the rows of the batch is all there is to compute: no state, no decay.
         # To clip, the gradient of a row that comes twice in a batch is needed as a sum.
         self._moves_batch_only = (
-            stage.optimizer.is_plain_sgd and not self.drifting and self._clip_norm is None
+            stage.optimizer.is_plain_sgd
+            and not self.drifting
+            and self._clip_norm is None
+            and extra_loss is None
         )
 
     def needs_all_rows(self, weight: Weight) -> bool:
         """Whether the step takes all rows of an item table, not only those of its batch."""
+        if self._extra_loss is not None:
+            return True
         return weight in self._weights and not self._moves_batch_only
 
     def initial_carry(self, values: Tensors, num_clients) -> _Carry:
@@ -648,7 +670,7 @@ class _ClientStep:
             _initial_state(self._optimizer, untouched, num_clients),
         )
 
-    def __call__(self, values: Tensors, carry: _Carry, batch: Examples, seed):
+    def __call__(self, values: Tensors, carry: _Carry, batch: Examples, seed, extra_data):
         """Returns the carry after a step, and the predictions before it.
 
         Args:
@@ -657,6 +679,7 @@ class _ClientStep:
           carry: Without values.
           batch: The examples.
           seed: From which dropout follows.
+          extra_data: That of the extra loss, if there is one.
         """
         starts = [values[index] for index in self.trained]
         with tf.GradientTape() as tape:
@@ -670,6 +693,8 @@ class _ClientStep:
             predictions = self._model.predict(batch.item_ids, called, dropout_seed=seed)
             loss = self._model.loss(batch.labels, predictions, batch.mask)
             loss += regularization(self._weights, starts)
+            if self._extra_loss is not None:
+                loss += self._extra_loss(values, extra_data)
         gradients = tape.gradient(loss, starts)
         if self._clip_norm is not None:
             gradients = _clipped(gradients, self._clip_norm)
@@ -730,8 +755,7 @@ def _where(is_step, new, old):
     return tf.where(tf.reshape(is_step, [-1] + [1] * (new.shape.rank - 1)), new, old)
 
 
-def for_each_client(value: tf.Tensor, weight: Weight, num_clients) -> tf.Tensor:
-    """Returns a value with an axis of clients, which it may have already."""
+def _for_each_client(value, weight, num_clients):
     if value.shape.rank > weight.shape.rank:
         return value
     return tf.broadcast_to(value, [num_clients, *weight.shape])

@@ -24,9 +24,9 @@ import tensorflow_federated as tff
 
 from fedrecon.algorithms import client_work, least_squares, process
 from fedrecon.algorithms.client_metrics import ClientMetrics
-from fedrecon.algorithms.options import FedReconOptions
+from fedrecon.algorithms.options import FedReconOptions, OptimizerOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
-from fedrecon.models.functional import FunctionalModel, fold_in, regularization
+from fedrecon.models.functional import FunctionalModel, fold_in
 from fedrecon.models.split_model import ModelFn
 
 # What a client's seed is used for.
@@ -133,15 +133,12 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec:
 
     stage = client_work.Stage(options.client_optimizer, trains_global=True)
 
-    def update(before, shard, *solving):
+    def update(before, shard, extra_loss=None):
         query = client_work.Examples.scheduled(shard, shard.query_batches)
         if options.client_takes_one_step:
             query = query.as_one_step()
-        if solving:
-            trained = _step_through_solution(model, stage, before, shard, query, *solving)
-        else:
-            seeds = fold_in(shard.seeds, _UPDATE)
-            trained = client_work.run_stage(model, stage, before, query, seeds)
+        seeds = fold_in(shard.seeds, _UPDATE)
+        trained = client_work.run_stage(model, stage, before, query, seeds, extra_loss)
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
@@ -258,27 +255,47 @@ def _compile_with_adjoint(model, options: FedReconOptions, spec, update):
     """
     reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
     local_specs = client_work.local_specs(model, spec.seeds.shape[0])
+    num_global = len(model.global_weights)
+
+    # A step of rate 1 is the gradient.
+    stage = client_work.Stage(OptimizerOptions("sgd", 1.0), trains_local=True)
 
     def local_gradient(values, shard, local_values):
         query = client_work.Examples.scheduled(shard, shard.query_batches).as_one_step()
-        with tf.GradientTape() as tape:
-            tape.watch(local_values)
-            predictions = client_work.predict(model, [*values, *local_values], query)
-            losses = model.loss(query.labels, predictions, query.mask)
-        gradients = tape.gradient(
-            losses, local_values, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        before = [*values, *local_values]
+        after = client_work.run_stage(model, stage, before, query, shard.seeds).values
+        return least_squares.flatten(
+            model, [start - end for start, end in zip(local_values, after[num_global:])]
         )
-        return least_squares.flatten(model, gradients)
 
     gradient_compiled = client_work.compile_for_shards(local_gradient, model, spec, local_specs)
+
+    def through_solution(values, data):
+        support, adjoint = data
+        called = [
+            tf.gather(value, support.positions) if weight.is_item_table else value
+            for weight, value in zip(model.weights, values)
+        ]
+        origin = [
+            tf.zeros_like(value) if weight.trainable else value
+            for weight, value in zip(model.local_weights, called[num_global:])
+        ]
+
+        def predict(local_values):
+            return model.predict(support.item_ids, [*called[:num_global], *local_values])
+
+        products = predict(adjoint) - predict(origin)
+        products *= support.labels - predict(called[num_global:])
+        return tf.reduce_sum(tf.where(support.mask, products, tf.zeros_like(products)))
+
+    def update_through(values, shard, local_values, adjoint):
+        support = client_work.Examples.scheduled(shard, shard.support_batches).as_one_step()
+        support = client_work.Examples(*(array[:, 0] for array in support))
+        extra_loss = client_work.ExtraLoss(through_solution, (support, adjoint))
+        return update([*values, *local_values], shard, extra_loss)
+
     update_compiled = client_work.compile_for_shards(
-        lambda values, shard, local_values, adjoint: update(
-            [*values, *local_values], shard, adjoint
-        ),
-        model,
-        spec,
-        local_specs,
-        local_specs,
+        update_through, model, spec, local_specs, local_specs
     )
 
     def update_clients(global_values, shard):
@@ -288,55 +305,6 @@ def _compile_with_adjoint(model, options: FedReconOptions, spec, update):
         return update_compiled(global_values, shard, local_values, adjoint)
 
     return update_clients
-
-
-def _step_through_solution(model, stage, before, shard, query, adjoint):
-    """Returns one step of gradient descent through the solution; see `_compile_with_adjoint`.
-
-    Args:
-      model: The model.
-      stage: What is trained, by plain SGD.
-      before: The values of `model.weights` after reconstruction.
-      shard: The clients.
-      query: Their query as one step.
-      adjoint: The local values at `w`, those of weights that are not trainable aside.
-    """
-    support = client_work.Examples.scheduled(shard, shard.support_batches).as_one_step()
-    num_clients, num_global = shard.seeds.shape[0], len(model.global_weights)
-    origin = [
-        tf.zeros_like(value) if weight.trainable else value
-        for weight, value in zip(model.local_weights, before[num_global:])
-    ]
-    trained = [index for index, weight in enumerate(model.weights) if stage.trains(weight)]
-    weights = [model.weights[index] for index in trained]
-    values = list(before)
-    for index, weight in zip(trained, weights):
-        values[index] = client_work.for_each_client(values[index], weight, num_clients)
-    starts = [values[index] for index in trained]
-
-    with tf.GradientTape() as tape:
-        tape.watch(starts)
-        predictions = client_work.predict(model, values, query)
-        loss = tf.reduce_sum(model.loss(query.labels, predictions, query.mask))
-        residuals = support.labels - client_work.predict(model, values, support)
-        directions, offsets = (
-            client_work.predict(model, [*values[:num_global], *local_values], support)
-            for local_values in (adjoint, origin)
-        )
-        products = (directions - offsets) * residuals
-        loss += tf.reduce_sum(tf.where(support.mask, products, tf.zeros_like(products)))
-        loss += tf.reduce_sum(
-            tf.vectorized_map(lambda of_client: regularization(weights, of_client), starts)
-        )
-    optimizer = stage.optimizer.build()
-    state = optimizer.initialize(())  # Of plain SGD: nothing that depends on weights.
-    _, new = optimizer.next(state, tuple(starts), tuple(tape.gradient(loss, starts)))
-    after, untouched = list(values), list(values)
-    for index, weight, start, value in zip(trained, weights, starts, new):
-        after[index] = value
-        if client_work.drifts(weight, stage.optimizer):
-            _, (untouched[index],) = client_work.untouched_step(optimizer, [weight], state, [start])
-    return client_work.Trained(after, untouched, predictions, query.num_steps())
 
 
 def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
