@@ -18,13 +18,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, data, runtime, settings
+from experiments import classical, cli, costs, data, runtime, settings
 from experiments.settings import Settings
 from fedrecon.errors import InputError
 
-# iALS, the classical reference, is no federated task and has no rounds.
-_IALS = "ials"
-_KNOWN = (*settings.ALGORITHMS, _IALS)
+_KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
 _OF_EVERY_PART = ("output_dir", "runtime", "gpu_memory_limit_mb")
 _ALIASES = {"local_epochs": "client_epochs"}
 # Without these, nobody is left to be judged as seen, or as unseen.
@@ -64,7 +62,7 @@ class Part:
 
     Attributes:
       algorithm: One of `_KNOWN`.
-      settings: Its settings, its directory among them. (Those of iALS are of the data.)
+      settings: Its settings, its directory among them. (Classical references use few of them.)
       changes: What a sweep changed.
     """
 
@@ -142,13 +140,13 @@ def _part(algorithm: str, seed: int, changes: dict[str, Any], own_settings) -> P
     label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
     values.update(
         own_settings.get(algorithm, {}),
-        algorithm="centralized" if algorithm == _IALS else algorithm,
+        algorithm="centralized" if algorithm in classical.OPTIONS else algorithm,
         seed=seed,
         output_dir=str(pathlib.Path(given.output_dir) / "parts" / label),
         **changes,
     )
     part = Part(algorithm, Settings(**values), changes)
-    if algorithm == _IALS and part.settings.is_explicit:
+    if algorithm == "ials" and part.settings.is_explicit:
         raise InputError(
             "ials is for implicit feedback; leave it out, or give --feedback=implicit."
         )
@@ -209,9 +207,9 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
 
 
 def _uses(algorithm: str, base: Settings, name: str) -> bool:
-    # iALS takes data; its other options are those of `IalsOptions`.
-    is_taken = algorithm != _IALS or settings.is_of_data(name) or name in _OF_EVERY_PART
-    return is_taken and settings.uses(base, name)
+    if algorithm not in classical.OPTIONS:
+        return settings.uses(base, name)
+    return name in _OF_EVERY_PART or classical.uses(algorithm, base, name)
 
 
 def _read_results(part: Part) -> dict[str, Any] | None:
@@ -241,16 +239,9 @@ def _config(part: Part, clients: data.Clients) -> dict[str, Any]:
     from experiments import running
 
     config = running.config(part.settings, clients)
-    if part.algorithm == _IALS:
-        config["settings"] = _ials_settings(part.settings)
+    if part.algorithm in classical.OPTIONS:
+        config["settings"] = classical.config(part.algorithm, part.settings)
     return config
-
-
-def _ials_settings(chosen: Settings) -> dict[str, Any]:
-    from fedrecon.algorithms.ials import IalsOptions
-
-    values = {n: value for n, value in chosen.to_json().items() if settings.is_of_data(n)}
-    return {**values, "algorithm": _IALS, **dataclasses.asdict(IalsOptions(seed=chosen.seed))}
 
 
 def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
@@ -265,7 +256,8 @@ def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
     with tqdm(total=len(parts), unit="part", disable=None, desc="all parts") as bar:
         for number, part in enumerate(parts, start=1):
             clients = data.load_clients(part.settings)
-            run_part = _run_ials if part.algorithm == _IALS else _run_algorithm
+            is_classical = part.algorithm in classical.OPTIONS
+            run_part = _run_classical if is_classical else _run_algorithm
             try:
                 results, is_new = run_part(part, clients, interruption)
                 text = _describe(results) + ("" if is_new else "  (finished before)")
@@ -287,7 +279,7 @@ def _describe(results: dict[str, Any]) -> str:
 
 
 def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
-    from experiments import choices, costs, running
+    from experiments import choices, running
     from fedrecon.models.functional import FunctionalModel
 
     chosen = part.settings
@@ -296,33 +288,23 @@ def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dic
         if finished:
             return finished, False
         done = running.train(chosen, clients, run, interruption, title=part.path.name)
-        train = clients.users["train"].tolist()
-        ratings = [
-            clients.examples.num_examples(user)
-            if chosen.is_explicit
-            else len(clients.examples.positives(user))
-            for user in train
-        ]
         model = FunctionalModel(choices.model_fn(chosen, clients.ratings.num_items)())
         results = {
             **_head(part, clients, done.seconds),
             "rounds": chosen.total_rounds,
             "clients_per_round": chosen.clients_per_round,
             "watched_part": done.task.watched_part,
-            **costs.costs(part.algorithm, model, done.state, sum(ratings) / len(train)),
+            **costs.costs(chosen, model, done.state, clients.mean_ratings()),
             **_judged(done.judge, done.state, chosen),
         }
         run.write_results(results)
         return results, True
 
 
-def _run_ials(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
+def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
     import time
 
-    import numpy as np
-
-    from experiments.judging import IalsJudge
-    from fedrecon.algorithms.ials import IalsOptions, train_ials
+    from experiments.judging import ClassicalJudge
     from fedrecon.artifacts import RunDirectory
 
     del interruption  # It takes seconds; there is nothing to save.
@@ -333,27 +315,15 @@ def _run_ials(part: Part, clients: data.Clients, interruption) -> tuple[dict[str
         if finished:
             return finished, False
         start = time.monotonic()
-        ratings, train = clients.examples.ratings, clients.users["train"]
-        is_used = np.isin(ratings.user_ids, train)
-        ials = train_ials(
-            ratings.user_ids[is_used],
-            ratings.item_ids[is_used],
-            num_users=ratings.num_users,
-            num_items=ratings.num_items,
-            options=IalsOptions(seed=chosen.seed),
-        )
+        model = classical.train(part.algorithm, chosen, clients)
         seconds = time.monotonic() - start
         results = {
             **_head(part, clients, seconds),
             "rounds": None,
             "clients_per_round": None,
-            "watched_part": chosen.evaluate_on,
-            "bytes_down": 0,
-            "bytes_up": 0,
-            "bytes_up_once": round(8 * int(is_used.sum()) / len(train)),
-            "device_bytes": 0,
-            "server_bytes": ials.user_rows.nbytes + ials.item_rows.nbytes,
-            **_judged(IalsJudge(chosen, clients), ials, chosen),
+            "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
+            **costs.of_one_machine(clients.mean_ratings(), classical.num_bytes(model)),
+            **_judged(ClassicalJudge(chosen, clients), model, chosen),
         }
         run.write_results(results)
         return results, True

@@ -39,6 +39,17 @@ class Clients:
     later: Mapping[str, ClientExamples] = dataclasses.field(default_factory=dict)
     held_out: Mapping[str, HeldOutItems] = dataclasses.field(default_factory=dict)
 
+    def mean_ratings(self) -> float:
+        """Returns how many ratings, or positives, a training user has on average."""
+        is_implicit = bool(self.held_out)
+        train = self.users["train"].tolist()
+        count = (
+            (lambda user: len(self.examples.positives(user)))
+            if is_implicit
+            else self.examples.num_examples
+        )
+        return sum(map(count, train)) / len(train)
+
 
 def load_clients(settings: Settings) -> Clients:
     """Loads the data and decides who is in which part, by `settings.seed`."""
@@ -51,7 +62,7 @@ def load_clients(settings: Settings) -> Clients:
     return clients
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _load(settings: Settings) -> Clients:
     """Loads what the many parts of a comparison share once."""
     return (_explicit if settings.is_explicit else _implicit)(settings)

@@ -23,10 +23,13 @@ _STYLES = {
     "fedncf": ("#CC79A7", "D"),
     "centralized": ("#000000", "v"),
     "ials": ("#D55E00", "P"),
+    "fedrecon_ls": ("#56B4E9", "p"),
+    "popularity": ("#999999", "x"),
+    "item_knn": ("#8B4513", "+"),
 }
 # The share of the rounds after which a curve must be wholly in its picture.
 _FIRST_SHOWN = 0.2
-_OTHER_STYLE = ("#56B4E9", "X")
+_OTHER_STYLE = ("#F0E442", "X")
 
 
 @dataclasses.dataclass(frozen=True)

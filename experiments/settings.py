@@ -381,7 +381,7 @@ class Settings:
             raise InputError(f"--ridge_exponent={self.ridge_exponent} must be from 0 to 1.")
         if self.is_solved and self.model in _NEURAL:
             raise InputError(
-                f"--model={self.model} is not linear in its local part, so nobody can solve for it; "
+                f"--model={self.model} is not linear in its local part, and cannot be solved for; "
                 "give --model=matrix_factorization, or reconstruct by gradient_steps."
             )
         self.hidden_unit_counts()

@@ -111,9 +111,18 @@ class Ials:
         row = np.linalg.solve(self._system_of_no_items + rows.T @ rows, rows.sum(axis=0))
         return row.astype(np.float32)
 
-    def scores(self, user_rows: np.ndarray) -> np.ndarray:
-        """Returns float32 `[n, num_items]`, a higher score for a better item, from `[n, dim]`."""
-        return user_rows @ self.item_rows.T
+    def score(self, items: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Returns the scores of a user, seen or not, who is reconstructed.
+
+        Args:
+          items: `[g]`, int: what the user has; one that comes twice counts once.
+          labels: `[g]`, float32: those of 0 are drawn negatives, which are ignored.
+          candidates: `[m]`, int, item ids; -1 (padding) gets the score of some item.
+
+        Returns:
+          `[m]`, float32, a higher score for a better item.
+        """
+        return self.item_rows[candidates] @ self.reconstruct(items[labels > 0])
 
     @functools.cached_property
     def _system_of_no_items(self) -> np.ndarray:

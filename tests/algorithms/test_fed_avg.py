@@ -492,7 +492,7 @@ def test_no_local_weight_is_at_the_server_in_any_type():
     [
         ({"averaging": "median"}, "averaging is 'median'; it must be one of plain, by_row"),
         ({"client_weighting": "size"}, "client weighting is 'size'; it must be one of"),
-        ({"gradient_clip_norm": 0.0}, "gradient_clip_norm is 0.0; it must be positive, or None"),
+        ({"gradient_clip_norm": 0.0}, "gradient_clip_norm is 0.0; it must be positive"),
         ({"gradient_clip_norm": float("nan")}, "gradient_clip_norm is nan; it must be positive"),
         ({"client_epochs": 0}, "client_epochs is 0; it must be at least 1"),
         ({"client_steps_max": 0}, "client_steps_max is 0; it must be at least 1, or None"),

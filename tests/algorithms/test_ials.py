@@ -144,14 +144,19 @@ def test_scores_rank_the_items_of_ones_group_first():
     users, items = np.transpose([p for p in pairs if p not in ((0, 4), (1, 7))])
     options = dataclasses.replace(OPTIONS, dim=2, num_iterations=20)
     model = train_ials(users, items, num_users=20, num_items=10, options=options)
-    scores = model.scores(model.user_rows)
-    assert scores.shape == (20, 10)
-    assert scores.dtype == np.float32
     for user in (0, 1):
-        assert scores[user, user % 2 :: 2].min() > scores[user, 1 - user % 2 :: 2].max() + 0.1
-    newcomer = model.scores(model.reconstruct([1, 3])[np.newaxis])
-    assert newcomer.shape == (1, 10)
-    assert newcomer[0, 1::2].min() > newcomer[0, ::2].max() + 0.1
+        own = items[users == user]
+        scores = model.score(own, np.ones(len(own), np.float32), np.arange(10))
+        assert scores.shape == (10,)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, model.item_rows @ model.user_rows[user], atol=1e-5)
+        assert scores[user % 2 :: 2].min() > scores[1 - user % 2 :: 2].max() + 0.1
+    # A newcomer, with a negative that does not matter, and padding.
+    newcomer = model.score(np.array([1, 2, 3]), np.float32([1, 0, 1]), np.array([5, 7, 0, -1]))
+    expected = model.item_rows[[5, 7, 0]] @ model.reconstruct([1, 3])
+    np.testing.assert_allclose(newcomer[:3], expected, atol=1e-6)
+    assert newcomer[:2].min() > newcomer[2] + 0.1
+    assert np.isfinite(newcomer).all()
 
 
 def test_the_rows_depend_on_the_seed_alone():

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedrecon.algorithms.options import OPTIMIZERS, FedReconOptions, OptimizerOptions
+from fedrecon.algorithms.options import (
+    OPTIMIZERS,
+    FedReconOptions,
+    LeastSquaresOptions,
+    OptimizerOptions,
+)
 from fedrecon.errors import InputError
 
 # Two steps with gradients 2 and 1 from weight 1 at rate 0.1, by the published update rules.
@@ -38,6 +43,19 @@ def test_the_names_build_different_optimizers():
     assert len({round(two_steps(name), 4) for name in OPTIMIZERS}) == len(OPTIMIZERS)
 
 
+_MOMENTUM = OptimizerOptions("momentum", 0.1)
+
+
+def through(**changes):
+    """FedRecon with a gradient through its reconstruction, of which `changes` may make nonsense."""
+    settings = {
+        "reconstruction": "least_squares",
+        "least_squares": LeastSquaresOptions(differentiates=True),
+        **changes,
+    }
+    return FedReconOptions(**settings)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -48,11 +66,63 @@ def test_the_names_build_different_optimizers():
         (lambda: FedReconOptions(client_steps_max=0), "client_steps_max is 0"),
         (lambda: FedReconOptions(support_query_split="half"), "is 'half'; it must be one of"),
         (lambda: FedReconOptions(client_weighting="size"), "is 'size'; it must be one of"),
+        (
+            lambda: FedReconOptions(reconstruction="exact"),
+            "reconstruction is 'exact'; it must be one of gradient_steps, least_squares",
+        ),
+        (
+            lambda: FedReconOptions(client_takes_one_step=True, client_epochs=2),
+            "client_takes_one_step is with client_epochs=2 and client_steps_max=None; with 1 and",
+        ),
+        (
+            lambda: FedReconOptions(client_takes_one_step=True, client_steps_max=1),
+            "client_takes_one_step is with client_epochs=1 and client_steps_max=1; with 1 and",
+        ),
+        (lambda: through(), "needs client_takes_one_step=True and a client_optimizer of plain sgd"),
+        (
+            lambda: through(client_takes_one_step=True, client_optimizer=_MOMENTUM),
+            "needs client_takes_one_step=True and a client_optimizer of plain sgd",
+        ),
     ],
 )
 def test_options_refuse_what_cannot_work(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"regularization": 0.0}, "the regularization of least squares is 0.0; it must be pos"),
+        ({"regularization": float("nan")}, "the regularization of least squares is nan"),
+        ({"regularization": float("inf")}, "the regularization of least squares is inf"),
+        ({"bias_regularization": 0.0}, "the bias_regularization of least squares is 0.0"),
+        ({"bias_regularization": float("nan")}, "the bias_regularization of least squares is nan"),
+        ({"exponent": -0.01}, "the exponent of the regularization is -0.01; it must be from 0"),
+        ({"exponent": 1.01}, "the exponent of the regularization is 1.01; it must be from 0"),
+        ({"exponent": float("nan")}, "the exponent of the regularization is nan"),
+    ],
+    ids=str,
+)
+def test_least_squares_refuses_what_cannot_work(settings, message):
+    with pytest.raises(InputError, match=message):
+        LeastSquaresOptions(**settings)
+
+
+def test_options_at_their_limits_are_taken():
+    for exponent in (0.0, 1.0):
+        assert LeastSquaresOptions(exponent=exponent).bias_regularization is None
+    assert through(client_takes_one_step=True).differentiates_reconstruction
+    # Steps of any kind and number go with a solution that is frozen.
+    frozen = FedReconOptions(
+        reconstruction="least_squares", client_optimizer=_MOMENTUM, client_epochs=2
+    )
+    assert frozen.is_exact
+    assert not frozen.differentiates_reconstruction
+    # Gradient steps have no solution to differentiate: what is said of one plays no part.
+    steps = through(reconstruction="gradient_steps", client_optimizer=_MOMENTUM)
+    assert not steps.is_exact
+    assert not steps.differentiates_reconstruction
 
 
 def test_options_are_frozen():

@@ -244,16 +244,16 @@ def test_a_ranking_has_ials_beside_the_others(repository, tmp_path):
     # The same command with a flag that iALS alone would have no use for.
     status, _, errors = run(
         repository,
-        *("experiments.compare", "--algorithms=ials", "--feedback=implicit", "--dim=8"),
+        *("experiments.compare", "--algorithms=ials", "--feedback=implicit", "--l2=0.1"),
         f"--output_dir={tmp_path / 'other'}",
     )
-    assert (status, "--dim has no effect with --algorithms=ials" in errors) == (1, True)
+    assert (status, "--l2 has no effect with --algorithms=ials" in errors) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--algorithms=fedrecon,fedprox"], "each must be another one of fedrecon, fedavg"),
+        (["--algorithms=fedrecon,fedprox"], "each must be another one of fedrecon, fedrecon_ls"),
         (["--algorithms=fedavg,fedavg"], "each must be another one of"),
         (["--algorithms=ials"], "ials is for implicit feedback; leave it out"),
         (["--set=fedavg:dim"], "--set=fedavg:dim must be ALGORITHM:SETTING=VALUE"),
