@@ -24,7 +24,6 @@ from fedrecon.errors import InputError
 
 _KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
 _OF_EVERY_PART = ("output_dir", "runtime", "gpu_memory_limit_mb")
-_ALIASES = {"local_epochs": "client_epochs"}
 # Without these, nobody is left to be judged as seen, or as unseen.
 _HELD_OUT = 0.1
 _JUDGED_BY = {
@@ -116,7 +115,7 @@ def _plan() -> list[Part]:
                 f"{', '.join(_KNOWN)}."
             )
     own_settings = _own_settings()
-    sweeps = _sweeps()
+    sweeps = settings.parse_sweeps("sweep", _SWEEP.value)
     _check_common_flags(algorithms, own_settings, [name for name, _ in sweeps])
     seeds = range(_SEEDS.value)
     plans = [(algorithm, seed, {}) for seed in seeds for algorithm in algorithms]
@@ -163,31 +162,9 @@ def _own_settings() -> dict[str, dict[str, Any]]:
             raise InputError(
                 f"--set={text} must be ALGORITHM:SETTING=VALUE with one of {', '.join(_KNOWN)}."
             )
-        name = _ALIASES.get(name, name)
-        own.setdefault(algorithm, {})[name] = _parse("set", text, name, value)
+        name, value = settings.parse_value("set", text, name, value)
+        own.setdefault(algorithm, {})[name] = value
     return own
-
-
-def _sweeps() -> list[tuple[str, list[Any]]]:
-    sweeps = []
-    for text in _SWEEP.value:
-        name, colon, values = text.partition(":")
-        if not colon or not values:
-            raise InputError(f"--sweep={text} must be SETTING:VALUE,VALUE,...")
-        name = _ALIASES.get(name, name)
-        sweeps.append((name, [_parse("sweep", text, name, v) for v in values.split(",")]))
-    return sweeps
-
-
-def _parse(flag: str, text: str, name: str, value: str) -> Any:
-    if name not in {f.name for f in dataclasses.fields(Settings)} - {"output_dir"} or (
-        name in ("algorithm", "seed")
-    ):
-        raise InputError(f"--{flag}={text}: there is no setting {name!r} to change.")
-    try:
-        return flags.FLAGS[name].parser.parse(value)
-    except ValueError as error:
-        raise InputError(f"--{flag}={text}: {error}") from error
 
 
 def _check_common_flags(algorithms, own_settings, swept) -> None:

@@ -35,7 +35,8 @@ FREE = frozenset(
     {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
 
-# What flags with these endings give.
+_ALIASES = {"local_epochs": "client_epochs"}
+# Settings with these endings.
 _POSITIVE = ("_learning_rate", "ridge", "unobserved_weight")
 
 
@@ -520,3 +521,39 @@ def from_flags() -> Settings:
                 f"it belongs to {failing}."
             )
     return Settings(**{f.name: given[f.name].value for f in dataclasses.fields(Settings)})
+
+
+def parse_sweeps(flag: str, texts: list[str]) -> list[tuple[str, list[Any]]]:
+    """Returns settings and their values of `SETTING:VALUE,VALUE,...`.
+
+    Args:
+      flag: The name of the flag, for errors.
+      texts: What it was given.
+    """
+    sweeps = []
+    for text in texts:
+        name, colon, values = text.partition(":")
+        if not colon or not values:
+            raise InputError(f"--{flag}={text} must be SETTING:VALUE,VALUE,...")
+        parsed = [parse_value(flag, text, name, value) for value in values.split(",")]
+        sweeps.append((parsed[0][0], [value for _, value in parsed]))
+    return sweeps
+
+
+def parse_value(flag: str, text: str, name: str, value: str) -> tuple[str, Any]:
+    """Returns the name of a setting, not an alias of it, and its value.
+
+    Args:
+      flag: The name of the flag that changes the setting, for errors.
+      text: What it was given, likewise.
+      name: The setting's, or an alias.
+      value: As on the command line.
+    """
+    name = _ALIASES.get(name, name)
+    changeable = {f.name for f in dataclasses.fields(Settings)}
+    if name not in changeable - {"output_dir", "algorithm", "seed"}:
+        raise InputError(f"--{flag}={text}: there is no setting {name!r} to change.")
+    try:
+        return name, flags.FLAGS[name].parser.parse(value)
+    except ValueError as error:
+        raise InputError(f"--{flag}={text}: {error}") from error
