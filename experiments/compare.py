@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -24,7 +25,7 @@ from fedrecon.errors import InputError
 
 _KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
 _OF_EVERY_PART = ("output_dir", "runtime", "gpu_memory_limit_mb")
-# Without these, nobody is left to be judged as seen, or as unseen.
+# Without these, nobody is judged as seen, or as unseen.
 _HELD_OUT = 0.1
 _JUDGED_BY = {
     "explicit": {"seen": "seen", "unseen": "test"},
@@ -251,8 +252,8 @@ def _describe(results: dict[str, Any]) -> str:
     metric = "rmse" if results["feedback"] == "explicit" else "hr_at_10"
     mean = "over_ratings" if results["feedback"] == "explicit" else "over_users"
     title = {"rmse": "RMSE", "hr_at_10": "HR@10"}[metric]
-    seen, unseen = (results["users"][who][mean][metric] for who in ("seen", "unseen"))
-    return f"{title} seen {seen:.4f} unseen {unseen:.4f}  {results['seconds']:.0f} s"
+    groups = [f"{who} {found[mean][metric]:.4f}" for who, found in results["users"].items()]
+    return f"{title} {' '.join(groups)}  {results['seconds']:.0f} s"
 
 
 def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
@@ -272,7 +273,7 @@ def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dic
             "clients_per_round": chosen.clients_per_round,
             "watched_part": done.task.watched_part,
             **costs.costs(chosen, model, done.state, clients.mean_ratings()),
-            **_judged(done.judge, done.state, chosen),
+            **_judged(done.judge, done.state, chosen, clients.users),
         }
         run.write_results(results)
         return results, True
@@ -300,7 +301,7 @@ def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dic
             "clients_per_round": None,
             "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
             **costs.of_one_machine(clients.mean_ratings(), classical.num_bytes(model)),
-            **_judged(ClassicalJudge(chosen, clients), model, chosen),
+            **_judged(ClassicalJudge(chosen, clients), model, chosen, clients.users),
         }
         run.write_results(results)
         return results, True
@@ -317,9 +318,16 @@ def _head(part: Part, clients: data.Clients, seconds: float) -> dict[str, Any]:
     }
 
 
-def _judged(judge, state, chosen: Settings) -> dict[str, Any]:
-    """Returns what the judge says of seen and unseen users."""
-    groups = _JUDGED_BY[chosen.feedback]
+def _judged(judge, state, chosen: Settings, parts: Iterable[str]) -> dict[str, Any]:
+    """Returns what the judge says of seen and unseen users, where there are any.
+
+    Args:
+      judge: A `Judge`.
+      state: Of whatever was trained.
+      chosen: The settings.
+      parts: The parts of the people that there are.
+    """
+    groups = {g: part for g, part in _JUDGED_BY[chosen.feedback].items() if part in parts}
     spread = "rmse" if chosen.is_explicit else "mrr"
     users = {}
 
@@ -337,13 +345,14 @@ def _judged(judge, state, chosen: Settings) -> dict[str, Any]:
         if chosen.is_explicit:
             users[group]["over_ratings"] = results.mean_over_ratings()
     given = {}
-    for number, results in judge.results_by_given(state, groups["unseen"]).items():
-        given[str(number)] = means(results)
+    if "unseen" in groups:
+        for number, results in judge.results_by_given(state, groups["unseen"]).items():
+            given[str(number)] = means(results)
+    validated = {g: part for g, part in _VALIDATED_BY[chosen.feedback].items() if part in parts}
     judged = {"users": users, "given": given}
-    if chosen.is_explicit or chosen.evaluate_on == "validation":
+    if validated:
         judged["validation"] = {
-            group: means(judge.results(state, part))
-            for group, part in _VALIDATED_BY[chosen.feedback].items()
+            group: means(judge.results(state, part)) for group, part in validated.items()
         }
     if not chosen.is_explicit:
         judged["full_ranking"] = {

@@ -40,7 +40,7 @@ SUMMARY = "comparison.md"
 _HEAD = (
     *("algorithm", "seed", "changes", "feedback", "watched_part", "rounds", "clients_per_round"),
     *("seconds", "bytes_down", "bytes_up", "bytes_up_once", "num_training_users"),
-    *("device_bytes", "server_bytes", "given"),
+    *("device_bytes", "server_bytes", "given", "users"),
 )
 # Columns of comparison.csv, by the keys of results.json.
 _COLUMNS = {
@@ -114,12 +114,13 @@ def write_report(output_dir: pathlib.Path, part_dirs: Sequence[pathlib.Path]) ->
         comparison.
     """
     output_dir = pathlib.Path(output_dir)
-    feedback, parts = _read_parts(part_dirs)
+    feedback, groups, parts = _read_parts(part_dirs)
     changed = [column for column in parts if column.startswith("changed_")]
     unchanged = parts[(parts[changed] == "").all(axis="columns")]
-    sections = [_main_section(feedback, unchanged), *_given_sections(feedback, unchanged)]
+    sections = [_main_section(feedback, groups, unchanged), *_given_sections(feedback, unchanged)]
     for column in changed:
-        sections.append(_sweep_section(feedback, column, _swept(parts, unchanged, column)))
+        swept = _swept(parts, unchanged, column)
+        sections.append(_sweep_section(feedback, groups, column, swept))
     blocks, pictures = [], {}
     for texts, drawn in sections:
         blocks += [*texts, *(f"![{pathlib.PurePath(name).stem}]({name})" for name in drawn)]
@@ -139,8 +140,10 @@ def write_report(output_dir: pathlib.Path, part_dirs: Sequence[pathlib.Path]) ->
         return [(new / name).replace(output_dir / name) for name in (TABLE, SUMMARY, *pictures)]
 
 
-def _read_parts(part_dirs: Sequence[pathlib.Path]) -> tuple[_Feedback, DataFrame]:
-    """Returns the table of comparison.csv, with each part's `path`."""
+def _read_parts(
+    part_dirs: Sequence[pathlib.Path],
+) -> tuple[_Feedback, list[str], DataFrame]:
+    """Returns the kind of feedback, whom there is, and comparison.csv with each part's `path`."""
     import pandas as pd
 
     # Once each: a sweep may name a value twice.
@@ -154,11 +157,12 @@ def _read_parts(part_dirs: Sequence[pathlib.Path]) -> tuple[_Feedback, DataFrame
     _check_same(rows, "feedback")
     _check_same(unchanged, "watched_part")
     feedback = _FEEDBACKS[rows[0]["feedback"]]
+    groups = [group for group in GROUPS if group in rows[0]["users"]]
     names = [measure.name for measure in feedback.measures]
     needed = [f"users.{{}}.deciles.{feedback.spread.name}.100"]
     needed += [f"{keys}.{name}" for keys in feedback.rankings.values() for name in names]
     for row in rows:
-        _require(row, [key.format(group) for key in needed for group in GROUPS])
+        _require(row, [key.format(group) for key in needed for group in groups])
 
     parts = pd.DataFrame(rows)
     parts = parts.drop(
@@ -171,7 +175,7 @@ def _read_parts(part_dirs: Sequence[pathlib.Path]) -> tuple[_Feedback, DataFrame
     parts.columns = parts.columns.to_series().replace({**columns, **_COLUMNS}, regex=True)
     parts["algorithm"] = pd.Categorical(parts["algorithm"], parts["algorithm"].unique())
     parts = parts.fillna({column: "" for column in parts if column.startswith("changed_")})
-    return feedback, parts.astype({"rounds": "Int64", "clients_per_round": "Int64"})
+    return feedback, groups, parts.astype({"rounds": "Int64", "clients_per_round": "Int64"})
 
 
 def _read_results(path: pathlib.Path) -> dict[str, Any]:
@@ -251,7 +255,7 @@ def _swept(parts: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
     return pd.concat([bases, swept]).assign(value=value)
 
 
-def _main_section(feedback: _Feedback, parts: DataFrame) -> _Section:
+def _main_section(feedback: _Feedback, whom: list[str], parts: DataFrame) -> _Section:
     import pandas as pd
 
     pictures = {}
@@ -263,10 +267,10 @@ def _main_section(feedback: _Feedback, parts: DataFrame) -> _Section:
             "quality_rounds.png": figures.curves_figure(watched, feedback.measures, "round"),
             "quality_bytes.png": figures.curves_figure(sent, feedback.measures, "megabytes"),
         }
-    pictures["spread.png"] = figures.spread_figure(parts, feedback.spread)
+    pictures["spread.png"] = figures.spread_figure(parts, feedback.spread, whom)
 
     quality = {}
-    for group, name, measure in itertools.product(GROUPS, feedback.rankings, feedback.measures):
+    for group, name, measure in itertools.product(whom, feedback.rankings, feedback.measures):
         summary = over_seeds(parts, "algorithm", f"{group}_{name}{measure.name}")
         title = f"{group} {name.replace('_', ' ')}{measure.title}"
         quality[title] = _cells(summary, measure)
@@ -327,9 +331,13 @@ def _given_sections(feedback: _Feedback, parts: DataFrame) -> list[_Section]:
     return [(blocks, {"given_ratings.png": picture})]
 
 
-def _sweep_section(feedback: _Feedback, column: str, swept: DataFrame) -> _Section:
+def _sweep_section(
+    feedback: _Feedback, groups: list[str], column: str, swept: DataFrame
+) -> _Section:
     setting, measure = column[len("changed_") :], feedback.measures[0]
-    rows = [[(group, measure) for group in GROUPS] for measure in feedback.measures]
+    rows = [[(group, measure) for group in groups] for measure in feedback.measures]
+    if len(groups) == 1:  # Beside each other, in the two columns of a picture.
+        rows = [[panel for row in rows for panel in row]]
     picture = figures.categories_figure(swept, rows, setting)
     note = f"{measure.title}, a mean {feedback.means}; a column is for one value of `{setting}`."
     unchanged = swept[swept[column] == ""].groupby("algorithm", observed=True)["value"].first()
@@ -339,7 +347,7 @@ def _sweep_section(feedback: _Feedback, column: str, swept: DataFrame) -> _Secti
     seeds = swept.groupby(["algorithm", "value"], observed=True)["seed"].agg(_seeds).unique()
     if len(seeds) == 1:
         note += f" Over {seeds[0]}."
-    panels = {group: (group, measure) for group in GROUPS}
+    panels = {group: (group, measure) for group in groups}
     blocks = [
         f"## Sweep of `{setting}`",
         _values_table(swept, panels, "users", among="algorithm"),

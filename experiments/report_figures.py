@@ -81,10 +81,18 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
     return _with_legend(figure)
 
 
-def spread_figure(parts: DataFrame, measure: Measure) -> Figure:
-    """Draws `measure` of single users, from those served best to those served worst."""
+def spread_figure(parts: DataFrame, measure: Measure, groups: Sequence[str]) -> Figure:
+    """Draws `measure` of single users, from those served best to those served worst.
+
+    Args:
+      parts: With the columns of the measure's quantiles for each group.
+      measure: Of one user.
+      groups: Of `GROUPS`, one or both.
+    """
     figure, (panels,) = _figure(1, sharey="row")
-    for axes, group in zip(panels, GROUPS):
+    for axes in panels[len(groups) :]:
+        axes.remove()
+    for axes, group in zip(panels, groups):
         columns = [f"{group}_{measure.name}_quantile_{share}" for share in SHARES]
         means = parts.groupby("algorithm", observed=True)[columns].mean()
         for algorithm, quantiles in means.iterrows():
