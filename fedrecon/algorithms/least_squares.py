@@ -59,7 +59,7 @@ def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor, least: tf.Tensor) -> 
     """Solves positive definite systems, `[clients, k, k]` and `[clients, k]`, by Cholesky.
 
     A system that is not finite, or so large beside what makes it definite that its digits do not
-    reach that far, has no meaningful solution; TensorFlow would raise an error for all clients.
+    reach that far, has no meaningful solution; its client's is not finite.
 
     Args:
       matrices: Each a positive semidefinite matrix and a diagonal one.
@@ -251,11 +251,11 @@ def _is_linear(model: FunctionalModel, weights) -> bool:
     for _ in range(5):
         zero = [np.zeros_like(values[index]) for index in chosen]
         first, second = ([draw(model.weights[index]) for index in chosen] for _ in range(2))
-        far = [10.0 * step for step in first]
+        far = [1000.0 * step for step in first]
         offset = at(zero)
         gaps = (
             at(first, second) - at(first) - at(second) + offset,
-            at(far) - offset - 10.0 * (at(first) - offset),
+            at(far) - offset - 1000.0 * (at(first) - offset),
         )
         scale = np.abs(at(far)).max() + np.abs(offset).max() + 1.0
         if max(np.abs(gap).max() for gap in gaps) > 1e-4 * scale:

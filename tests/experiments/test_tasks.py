@@ -167,7 +167,14 @@ IMPLICIT = replace(
     clients_per_round=40,
     batch_size=20,
 )
-OF_ALGORITHM = {"centralized": {"client_optimizer": "adam", "client_learning_rate": 0.02}}
+OF_ALGORITHM = {
+    "centralized": {"client_optimizer": "adam", "client_learning_rate": 0.02},
+    "fedrecon_ls": {"server_optimizer": "adam", "server_learning_rate": 0.1},
+}
+# Federated iALS takes no biases; it ranks by its rows alone.
+OF_ALGORITHM_AND_FEEDBACK = {
+    ("fedrecon_ls", "implicit"): {**{"item_bias": False, "ridge": 0.1, "server_learning_rate": 0.3}}
+}
 CHANCE = 10 / 100  # Of the first ten of 100 candidates.
 
 
@@ -185,6 +192,8 @@ def test_every_algorithm_trains_and_is_judged_on_every_part(algorithm, feedback,
         algorithm=algorithm,
         **OF_ALGORITHM.get(algorithm, {}),
     )
+    changes = OF_ALGORITHM_AND_FEEDBACK.get((algorithm, feedback), {})
+    settings = dataclasses.replace(settings, **changes)
     clients = data.load_clients(settings)
     parts = sorted(set(clients.users) - {"train"})
     run = RunDirectory(tmp_path)
