@@ -11,31 +11,33 @@ Recommendation Benchmarks" (arXiv:2110.14037, equation 1 with the regularization
 
 with U users and I items, of which user u has `n_u` and item i is had by `n_i`. To federate its user
 half and take the item half by gradient is the idea of Federated Collaborative Filtering
-(Ammad-ud-din et al. 2019, arXiv:1901.09888), whose clients send a gradient of every item. Here they
-do not. A round:
+(Ammad-ud-din et al. 2019, arXiv:1901.09888), whose clients compute a gradient of every item. Here
+they do not. A round:
 
 1. The server computes the Gram matrix `G = V'V`, `[dim, dim]`, once.
 2. Each client needs it and the rows `V_u` of its own items, and solves for the minimum,
    `(V_u'V_u + a G + r (n_u + a I)^nu) x_u = V_u' 1`: the sum over all items is in `G`.
 3. It returns, for its own items, the gradients `2 (x_u . v_i - 1) x_u` and a one (which counts
-   `n_i`); and `x_u x_u'`, `[dim, dim]`, for all others.
-4. The server sums. The gradient of all-items part is `2 a V (sum of x_u x_u')`; that of the item's
-   regularization follows from the counts. It applies the mean over clients with its optimiser.
+   `n_i`); and `x_u x_u'`, `[dim, dim]`, for all items.
+4. The server sums. The gradient of the all-items part is `2 a V (sum of x_u x_u')`; that of the
+   items' regularization follows from the counts. It applies the mean over clients with its
+   optimiser.
 
-So a client's work grows with its own items, not with the catalogue, and no item that it does not
-have is drawn, named or sent. Since `x_u` is the minimum of the same loss, the gradient in `V` is
-that of the loss minimised over all users, although no gradient goes through the solution (the
-envelope theorem). A round is a step on an unbiased estimate of it over a sample of the users, apart
-from the counts in item regularization if `nu < 1`.
+So a client's work grows with its own items, not with the catalogue, and nothing is sampled. Since
+`x_u` is the minimum of the same loss, the gradient in `V` is that of the loss minimised over all
+users, although no gradient goes through the solution (the envelope theorem). A round with a uniform
+sample of the users is a step on an unbiased estimate of it, but for the regularization of items if
+`0 < nu < 1`, which is not linear in the counts.
 
 **What one client's contribution reveals**, if the server sees it by itself: which items the client
-has, from the rows that are not zero; `x_u` up to its sign, from `x_u x_u'`, and its sign from the
-gradients. That is all there is to know of a client. It must therefore only be summed, by secure
-aggregation (`process.secure_mean`), in which a client sends a whole table: rows of its items alone
-would say which they are, as would asking the server for them alone. And a sum hides a client only
-among others: the sum of `x_u x_u'` over fewer clients than `dim` spans exactly their rows, and the
-row of an item that one client of a round has is that client's. Secure sums are no differential
-privacy; use cohorts much larger than `dim`.
+has, from the counts; `x_u` up to its sign, from `x_u x_u'`, and its sign from the gradients. That
+is all there is to know of a client. It must therefore only be summed, by secure aggregation
+(`process.secure_mean`). There a client sends whole tables, since rows of its items alone would say
+which they are, as would asking the server for these alone: traffic does grow with the catalogue.
+And a sum hides a client only among others: that of `x_u x_u'` over fewer clients than `dim` spans
+exactly their rows, and the row of an item that one client of a round has is that client's. The
+metrics of a round are sums too, but plain ones. Secure sums are no differential privacy; use
+cohorts much larger than `dim`.
 """
 
 from __future__ import annotations
@@ -86,19 +88,23 @@ def build_fed_ials(
     Args:
       model_fn: Builds the model anew at each call, with the same initial values each time.
       options: The settings.
-      num_users: How many users there are to be sampled [U].
+      num_users: How many users there are who have items [U], positive.
       clients_per_shard: That of the `CohortPacker`.
       aggregator_factory: As for `fed_recon.build_fed_recon`.
       is_aggregator_linear: Likewise.
 
     Returns:
       A process whose `next(state, shards)` takes a list of shards packed with `packing_options`,
-      of examples without negatives. Clients without items count for nothing. Its metrics, under
-      `client_work` and `train`, are those that `training_metrics` reads.
+      of examples without negatives: labels are not looked at, and every item is a positive. Clients
+      without items count for nothing, and a round of nobody else leaves the model as it was. Its
+      metrics, under `client_work` and `train`, are those that `training_metrics` reads.
 
     Raises:
-      InputError: If the model is not an inner product, or see `fed_recon.build_fed_recon`.
+      InputError: If the model is not an inner product, `num_users` is not positive, or see
+        `fed_recon.build_fed_recon`.
     """
+    if num_users < 1:
+        raise InputError(f"num_users is {num_users}; it must be at least 1.")
     process.check_aggregator(
         aggregator_factory, is_linear=is_aggregator_linear, clients_per_shard=clients_per_shard
     )
@@ -130,7 +136,9 @@ def build_fed_ials(
             metrics=collections.OrderedDict(
                 loss=(tf.reduce_sum(losses), num_counted),
                 num_examples=tf.math.count_nonzero(mask),
-                num_clients_rejected=tf.math.count_nonzero(~clients.is_finite),
+                num_clients_rejected=tf.math.count_nonzero(
+                    ~clients.is_finite & (clients.num_items > 0)
+                ),
             ),
         )
 
@@ -228,7 +236,7 @@ def _reconstruct(options: FedIalsOptions, table, gram, shard: Shard) -> _Clients
     regularization = options.regularization * growth
     penalties = regularization[:, tf.newaxis, tf.newaxis] * tf.eye(table.shape[1])
     systems = tf.matmul(rows, rows, transpose_a=True) + alpha * gram + penalties
-    users = solve_systems(systems, tf.reduce_sum(rows, axis=1), regularization).vectors
+    users = solve_systems(systems, tf.reduce_sum(rows, axis=1)).vectors
     return _Clients(rows, mask, num_items, users, regularization)
 
 
@@ -258,7 +266,7 @@ def _check_is_inner_product(split_model: SplitModel) -> None:
     if is_product:
         rows = tf.random.stateless_normal([5, table.shape[1]], seed=[0, 0])
         user = tf.random.stateless_normal(local.shape, seed=[0, 1])
-        predict = tf.function(model.predict, autograph=False)
+        predict = tf.function(lambda ids, values: model.predict(ids, values), autograph=False)
         found = predict(tf.zeros([5], tf.int32), [rows, user])
         expected = tf.linalg.matvec(rows, tf.reshape(user, [-1]))
         is_product = bool(tf.reduce_all(tf.abs(found - expected) < 1e-4))

@@ -55,27 +55,26 @@ class Solution(NamedTuple):
         return tf.cast(solved, vectors.dtype)
 
 
-def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor, least: tf.Tensor) -> Solution:
-    """Solves positive definite systems, `[clients, k, k]` and `[clients, k]`, by Cholesky.
+def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
+    """Solves positive definite systems by Cholesky.
 
-    A system that is not finite, or so large beside what makes it definite that its digits do not
-    reach that far, has no meaningful solution; its client's is not finite.
+    A system that is not finite, or of whose pivots one is lost in the rounding of the others, has
+    no meaningful solution; its client's is not finite.
 
     Args:
-      matrices: Each a positive semidefinite matrix and a diagonal one.
-      vectors: The right sides.
-      least: `[clients]`: the least entry of the diagonal one, positive.
+      matrices: `[clients, k, k]`.
+      vectors: `[clients, k]`: the right sides.
     """
-    precision = np.finfo(matrices.dtype.as_numpy_dtype).eps
-    is_solvable = tf.linalg.trace(matrices) * precision < 0.01 * least  # False for NaN.
+    is_solvable = tf.ones_like(vectors[:, 0], tf.bool)
     for array in (matrices, vectors):
-        is_solvable &= tf.reduce_all(
-            tf.math.is_finite(array), axis=list(range(1, array.shape.rank))
-        )
+        of_entries = tf.math.is_finite(array)
+        is_solvable &= tf.reduce_all(of_entries, axis=list(range(1, array.shape.rank)))
     identity = tf.eye(matrices.shape[-1], dtype=matrices.dtype)
-    factors = tf.linalg.cholesky(
-        tf.where(is_solvable[:, tf.newaxis, tf.newaxis], matrices, identity)
-    )
+    matrices = tf.where(is_solvable[:, tf.newaxis, tf.newaxis], matrices, identity)
+    factors = tf.linalg.cholesky(matrices)
+    rounding = tf.linalg.trace(matrices) * np.finfo(matrices.dtype.as_numpy_dtype).eps
+    pivots = tf.square(tf.linalg.diag_part(factors))
+    is_solvable &= 0.01 * tf.reduce_min(pivots, axis=1) > rounding  # False for NaN.
     solved = tf.linalg.cholesky_solve(factors, vectors[..., tf.newaxis])[..., 0]
     nothing = tf.constant(np.nan, vectors.dtype)
     return Solution(tf.where(is_solvable[:, tf.newaxis], solved, nothing), factors)
@@ -111,13 +110,13 @@ def build_reconstruction(model: FunctionalModel, options: LeastSquaresOptions, s
         rights = tf.cast(tf.where(mask, labels - offsets, 0.0), tf.float64)
         diagonals = _regularization(model, options, support.num_examples())
         matrices = tf.matmul(rows, rows, transpose_a=True) + tf.linalg.diag(diagonals)
-        return matrices, tf.linalg.matvec(rows, rights, transpose_a=True), diagonals, local_values
+        return matrices, tf.linalg.matvec(rows, rights, transpose_a=True), local_values
 
     sum_compiled = client_work.compile_for_shards(sum_equations, model, spec)
 
     def reconstruct(global_values: Sequence[tf.Tensor], shard: Shard) -> Reconstruction:
-        matrices, vectors, diagonals, local_values = sum_compiled(global_values, shard)
-        solution = solve_systems(matrices, vectors, tf.reduce_min(diagonals, axis=1))
+        matrices, vectors, local_values = sum_compiled(global_values, shard)
+        solution = solve_systems(matrices, vectors)
         return Reconstruction(unflatten(model, solution.vectors, local_values), solution)
 
     return reconstruct

@@ -302,8 +302,9 @@ def _build_round(
         mean = [tf.math.divide_no_nan(*pair) for pair in zip(total.update, divisors)]
         update = server_update(weights, mean)
         is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(change)) for change in update])
+        is_anybodys = tf.reduce_any([tf.reduce_any(divisor > 0) for divisor in divisors])
         new_state, new_trainable = tf.cond(
-            is_finite,
+            is_finite & is_anybodys,
             lambda: optimizer.next(optimizer_state, trainable, update),
             lambda: (optimizer_state, trainable),
         )
@@ -522,15 +523,22 @@ def secure_mean(bound: float, *, weight_bound: float) -> tff.aggregators.MeanFac
 
     Under secure aggregation (Bonawitz et al. 2017, "Practical Secure Aggregation for
     Privacy-Preserving Machine Learning") a server learns sums over the clients of a round and
-    nothing of one of them. What is summed is cut to the bounds and rounded to integers, by the
-    entry. It is `is_aggregator_linear` as far as nothing is cut. Of TFF's runtimes none encrypts:
-    they check the arithmetic.
+    nothing of one of them. What is summed is cut to the bounds and rounded, by the entry, to one of
+    2^32 numbers between them. It is `is_aggregator_linear` as far as nothing is cut, up to that
+    rounding. Of TFF's runtimes none encrypts: they check the arithmetic. Metrics stay plain sums.
 
     Args:
-      bound: On the entries of an update times its weight, of what sends them (a shard, in
-        simulation), in absolute value; positive.
-      weight_bound: On the weight, positive.
+      bound: On the entries of an update times its weight, of what sends them (in simulation a
+        shard, so that it grows with the clients of one), in absolute value; positive. One bound is
+        for all parts of an update: counts reach the number of clients.
+      weight_bound: On the weight, positive; with uniform weights, the clients of what sends them.
+
+    Raises:
+      InputError: If a bound is not a positive number.
     """
+    for name, value in (("bound", bound), ("weight_bound", weight_bound)):
+        if not 0.0 < value < float("inf"):
+            raise InputError(f"the {name} of a secure mean is {value}; it must be positive.")
     secure_sum = tff.aggregators.SecureSumFactory
     return tff.aggregators.MeanFactory(
         value_sum_factory=secure_sum(float(bound), -float(bound)),

@@ -397,6 +397,8 @@ def test_a_round_of_packed_examples_with_the_packing_of_the_module():
     for seed, room in ((0, 3), (1, 12)):
         packing = fed_ials.packing_options(seed=seed)
         shards = CohortPacker(examples, packing, clients_per_shard=room).pack(ALL, 1)
+        for shard in shards:  # There are no steps to make room for.
+            assert shard.support_batches.tolist() == shard.query_batches.tolist() == [[-1]] * room
         output = one_round(training(clients_per_shard=room), shards)
         np.testing.assert_allclose(table_of(output.state), reference()[0], rtol=0, atol=1e-6)
 
@@ -435,6 +437,44 @@ def test_a_client_that_cannot_be_solved_for_is_left_out_and_counted():
     assert metrics.pop("num_clients_rejected") == len(having) == 4
     assert of_others.pop("num_clients_rejected") == 0
     assert metrics == pytest.approx(of_others, rel=1e-6)
+
+
+def test_a_round_of_nobody_leaves_everything_as_it_was():
+    """With Adam even the momentum of earlier rounds would move the model."""
+    adam = OptimizerOptions("adam", 0.1)
+    learning = training(dataclasses.replace(OPTIONS, server_optimizer=adam))
+    begun = one_round(learning, pack(ALL)).state
+    output = learning.next(begun, pack([0, 1], items_of=[[], []]))
+    for before, after in zip(tf.nest.flatten(begun), tf.nest.flatten(output.state)):
+        np.testing.assert_array_equal(before, after)
+    assert fed_ials.training_metrics(output.metrics)["num_clients_rejected"] == 0
+
+
+def test_neither_padding_nor_who_has_nothing_is_counted_as_rejected():
+    broken = np.where(np.arange(NUM_ITEMS)[:, np.newaxis] == 8, np.nan, START)
+    items_of = [*ITEMS_OF[:3], []]
+    output = one_round(training(), pack(range(4), items_of=items_of), broken)
+    assert fed_ials.training_metrics(output.metrics)["num_clients_rejected"] == 3
+
+
+def test_large_but_well_conditioned_systems_are_solved():
+    """The Gram matrix makes them definite, however little regularization there is beside it."""
+    options = FedIalsOptions(
+        regularization=1e-6, exponent=0.0, unobserved_weight=0.2, server_optimizer=GRADIENT
+    )
+    table = (START * 50.0).astype(np.float32)
+    output = one_round(training(options), pack(ALL), table)
+    assert fed_ials.training_metrics(output.metrics)["num_clients_rejected"] == 0
+    rows = reconstruction(options)(weights_of(table), pack(ALL))[0][0]
+    np.testing.assert_allclose(
+        np.reshape(rows, [NUM_USERS, DIM]), minimum(table, OBSERVED, options), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("num_users", [0, -5])
+def test_a_population_of_nobody_is_refused(num_users):
+    with pytest.raises(InputError, match=f"num_users is {num_users}; it must be at least 1"):
+        fed_ials.build_fed_ials(MODEL, OPTIONS, num_users=num_users, clients_per_shard=2)
 
 
 # Metrics.

@@ -205,6 +205,9 @@ def test_a_secure_mean_cuts_what_shards_send_to_the_bounds(
         sums["secure_lower_clipped_count"],
         weights["secure_upper_clipped_count"],
     )
+    bounds = ("secure_lower_threshold", "secure_upper_threshold")
+    assert [sums[name] for name in bounds] == [-20.0, 20.0]
+    assert [weights[name] for name in bounds] == [0.0, 3.0]  # All 32 bits are for what can be.
 
 
 def test_a_secure_mean_sums_updates_and_weights_securely_and_metrics_in_the_open(secure_training):
@@ -216,3 +219,11 @@ def test_a_secure_mean_sums_updates_and_weights_securely_and_metrics_in_the_open
     # A secure sum comes with how many were summed, cut above and cut below.
     assert sorted(sums["federated_secure_sum_bitwidth"]) == ["<int64>", *["int32"] * 6, "int64"]
     assert sums["federated_sum"] == ["float32"]
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_secure_mean_without_a_bound_is_refused(bound):
+    with pytest.raises(InputError, match=f"the bound of a secure mean is {bound}; it must be pos"):
+        process.secure_mean(bound, weight_bound=1.0)
+    with pytest.raises(InputError, match=f"the weight_bound of a secure mean is {bound}"):
+        process.secure_mean(1.0, weight_bound=bound)

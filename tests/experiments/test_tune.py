@@ -1,0 +1,144 @@
+"""`experiments.tune` as a person uses it: processes and files."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+TIMEOUT = 300
+DATA = (
+    "--synthetic_num_users=60",
+    "--synthetic_num_items=260",
+    "--synthetic_mean_ratings_per_user=25",
+)
+TUNE = (
+    *("--algorithm=fedrecon_ls", *DATA, "--dim=3", "--user_bias", "--clients_per_round=10"),
+    *("--total_rounds=6", "--rounds_per_evaluation=2", "--seeds=2"),
+    *("--search=ridge:2,50", "--search=server_learning_rate:1.0", "--l2=0.001"),
+)
+
+
+def run(repository, *arguments):
+    process = subprocess.run(
+        [sys.executable, "-m", "experiments.tune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return process.returncode, process.stdout, process.stderr
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def search(repository, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tune") / "search"
+    status, output, errors = run(repository, *TUNE, f"--output_dir={path}")
+    assert status == 0, errors
+    return path, output
+
+
+def test_trials_are_ranked_by_the_best_mean_of_their_validation_curves(search):
+    path, output = search
+    expected = {}
+    for ridge in ("2.0", "50.0"):
+        curves = []
+        for seed in (0, 1):
+            name = f"ridge={ridge}-server_learning_rate=1.0-seed{seed}"
+            rows = read_rows(path / "trials" / name / "metrics.csv")
+            curves.append(
+                {int(r["round"]): float(r["validation/rmse"]) for r in rows if r["validation/rmse"]}
+            )
+            assert sorted(curves[-1]) == [0, 2, 4, 6]
+        means = {n: (curves[0][n] + curves[1][n]) / 2 for n in curves[0]}
+        best = min(means, key=means.get)
+        expected[ridge] = (means[best], best)
+    rows = read_rows(path / "trials.csv")
+    assert [row["ridge"] for row in rows] == sorted(expected, key=expected.get)
+    for row in rows:
+        assert float(row["rmse"]) == pytest.approx(expected[row["ridge"]][0])
+        assert int(row["rounds"]) == expected[row["ridge"]][1]
+        assert (row["seeds"], row["server_learning_rate"]) == ("2", "1.0")
+    assert output.count(" of 4  ridge=") == 4
+    assert f"2 of 2 trials, 2 seeds. File: {path}/trials.csv" in output
+
+
+def test_nothing_is_measured_on_the_test(search):
+    path, output = search
+    # Directories of pytest are named so, too.
+    assert not re.search(r"\btest\b", output.replace(str(path), ""))
+    for trial in (path / "trials").iterdir():
+        assert not (trial / "final_metrics.json").exists()
+        assert not (trial / "results.json").exists()
+        assert "test" not in (trial / "metrics.csv").read_text()
+    assert "test" not in (path / "trials.csv").read_text()
+
+
+def test_trials_have_the_settings_they_say(search):
+    path, _ = search
+    for ridge in (2.0, 50.0):
+        name = f"ridge={ridge}-server_learning_rate=1.0-seed1"
+        settings = json.loads((path / "trials" / name / "config.json").read_text())["settings"]
+        assert (settings["ridge"], settings["seed"], settings["l2"]) == (ridge, 1, 0.001)
+        assert (settings["algorithm"], settings["total_rounds"]) == ("fedrecon_ls", 6)
+
+
+def test_the_same_command_trains_nothing_again(search, repository):
+    path, _ = search
+    before = (path / "trials.csv").read_text()
+    written = {p: p.stat().st_mtime_ns for p in path.glob("trials/*/metrics.csv")}
+    status, _, errors = run(repository, *TUNE, f"--output_dir={path}")
+    assert status == 0, errors
+    assert (path / "trials.csv").read_text() == before
+    assert {p: p.stat().st_mtime_ns for p in path.glob("trials/*/metrics.csv")} == written
+
+
+def test_a_classical_reference_is_searched_alike(repository, tmp_path):
+    status, output, errors = run(
+        repository,
+        *("--algorithm=ials", *DATA, "--feedback=implicit", "--clients_per_round=10"),
+        *("--search=dim:2,4,8", "--search=ridge:0.5,5", "--trials=3", f"--output_dir={tmp_path}"),
+    )
+    assert status == 0, errors
+    rows = read_rows(tmp_path / "trials.csv")
+    assert len({(row["dim"], row["ridge"]) for row in rows}) == 3
+    figures = [float(row["ndcg_at_10"]) for row in rows]
+    assert figures == sorted(figures, reverse=True)
+    assert 0 < figures[0] < 1
+    assert "3 of 3 trials, 1 seeds" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search=ridges:1"], "there is no setting 'ridges'"),
+        (["--search=ridge"], "--search=ridge must be SETTING:VALUE"),
+        (["--search=ridge:much"], "--search=ridge:much: "),
+        (["--search=ridge:1", "--search=ridge:2"], "--search=ridge comes twice"),
+        (["--search=ridge:1", "--ridge=2"], "--ridge is given and searched"),
+        (["--search=client_learning_rate:1"], "client_learning_rate: fedrecon_ls does not use it"),
+        (["--search=seed:1"], "there is no setting 'seed'"),
+        (
+            ["--search=ridge:1", "--feedback=implicit", "--evaluate_on=test"],
+            "--evaluate_on=test would choose settings by the test",
+        ),
+        ([], "search"),
+    ],
+)
+def test_wrong_flags_are_refused_in_a_sentence(repository, tmp_path, arguments, message):
+    path = tmp_path / "search"
+    status, _, errors = run(
+        repository, "--algorithm=fedrecon_ls", *arguments, f"--output_dir={path}"
+    )
+    assert status != 0
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not path.exists()
