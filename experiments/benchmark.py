@@ -1,4 +1,4 @@
-"""Times rounds: of FedRecon, stock TFF against the cohort engine, on the same clients; of FedNCF.
+"""Times rounds: of FedRecon, stock TFF against the cohort engine, on the same clients; of others.
 
     python -m experiments.benchmark --suite=round
 
@@ -18,6 +18,9 @@ included. Suites:
   if there are several.
 - fedncf: rounds of FedNCF as in experiments/presets/fedncf_ml1m.flags (50 real clients of the NCF
   files, NeuMF, 3 local epochs, AdamW), the cohort engine alone.
+- exact: rounds of fedrecon_ls as in its presets, the cohort engine alone: `seconds` of implicit
+  feedback (500 clients, 192 factors) and `explicit_seconds` (300 clients, 50 factors), on real
+  clients; and how long XLA takes to solve 128 systems of 128 beside TensorFlow's Cholesky, `ratio`.
 - ranking: 6,040 users and 3,706 items, NeuMF, users' rows at hand: scores and ranks of 100
   candidates of each (`seconds`), and of all items (`full_seconds`).
 
@@ -43,11 +46,12 @@ from fedrecon.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from experiments.settings import Settings
 
 _SUITE = flags.DEFINE_enum(
     "suite",
     "round",
-    ("round", "skewed", "catalogue", "memory", "gpu", "fedncf", "ranking"),
+    ("round", "skewed", "catalogue", "memory", "gpu", "fedncf", "exact", "ranking"),
     "What to time.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
@@ -62,8 +66,8 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 5, "Ratings a client's step.", 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder that holds MovieLens 1M for --suite=skewed, the NCF files for --suite=fedncf; else "
-    "they are downloaded.",
+    "Folder that holds MovieLens 1M for --suite=skewed, the NCF files for --suite=fedncf, both for "
+    "--suite=exact; else they are downloaded.",
 )
 
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
@@ -78,6 +82,7 @@ _UNUSED = {
     "skewed": ("ratings",),
     "gpu": ("data_dir", "clients"),
     "fedncf": ("ratings", "clients", "dim", "batch_size"),
+    "exact": ("ratings", "clients", "dim", "batch_size"),
     "ranking": ("ratings", "clients", "dim", "batch_size", "data_dir"),
 }
 
@@ -344,7 +349,6 @@ def _run_on_devices(dim: int) -> dict[str, Any]:
 
 
 def _run_fed_ncf() -> dict[str, Any]:
-    from experiments import data, tasks
     from experiments.settings import Settings
 
     settings = Settings(
@@ -362,12 +366,74 @@ def _run_fed_ncf() -> dict[str, Any]:
         clients_per_round=50,
         client_sampler="queue",
     )
+    return {"seconds": _time_task("FedNCF", settings), "clients": settings.clients_per_round}
+
+
+def _time_task(name: str, settings: Settings) -> float:
+    """Returns the median seconds of a round of real clients."""
+    from experiments import data, tasks
+
     task, _ = tasks.build_task(settings, data.load_clients(settings))
     cohorts = [task.sample_cohort(number) for number in range(1, _ROUNDS.value + 1)]
     timing = _time_rounds(
-        "FedNCF", task.training, lambda users: task.training_data(users, 1), cohorts, cohorts
+        name, task.training, lambda users: task.training_data(users, 1), cohorts, cohorts
     )
-    return {"seconds": statistics.median(timing.seconds), "clients": settings.clients_per_round}
+    return statistics.median(timing.seconds)
+
+
+def _run_exact() -> dict[str, Any]:
+    import tensorflow as tf
+
+    from experiments.settings import Settings
+
+    common = {
+        **{"data_dir": _DATA_DIR.value, "algorithm": "fedrecon_ls", "client_sampler": "queue"},
+        **{"server_optimizer": "adam", "server_learning_rate": 0.01},
+    }
+    explicit = Settings(
+        dataset="movielens-1m",
+        max_ratings_per_user=300,
+        user_bias=True,
+        item_bias=True,
+        global_bias=True,
+        l2=5e-6,
+        clients_per_round=300,
+        **common,
+    )
+    implicit = Settings(
+        dataset="ncf-ml-1m",
+        feedback="implicit",
+        evaluate_on="test",
+        dim=192,
+        clients_per_round=500,
+        **common,
+    )
+    explicit_seconds = _time_task("explicit feedback", explicit)
+    seconds = _time_task("implicit feedback", implicit)
+
+    size = 128
+    rows = tf.random.stateless_normal([size, size, size], seed=[0, 0])
+    systems = tf.matmul(rows, rows, transpose_b=True) + size * tf.eye(size)
+
+    def solve(systems):
+        return tf.linalg.cholesky_solve(tf.linalg.cholesky(systems), tf.ones([size, size, 1]))
+
+    def time_solver(solver) -> float:
+        def run(_):
+            solver(systems).numpy()
+
+        run(None)
+        return statistics.median(_seconds_of(run, None) for _ in range(_ROUNDS.value))
+
+    by_xla, by_kernel = (time_solver(tf.function(solve, jit_compile=jit)) for jit in (True, False))
+    return {
+        "seconds": seconds,
+        "explicit_seconds": explicit_seconds,
+        "clients": implicit.clients_per_round,
+        "xla_solve_seconds": by_xla,
+        "solve_seconds": by_kernel,
+        "ratio": by_xla / by_kernel,
+    }
 
 
 def _run_ranking() -> dict[str, Any]:
@@ -417,6 +483,10 @@ def _run_ranking() -> dict[str, Any]:
     return {"seconds": seconds(rank_candidates), "full_seconds": seconds(rank_everything)}
 
 
+# Suites that choose their clients and sizes themselves.
+_OF_THEIR_OWN = {"fedncf": _run_fed_ncf, "exact": _run_exact, "ranking": _run_ranking}
+
+
 def _check_flags(suite: str) -> None:
     for name in _UNUSED.get(suite, ("data_dir",)):
         if flags.FLAGS[name].present:
@@ -446,10 +516,9 @@ def main(interruption: cli.Interruption) -> None:
     elif suite == "gpu":
         start()
         result |= _run_on_devices(dim)
-    elif suite in ("fedncf", "ranking"):
+    elif suite in _OF_THEIR_OWN:
         start()
-        run = _run_fed_ncf if suite == "fedncf" else _run_ranking
-        result |= {**_NOT_COMPARED, **run()}
+        result |= {**_NOT_COMPARED, **_OF_THEIR_OWN[suite]()}
     elif suite == "memory":
         bench = Bench(_made_up_examples(num_items, num_clients), dim=dim, num_clients=num_clients)
         start()
@@ -461,7 +530,7 @@ def main(interruption: cli.Interruption) -> None:
         else:
             examples = _made_up_examples(num_items, num_clients)
         result |= _compare(Bench(examples, dim=dim, num_clients=num_clients), start)
-    if suite not in ("fedncf", "ranking"):  # Those choose these themselves.
+    if suite not in _OF_THEIR_OWN:
         result |= {
             "clients": list(_COHORTS) if suite == "gpu" else num_clients,
             "ratings_per_client": None if suite == "skewed" else _RATINGS.value,

@@ -266,8 +266,9 @@ def _check_is_inner_product(split_model: SplitModel) -> None:
     if is_product:
         rows = tf.random.stateless_normal([5, table.shape[1]], seed=[0, 0])
         user = tf.random.stateless_normal(local.shape, seed=[0, 1])
-        predict = tf.function(lambda ids, values: model.predict(ids, values), autograph=False)
-        found = predict(tf.zeros([5], tf.int32), [rows, user])
+        ids = tf.zeros([5], tf.int32)
+        predict = tf.function(lambda: model.predict(ids, [rows, user]), autograph=False)
+        found = predict.get_concrete_function()()
         expected = tf.linalg.matvec(rows, tf.reshape(user, [-1]))
         is_product = bool(tf.reduce_all(tf.abs(found - expected) < 1e-4))
     if not is_product:

@@ -239,13 +239,15 @@ def _is_linear(model: FunctionalModel, weights) -> bool:
 
     values = [draw(weight) for weight in model.weights]
     chosen = [index for index, weight in enumerate(model.weights) if weight in weights]
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
     predict = tf.function(lambda values: model.predict(item_ids, values), autograph=False)
+    predict = predict.get_concrete_function(specs)
 
     def at(*steps):
         moved = list(values)
         for index, *of_weight in zip(chosen, *steps):
             moved[index] = sum(of_weight)
-        return predict(moved).numpy().astype(np.float64)
+        return predict([tf.constant(value) for value in moved]).numpy().astype(np.float64)
 
     for _ in range(5):
         zero = [np.zeros_like(values[index]) for index in chosen]
