@@ -34,7 +34,10 @@ def test_the_flags_it_names_exist(readme):
         "algorithms",
         "set",
         "sweep",
-    }  # absl's, evaluate's, benchmark's, pip's --no-deps, compare's.
+        "search",
+        "trials",
+        "seeds",
+    }  # absl's, evaluate's, benchmark's, pip's --no-deps, compare's, tune's.
     assert "total_rounds" in named
     assert not named - others - set(Settings.__dataclass_fields__)
 
