@@ -34,6 +34,7 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
             user_bias=settings.user_bias,
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
+            initial_rating=settings.initial_rating,
             spread_out=settings.spread_out,
             user_l2=user_l2,
             **common,

@@ -89,9 +89,7 @@ def spread_figure(parts: DataFrame, measure: Measure, groups: Sequence[str]) -> 
       measure: Of one user.
       groups: Of `GROUPS`, one or both.
     """
-    figure, (panels,) = _figure(1, sharey="row")
-    for axes in panels[len(groups) :]:
-        axes.remove()
+    figure, (panels,) = _figure(1, sharey="row", num_columns=len(groups))
     for axes, group in zip(panels, groups):
         columns = [f"{group}_{measure.name}_quantile_{share}" for share in SHARES]
         means = parts.groupby("algorithm", observed=True)[columns].mean()
@@ -135,13 +133,13 @@ def categories_figure(
     return _with_legend(figure)
 
 
-def _figure(num_rows: int, sharey: str = "none") -> tuple[Figure, Any]:
-    """Returns a picture and its panels, `[num_rows, 2]`."""
+def _figure(num_rows: int, sharey: str = "none", *, num_columns: int = 2) -> tuple[Figure, Any]:
+    """Returns a picture and its panels, `[num_rows, num_columns]`."""
     # Figure instead of pyplot: pyplot keeps global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 0.7 + 3.5 * num_rows), layout="constrained")
-    panels = figure.subplots(num_rows, 2, squeeze=False, sharey=sharey)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey)
     for axes in panels.flat:
         axes.grid(alpha=0.3)
     return figure, panels

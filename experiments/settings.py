@@ -209,6 +209,12 @@ class Settings:
     user_bias: bool = _model(False, "Add a local bias of the user.", only=(_MF,))
     item_bias: bool = _model(False, "Add a global bias of each item.", only=(_MF,))
     global_bias: bool = _model(False, "Add one global bias.", only=(_MF,))
+    initial_rating: float = _model(
+        0.0,
+        "Where the global bias starts, such as the middle of the scale: who gives few ratings is "
+        "served by it.",
+        only=(_MF, _If("global_bias", (True,))),
+    )
     l2: float = _model(
         0.0,
         "L2 regularisation of all weights (neural models: of embeddings and tower kernels), in the "

@@ -23,6 +23,7 @@ def matrix_factorization(
     user_bias: bool = False,
     item_bias: bool = False,
     global_bias: bool = False,
+    initial_rating: float = 0.0,
     l2: float = 0.0,
     user_l2: float | None = None,
     spread_out: float = 0.0,
@@ -33,7 +34,7 @@ def matrix_factorization(
     """Returns a matrix factorization with mean squared error as its loss.
 
     Its layers with weights are, in this order, `item_embedding`, `item_bias` and `global_bias`
-    (global), and `user_embedding` and `user_bias` (local). Biases start at 0.
+    (global), and `user_embedding` and `user_bias` (local). Biases of users and items start at 0.
 
     Args:
       num_items: The number of items; ids are in `[0, num_items)`.
@@ -41,6 +42,9 @@ def matrix_factorization(
       user_bias: Whether to add `b_u`.
       item_bias: Whether to add `b_i`.
       global_bias: Whether to add `mu`.
+      initial_rating: Where `mu` starts. Reconstruction shrinks a user's part towards 0, and so his
+        ratings towards `mu + b_i`: as long as that is far from what people rate, those who give few
+        ratings are served badly. The middle of the scale is known without any data.
       l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
       user_l2: In place of `l2` for the local weights; None is the same.
       spread_out: The strength of `layers.SpreadOut` on the item rows.
@@ -97,7 +101,8 @@ def matrix_factorization(
         terms.append(tf.keras.layers.Flatten(name="item_bias_row")(layer(item_id)))
     rating = tf.keras.layers.Add(name="sum")(terms) if len(terms) > 1 else terms[0]
     if global_bias:
-        layer = layers.Bias("zeros", l2_regularizer, name="global_bias")
+        initializer = tf.keras.initializers.Constant(initial_rating)
+        layer = layers.Bias(initializer, l2_regularizer, name="global_bias")
         global_layers.append(layer)
         rating = layer(rating)
 
