@@ -460,3 +460,36 @@ def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path, write, repository):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository
     )
     assert done.stdout.split() == ["False"] * 4
+
+
+@pytest.mark.parametrize("group", ["seen", "unseen"])
+def test_a_comparison_may_have_one_group_of_users_alone(tmp_path, write, drawn, group):
+    parts = []
+    for algorithm, rmse in (("fedrecon_ls", 0.75), ("popularity", 1.0)):
+        results = explicit_results(algorithm, 0, rmse, 0.5)
+        results["users"] = {group: results["users"][group]}
+        own = IALS if algorithm == "popularity" else {}
+        watched = () if own else ((0, 3.5, 0.0), (4, 1.5, 0.5))
+        parts.append(write({**results, **own}, watched=watched, settings={"ridge": 1.0}))
+    changed = explicit_results("fedrecon_ls", 0, 0.5, 0.5, changes={"ridge": 2.0})
+    changed["users"] = {group: changed["users"][group]}
+    parts.append(write(changed, settings={"ridge": 1.0}))
+    report.write_report(tmp_path / "out", parts)
+    shift = 0.5 if group == "unseen" else 0.0
+    main, _, sweep = tables(tmp_path / "out")
+    assert main[0] == ["algorithm", f"{group} RMSE", f"{group} accuracy"]
+    assert [row[:2] for row in main[1:]] == [
+        ["fedrecon_ls", f"**{0.75 + shift:.3f}**"],
+        ["popularity", f"{1.0 + shift:.3f}"],
+    ]
+    assert sweep[1] == ["fedrecon_ls", group, f"{0.75 + shift:.3f}", f"**{0.5 + shift:.3f}**"]
+    assert len(drawn["spread"]) == 1
+    assert len(drawn["sweep_ridge"]) == 2  # RMSE and accuracy, beside each other.
+
+
+def test_parts_with_other_groups_than_the_first_are_refused(tmp_path, write):
+    first = explicit_results("fedrecon", 0, 0.75, 0.5)
+    second = explicit_results("fedavg", 0, 0.75, 0.5)
+    del second["users"]["seen"]
+    with pytest.raises(InputError, match=r"fedavg-0/results\.json lacks users\.seen"):
+        report.write_report(tmp_path / "out", [write(first), write(second)])

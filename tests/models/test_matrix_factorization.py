@@ -149,3 +149,25 @@ def test_sizes_must_be_positive(sizes):
 def test_strengths_must_not_be_negative():
     with pytest.raises(ValueError, match="must be >= 0"):
         _build(l2=-0.1)
+
+
+def test_the_global_bias_starts_where_it_is_told_and_local_weights_have_an_l2_of_their_own():
+    split = _build(user_bias=True, item_bias=True, global_bias=True, initial_rating=3.5)
+    weights = {weight.name.split("/")[0]: weight.numpy() for weight in split.global_weights}
+    assert weights["global_bias"] == 3.5
+    assert not weights["item_bias"].any()
+    assert _build(global_bias=True).global_weights[-1].numpy() == 0.0
+
+    regularized = {
+        layer.name
+        for layer in _build(
+            user_bias=True, global_bias=True, l2=0.5, user_l2=0.0
+        ).keras_model.layers
+        if layer.losses
+    }
+    assert regularized == {"item_embedding", "global_bias"}
+    local_only = _build(user_bias=True, l2=0.0, user_l2=0.5).keras_model
+    assert {layer.name for layer in local_only.layers if layer.losses} == {
+        "user_embedding",
+        "user_bias",
+    }
