@@ -68,6 +68,7 @@ def main(interruption: cli.Interruption) -> None:
     if not rows:
         raise InputError("no trial could be finished:\n  " + "\n  ".join(failures))
     table = _best_first(pd.DataFrame(rows), list(trials[0]), chosen[0][1])
+    output_dir.mkdir(parents=True, exist_ok=True)  # A classical reference leaves nothing there.
     table.to_csv(output_dir / TABLE, index=False)
     print(table.head(_NUM_SHOWN).to_string(index=False))
     print(

@@ -102,13 +102,14 @@ def test_the_same_command_trains_nothing_again(search, repository):
 
 
 def test_a_classical_reference_is_searched_alike(repository, tmp_path):
+    path = tmp_path / "new"
     status, output, errors = run(
         repository,
         *("--algorithm=ials", *DATA, "--feedback=implicit", "--clients_per_round=10"),
-        *("--search=dim:2,4,8", "--search=ridge:0.5,5", "--trials=3", f"--output_dir={tmp_path}"),
+        *("--search=dim:2,4,8", "--search=ridge:0.5,5", "--trials=3", f"--output_dir={path}"),
     )
     assert status == 0, errors
-    rows = read_rows(tmp_path / "trials.csv")
+    rows = read_rows(path / "trials.csv")
     assert len({(row["dim"], row["ridge"]) for row in rows}) == 3
     figures = [float(row["ndcg_at_10"]) for row in rows]
     assert figures == sorted(figures, reverse=True)
