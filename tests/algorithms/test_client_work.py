@@ -47,7 +47,8 @@ def contribution_of(model, rejected_at=None, value=np.nan, *, stage=GLOBAL_STAGE
         if index == rejected_at:
             moved.reshape([NUM_CLIENTS, -1])[1, -1] = value
         after.append(tf.constant(moved))
-    trained = client_work.Trained(after, [tf.constant(value) for value in untouched], None)
+    untouched = [tf.constant(value) for value in untouched]
+    trained = client_work.Trained(after, untouched, predictions=None, num_steps=None)
     return client_work.contribute(
         model,
         stage,

@@ -211,12 +211,12 @@ def test_a_part_that_diverges_takes_no_other_with_it(repository, tmp_path):
     assert "fedavg-seed0" in output
 
 
-def test_a_ranking_has_ials_beside_the_others(repository, tmp_path):
+def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_path):
     path = tmp_path / "comparison"
     status, output, errors = run(
         repository,
         "experiments.compare",
-        "--algorithms=fedncf,ials",
+        "--algorithms=fedncf,fedrecon_ls,ials,item_knn,popularity",
         "--feedback=implicit",
         "--synthetic_num_users=200",
         "--synthetic_num_items=260",
@@ -226,15 +226,28 @@ def test_a_ranking_has_ials_beside_the_others(repository, tmp_path):
         "--total_rounds=40",
         "--averaging=by_row",
         "--client_learning_rate=0.5",
+        "--set=fedrecon_ls:model=matrix_factorization",
+        "--set=fedrecon_ls:server_optimizer=adam",
+        "--set=fedrecon_ls:server_learning_rate=0.05",
+        "--set=ials:dim=3",
         f"--output_dir={path}",
     )
     assert status == 0, errors
     assert "HR@10 seen " in output
-    fedncf, ials = read_rows(path)
-    assert (ials["algorithm"], ials["rounds"], ials["bytes_up"]) == ("ials", "", "0")
-    for row in (fedncf, ials):
+    fedncf, fedrecon_ls, ials, item_knn, popularity = rows = read_rows(path)
+    for row, name in ((ials, "ials"), (item_knn, "item_knn"), (popularity, "popularity")):
+        assert (row["algorithm"], row["rounds"], row["bytes_up"]) == (name, "", "0")
+        assert float(row["bytes_up_once"]) == pytest.approx(8 * 23, abs=16)
+    # A table of 4 factors, and the Gram matrix; up, as much and which items there are.
+    assert int(fedrecon_ls["bytes_down"]) == 4 * (260 * 4 + 4 * 4)
+    assert int(fedrecon_ls["bytes_up"]) == 4 * (260 * 4 + 4 * 4 + 260)
+    assert int(popularity["server_bytes"]) == 8 * 260
+    assert int(ials["server_bytes"]) == 4 * 3 * (200 + 260)
+    for row in rows:
         for group in ("seen", "unseen"):
             assert float(row[f"{group}_full_hr_at_10"]) <= float(row[f"{group}_hr_at_10"])
+        assert row["seen_num_users"] == fedncf["seen_num_users"]
+    assert float(fedrecon_ls["seen_hr_at_10"]) > 0.2
     # One item in a hundred candidates: by chance 0.1.
     assert float(ials["seen_hr_at_10"]) > 0.2
     assert float(ials["unseen_hr_at_10"]) > 0.2
