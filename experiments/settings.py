@@ -391,6 +391,13 @@ class Settings:
                 f"--model={self.model} is not linear in its local part, and cannot be solved for; "
                 "give --model=matrix_factorization, or reconstruct by gradient_steps."
             )
+        for name in ("user_bias", "item_bias", "global_bias", "l2", "spread_out"):
+            if self.is_fed_ials and getattr(self, name):
+                raise InputError(
+                    f"--{name} has no place in --algorithm=fedrecon_ls with --feedback=implicit, "
+                    "federated iALS: its model is an inner product with a regularisation of its "
+                    "own; leave it out."
+                )
         self.hidden_unit_counts()
 
     @property

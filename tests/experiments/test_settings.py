@@ -57,6 +57,23 @@ def test_each_setting_is_a_flag(parse):
         (("--client_learning_rate=-1",), "--client_learning_rate=-1.0 must be positive"),
         (("--server_learning_rate=nan",), "--server_learning_rate=nan must be finite"),
         (("--l2=inf",), "--l2=inf must be finite"),
+        (("--algorithm=fedrecon_ls", "--ridge=0"), "--ridge=0.0 must be positive"),
+        (("--algorithm=fedrecon_ls", "--ridge_exponent=2"), "--ridge_exponent=2.0 must be from 0"),
+        (
+            ("--algorithm=fedrecon_ls", "--model=gmf", "--feedback=implicit"),
+            "--model=gmf is not linear in its local part",
+        ),
+        (
+            ("--algorithm=fedrecon_ls", "--feedback=implicit", "--user_bias"),
+            "--user_bias has no place in --algorithm=fedrecon_ls with --feedback=implicit",
+        ),
+        (("--algorithm=fedrecon_ls", "--feedback=implicit", "--l2=0.1"), "--l2 has no place in"),
+        (("--ridge=1",), "--ridge has no effect with --algorithm=fedrecon; it belongs to --algo"),
+        (
+            ("--reconstruction=least_squares", "--reconstruction_learning_rate=0.1"),
+            "--reconstruction_learning_rate has no effect with --reconstruction=least_squares",
+        ),
+        (("--initial_rating=3",), "--initial_rating has no effect with --global_bias=False"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(parse, arguments, message):
@@ -180,6 +197,23 @@ def test_shares_are_below_1(parse, arguments, message):
 def test_values_out_of_range_are_refused_by_the_flag(parse, argument):
     with pytest.raises(flags.IllegalFlagValueError):
         parse(argument)
+
+
+def test_what_solves_is_told_apart(parse):
+    """Whose local part is solved for, where, and which loss regularises it."""
+    ls = parse("--algorithm=fedrecon_ls", "--ridge=3")
+    assert (ls.is_solved, ls.trains_by_solving, ls.is_fed_ials, ls.ridge) == (True, True, False, 3)
+    implicit = parse("--algorithm=fedrecon_ls", "--feedback=implicit", "--unobserved_weight=0.5")
+    assert (implicit.is_fed_ials, implicit.unobserved_weight) == (True, 0.5)
+    central = parse("--algorithm=centralized", "--reconstruction=least_squares", "--bias_ridge=2")
+    assert (central.is_solved, central.trains_by_solving) == (True, False)
+    assert not parse().is_solved
+    # Runs that are evaluated otherwise do not share an evaluation.
+    evaluations = {settings.of_evaluation(each) for each in (ls, implicit, central, parse())}
+    assert len(evaluations) == 4
+    # Clients of federated iALS have no negatives, whatever others draw.
+    assert settings.of_data(implicit).negatives_per_positive == 0
+    assert settings.of_data(parse("--feedback=implicit")).negatives_per_positive == 4
 
 
 def test_config_json_holds_what_is_used_and_gives_the_same_settings_back(parse):

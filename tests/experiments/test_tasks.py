@@ -126,6 +126,63 @@ def test_settings_choose_the_options_of_the_baselines():
     )
 
 
+def test_settings_choose_exact_reconstruction():
+    solved = {"ridge": 3.0, "ridge_exponent": 0.5, "bias_ridge": 2.0}
+    options = choices.fed_recon_options(
+        replace(algorithm="fedrecon_ls", differentiate_reconstruction=True, **solved)
+    )
+    assert (options.reconstruction, options.client_takes_one_step) == ("least_squares", True)
+    # The server gets the gradient itself.
+    assert (options.client_optimizer.name, options.client_optimizer.learning_rate) == ("sgd", 1.0)
+    squares = options.least_squares
+    assert (squares.regularization, squares.exponent) == (3.0, 0.5)
+    assert (squares.bias_regularization, squares.differentiates) == (2.0, True)
+    # What is not given is left to the options' own defaults.
+    default = choices.fed_recon_options(replace(algorithm="fedrecon_ls")).least_squares
+    assert default == type(default)()
+
+    by_steps = choices.fed_recon_options(replace(reconstruction="least_squares", **solved))
+    assert (by_steps.reconstruction, by_steps.client_takes_one_step) == ("least_squares", False)
+    assert by_steps.client_optimizer.learning_rate == 0.5
+
+    implicit = choices.fed_ials_options(
+        replace(
+            algorithm="fedrecon_ls",
+            feedback="implicit",
+            ridge=0.5,
+            ridge_exponent=0.25,
+            unobserved_weight=0.75,
+            server_optimizer="adam",
+            server_learning_rate=0.125,
+        )
+    )
+    found = (implicit.regularization, implicit.exponent, implicit.unobserved_weight)
+    assert found == (0.5, 0.25, 0.75)
+    assert (implicit.server_optimizer.name, implicit.server_optimizer.learning_rate) == (
+        "adam",
+        0.125,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_regularized"),
+    [
+        ({"algorithm": "fedrecon_ls"}, False),
+        ({"reconstruction": "least_squares"}, False),
+        # Its users' rows are trained by steps; unseen users are solved for by a model of their own.
+        ({"algorithm": "centralized", "reconstruction": "least_squares"}, True),
+        ({}, True),
+    ],
+)
+def test_l2_leaves_out_what_is_solved_for_in_training(changes, is_regularized):
+    settings = replace(l2=0.5, user_bias=True, **changes)
+    layers = choices.model_fn(settings, 9)().local_layers
+    assert [bool(layer.losses) for layer in layers] == [is_regularized] * 2
+    evaluated = choices.model_fn(of_evaluation(settings), 9)().local_layers
+    is_solved = settings.is_solved
+    assert [bool(layer.losses) for layer in evaluated] == [not is_solved] * 2
+
+
 def test_evaluations_share_what_they_follow_from_and_nothing_less():
     """Else one run would be judged by another's settings."""
     settings = replace(
@@ -190,10 +247,11 @@ def test_every_algorithm_trains_and_is_judged_on_every_part(algorithm, feedback,
     settings = dataclasses.replace(
         EXPLICIT if feedback == "explicit" else IMPLICIT,
         algorithm=algorithm,
-        **OF_ALGORITHM.get(algorithm, {}),
+        **{
+            **OF_ALGORITHM.get(algorithm, {}),
+            **OF_ALGORITHM_AND_FEEDBACK.get((algorithm, feedback), {}),
+        },
     )
-    changes = OF_ALGORITHM_AND_FEEDBACK.get((algorithm, feedback), {})
-    settings = dataclasses.replace(settings, **changes)
     clients = data.load_clients(settings)
     parts = sorted(set(clients.users) - {"train"})
     run = RunDirectory(tmp_path)
