@@ -134,7 +134,7 @@ def build_fed_ials(
             ],
             weight=num_counted,
             metrics=collections.OrderedDict(
-                loss=(tf.reduce_sum(losses), num_counted),
+                loss=tf.reduce_sum(losses),
                 num_examples=tf.math.count_nonzero(mask),
                 num_clients_rejected=tf.math.count_nonzero(
                     ~clients.is_finite & (clients.num_items > 0)
@@ -152,8 +152,8 @@ def build_fed_ials(
         return [of_rows + 2.0 * (of_all_items + strengths * table)]
 
     def finalize(sums):
-        total, count = sums["loss"]
-        return collections.OrderedDict(sums, loss=tf.math.divide_no_nan(total, count))
+        count = tf.cast(sums["num_examples"], tf.float32)
+        return collections.OrderedDict(sums, loss=tf.math.divide_no_nan(sums["loss"], count))
 
     return process.build_training_process(
         process.initial_weights(model_fn),
@@ -170,8 +170,8 @@ def build_fed_ials(
 def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the metrics of a round, before its update, over its clients.
 
-    `loss` is the mean over clients of their part of the loss, at its minimum (without the
-    regularization of items); `num_examples` is how many items they have, `num_clients_rejected` how
+    `loss` is the sum of the clients' parts of the loss, at their minima (without the regularization
+    of items), by the interactions that they have, `num_examples`; `num_clients_rejected` is how
     many were left out because their rows were not finite.
     """
     ours = metrics["client_work"]["train"]
