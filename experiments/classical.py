@@ -15,8 +15,21 @@ OPTIONS = {
     "popularity": (),
     "item_knn": (),
 }
+_OF_EVERY_RUN = ("output_dir", "runtime", "gpu_memory_limit_mb")
 # How unseen users' ratings are cut into what they give and what is asked.
 _OF_JUDGING = ("batch_size", "support_query_split")
+
+
+def settings_algorithm(algorithm: str) -> str:
+    """Returns what `Settings.algorithm` is for an algorithm, or for a reference, which is none."""
+    return "centralized" if algorithm in OPTIONS else algorithm
+
+
+def takes(algorithm: str, chosen: Settings, name: str) -> bool:
+    """Whether the setting of this name may be given to an algorithm or a reference."""
+    if algorithm not in OPTIONS:
+        return settings.uses(chosen, name)
+    return name in _OF_EVERY_RUN or uses(algorithm, chosen, name)
 
 
 def uses(algorithm: str, chosen: Settings, name: str) -> bool:

@@ -24,7 +24,6 @@ from experiments.settings import Settings
 from fedrecon.errors import InputError
 
 _KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
-_OF_EVERY_PART = ("output_dir", "runtime", "gpu_memory_limit_mb")
 # Without these, nobody is judged as seen, or as unseen.
 _HELD_OUT = 0.1
 _JUDGED_BY = {
@@ -124,7 +123,7 @@ def _plan() -> list[Part]:
         for seed in seeds:
             for algorithm in algorithms:
                 base = _part(algorithm, seed, {}, own_settings).settings
-                if not _uses(algorithm, base, name):
+                if not classical.takes(algorithm, base, name):
                     continue  # It would be the same part again.
                 plans += [(algorithm, seed, {name: v}) for v in values if v != getattr(base, name)]
     return [_part(*plan, own_settings) for plan in plans]
@@ -140,7 +139,7 @@ def _part(algorithm: str, seed: int, changes: dict[str, Any], own_settings) -> P
     label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
     values.update(
         own_settings.get(algorithm, {}),
-        algorithm="centralized" if algorithm in classical.OPTIONS else algorithm,
+        algorithm=classical.settings_algorithm(algorithm),
         seed=seed,
         output_dir=str(pathlib.Path(given.output_dir) / "parts" / label),
         **changes,
@@ -175,19 +174,13 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
         name = field.name
         if name in ("algorithm", "seed"):
             continue
-        used_by = [a for a in algorithms if _uses(a, bases[a], name)]
+        used_by = [a for a in algorithms if classical.takes(a, bases[a], name)]
         is_asked = flags.FLAGS[name].present or name in swept
         if is_asked and not used_by:
             raise InputError(f"--{name} has no effect with --algorithms={','.join(algorithms)}.")
         for algorithm in algorithms:
             if name in own_settings.get(algorithm, {}) and algorithm not in used_by:
                 raise InputError(f"--set={algorithm}:{name}: {algorithm} does not use it.")
-
-
-def _uses(algorithm: str, base: Settings, name: str) -> bool:
-    if algorithm not in classical.OPTIONS:
-        return settings.uses(base, name)
-    return name in _OF_EVERY_PART or classical.uses(algorithm, base, name)
 
 
 def _read_results(part: Part) -> dict[str, Any] | None:

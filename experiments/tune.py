@@ -48,6 +48,7 @@ def main(interruption: cli.Interruption) -> None:
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
     trials = _trials()
     chosen = [_settings(output_dir, t, seed) for t in trials for seed in range(_SEEDS.value)]
+    _check_flags([of_run for _, of_run in chosen])
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
     rows, failures = [], []
     with tqdm(total=len(chosen), unit="run", disable=None, desc="all runs") as bar:
@@ -103,7 +104,7 @@ def _settings(output_dir: pathlib.Path, changes: dict[str, Any], seed: int):
     values = {name: flags.FLAGS[name].value for name in names}
     values.update(
         changes,
-        algorithm="centralized" if algorithm in classical.OPTIONS else algorithm,
+        algorithm=classical.settings_algorithm(algorithm),
         seed=seed,
         output_dir=str(output_dir / "trials" / f"{_label(changes)}-seed{seed}"),
     )
@@ -111,15 +112,19 @@ def _settings(output_dir: pathlib.Path, changes: dict[str, Any], seed: int):
     if not chosen.is_explicit and chosen.evaluate_on != "validation":
         raise InputError("--evaluate_on=test would choose settings by the test; leave it out.")
     for name in changes:
-        if not _uses(chosen, name):
+        if not classical.takes(algorithm, chosen, name):
             raise InputError(f"--search={name}: {algorithm} does not use it.")
     return changes, chosen
 
 
-def _uses(chosen: Settings, name: str) -> bool:
-    if _ALGORITHM.value in classical.OPTIONS:
-        return classical.uses(_ALGORITHM.value, chosen, name)
-    return settings.uses(chosen, name)
+def _check_flags(chosen: list[Settings]) -> None:
+    """Refuses a flag that no trial has a use for."""
+    algorithm = _ALGORITHM.value
+    for field in dataclasses.fields(Settings):
+        if field.name in ("algorithm", "seed") or not flags.FLAGS[field.name].present:
+            continue
+        if not any(classical.takes(algorithm, each, field.name) for each in chosen):
+            raise InputError(f"--{field.name} has no effect with --algorithm={algorithm}.")
 
 
 def _label(changes: dict[str, Any]) -> str:

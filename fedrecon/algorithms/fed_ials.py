@@ -3,7 +3,7 @@
 The model is matrix factorization, with a row `x_u` per user, on the device, and `v_i` per item. The
 loss is that of iALS: Hu, Koren and Volinsky 2008, "Collaborative Filtering for Implicit Feedback
 Datasets", as stated in Rendle et al. 2022, "Revisiting the Performance of iALS on Item
-Recommendation Benchmarks" (arXiv:2110.14037, equation 1 with the regularization of section 4.1):
+Recommendation Benchmarks" (arXiv:2110.14037), with its frequency-scaled regularization:
 
     L = sum over observed (u, i) of (1 - x_u . v_i)^2
         + a * sum over all (u, i) of (x_u . v_i)^2

@@ -75,7 +75,7 @@ def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
     rounding = tf.linalg.trace(matrices) * np.finfo(matrices.dtype.as_numpy_dtype).eps
     pivots = tf.square(tf.linalg.diag_part(factors))
     is_solvable &= 0.01 * tf.reduce_min(pivots, axis=1) > rounding  # False for NaN.
-    solved = tf.linalg.cholesky_solve(factors, vectors[..., tf.newaxis])[..., 0]
+    solved = Solution(vectors, factors).solve(vectors)
     nothing = tf.constant(np.nan, vectors.dtype)
     return Solution(tf.where(is_solvable[:, tf.newaxis], solved, nothing), factors)
 

@@ -105,7 +105,7 @@ def test_a_classical_reference_is_searched_alike(repository, tmp_path):
     path = tmp_path / "new"
     status, output, errors = run(
         repository,
-        *("--algorithm=ials", *DATA, "--feedback=implicit", "--clients_per_round=10"),
+        *("--algorithm=ials", "--synthetic_num_users=200", "--feedback=implicit"),
         *("--search=dim:2,4,8", "--search=ridge:0.5,5", "--trials=3", f"--output_dir={path}"),
     )
     assert status == 0, errors
@@ -126,6 +126,7 @@ def test_a_classical_reference_is_searched_alike(repository, tmp_path):
         (["--search=ridge:1", "--search=ridge:2"], "--search=ridge comes twice"),
         (["--search=ridge:1", "--ridge=2"], "--ridge is given and searched"),
         (["--search=client_learning_rate:1"], "client_learning_rate: fedrecon_ls does not use it"),
+        (["--search=ridge:1", "--averaging=by_row"], "--averaging has no effect with --algorithm="),
         (["--search=seed:1"], "there is no setting 'seed'"),
         (
             ["--search=ridge:1", "--feedback=implicit", "--evaluate_on=test"],
@@ -143,3 +144,34 @@ def test_wrong_flags_are_refused_in_a_sentence(repository, tmp_path, arguments, 
     assert message in errors
     assert "Traceback" not in errors
     assert not path.exists()
+
+
+PLANNED = """
+import sys
+from absl import flags
+from experiments import tune
+for preset in sys.argv[1:]:
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+        flags.FLAGS[name].present = 0
+    flags.FLAGS(["tune", f"--flagfile={preset}", "--output_dir=out", "--data_dir=data"])
+    chosen = [tune._settings(tune.pathlib.Path("out"), t, 0)[1] for t in tune._trials()]
+    tune._check_flags(chosen)
+    print(preset, len(chosen))
+"""
+
+
+def test_presets_are_complete_command_lines(repository):
+    presets = sorted((repository / "experiments" / "presets").glob("tune_*.flags"))
+    assert len(presets) >= 6
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED, *map(str, presets)],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(presets)
