@@ -40,13 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, runtime
+from experiments.run import cli, runtime
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from experiments.settings import Settings
+    from experiments.run.settings import Settings
 
 _SUITE = flags.DEFINE_enum(
     "suite",
@@ -108,10 +108,10 @@ class Bench:
 
         from fedrecon import rng
         from fedrecon.algorithms import fed_recon
-        from fedrecon.algorithms.options import FedReconOptions
         from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
         from fedrecon.models.matrix_factorization import matrix_factorization
         from fedrecon.models.neural_cf import neumf
+        from fedrecon.options import FedReconOptions
 
         self.examples = examples
         self.options = FedReconOptions(batch_size=_BATCH_SIZE.value)
@@ -162,7 +162,8 @@ class Bench:
         """Returns the median seconds of the clients' part of a round, in this process."""
         import tensorflow as tf
 
-        from fedrecon.algorithms import client_work, fed_recon
+        from fedrecon.algorithms import fed_recon
+        from fedrecon.engine import client_work
         from fedrecon.models.functional import FunctionalModel
 
         split_model = self.model_fn()
@@ -349,7 +350,7 @@ def _run_on_devices(dim: int) -> dict[str, Any]:
 
 
 def _run_fed_ncf() -> dict[str, Any]:
-    from experiments.settings import Settings
+    from experiments.run.settings import Settings
 
     settings = Settings(
         dataset="ncf-ml-1m",
@@ -371,7 +372,7 @@ def _run_fed_ncf() -> dict[str, Any]:
 
 def _time_task(name: str, settings: Settings) -> float:
     """Returns the median seconds of a round of real clients."""
-    from experiments import data, tasks
+    from experiments.run import data, tasks
 
     task, _ = tasks.build_task(settings, data.load_clients(settings))
     cohorts = [task.sample_cohort(number) for number in range(1, _ROUNDS.value + 1)]
@@ -384,7 +385,7 @@ def _time_task(name: str, settings: Settings) -> float:
 def _run_exact() -> dict[str, Any]:
     import tensorflow as tf
 
-    from experiments.settings import Settings
+    from experiments.run.settings import Settings
 
     common = {
         **{"data_dir": _DATA_DIR.value, "algorithm": "fedrecon_ls", "client_sampler": "queue"},
@@ -440,11 +441,11 @@ def _run_ranking() -> dict[str, Any]:
     import numpy as np
 
     from fedrecon import rng
-    from fedrecon.algorithms import process
     from fedrecon.evaluation import protocols
     from fedrecon.evaluation.metrics import ranks
     from fedrecon.evaluation.scoring import Scorer
     from fedrecon.models.neural_cf import neumf
+    from fedrecon.wiring import process
 
     model_fn = functools.partial(neumf, _NUM_ITEMS, gmf_dim=16)
     size = 32

@@ -19,11 +19,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments import classical, cli, costs, data, runtime, settings
-from experiments.settings import Settings
+from experiments.comparison import costs, references
+from experiments.run import cli, data, runtime, settings
+from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 
-_KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
+_KNOWN = (*settings.ALGORITHMS, *references.OPTIONS)
 # Without these, nobody is judged as seen, or as unseen.
 _HELD_OUT = 0.1
 _JUDGED_BY = {
@@ -88,7 +89,7 @@ def main(interruption: cli.Interruption) -> None:
     else:
         failures = _run(parts, interruption)
 
-    from experiments import report
+    from experiments.comparison import report
 
     finished = [part.path for part in parts if _read_results(part)]
     if finished:
@@ -123,7 +124,7 @@ def _plan() -> list[Part]:
         for seed in seeds:
             for algorithm in algorithms:
                 base = _part(algorithm, seed, {}, own_settings).settings
-                if not classical.takes(algorithm, base, name):
+                if not references.takes(algorithm, base, name):
                     continue  # It would be the same part again.
                 plans += [(algorithm, seed, {name: v}) for v in values if v != getattr(base, name)]
     return [_part(*plan, own_settings) for plan in plans]
@@ -139,7 +140,7 @@ def _part(algorithm: str, seed: int, changes: dict[str, Any], own_settings) -> P
     label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
     values.update(
         own_settings.get(algorithm, {}),
-        algorithm=classical.settings_algorithm(algorithm),
+        algorithm=references.settings_algorithm(algorithm),
         seed=seed,
         output_dir=str(pathlib.Path(given.output_dir) / "parts" / label),
         **changes,
@@ -174,7 +175,7 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
         name = field.name
         if name in ("algorithm", "seed"):
             continue
-        used_by = [a for a in algorithms if classical.takes(a, bases[a], name)]
+        used_by = [a for a in algorithms if references.takes(a, bases[a], name)]
         is_asked = flags.FLAGS[name].present or name in swept
         if is_asked and not used_by:
             raise InputError(f"--{name} has no effect with --algorithms={','.join(algorithms)}.")
@@ -185,7 +186,7 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
 
 def _read_results(part: Part) -> dict[str, Any] | None:
     """Returns the results of a part that is finished, for as many rounds as are wanted."""
-    from fedrecon.artifacts import RunDirectory
+    from fedrecon.runs.run_directory import RunDirectory
 
     results = RunDirectory(part.path).read_results()
     if results is None or results["rounds"] not in (None, part.settings.total_rounds):
@@ -198,7 +199,7 @@ def _check_resumable(parts: list[Part]) -> None:
 
     A finished part would be taken for one of these settings otherwise.
     """
-    from fedrecon.artifacts import CONFIG, RunDirectory
+    from fedrecon.runs.run_directory import CONFIG, RunDirectory
 
     for part in parts:
         if (part.path / CONFIG).exists():
@@ -207,11 +208,11 @@ def _check_resumable(parts: list[Part]) -> None:
 
 
 def _config(part: Part, clients: data.Clients) -> dict[str, Any]:
-    from experiments import running
+    from experiments.run import running
 
     config = running.config(part.settings, clients)
-    if part.algorithm in classical.OPTIONS:
-        config["settings"] = classical.config(part.algorithm, part.settings)
+    if part.algorithm in references.OPTIONS:
+        config["settings"] = references.config(part.algorithm, part.settings)
     return config
 
 
@@ -227,7 +228,7 @@ def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
     with tqdm(total=len(parts), unit="part", disable=None, desc="all parts") as bar:
         for number, part in enumerate(parts, start=1):
             clients = data.load_clients(part.settings)
-            is_classical = part.algorithm in classical.OPTIONS
+            is_classical = part.algorithm in references.OPTIONS
             run_part = _run_classical if is_classical else _run_algorithm
             try:
                 results, is_new = run_part(part, clients, interruption)
@@ -250,7 +251,7 @@ def _describe(results: dict[str, Any]) -> str:
 
 
 def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
-    from experiments import choices, running
+    from experiments.run import choices, running
     from fedrecon.models.functional import FunctionalModel
 
     chosen = part.settings
@@ -275,8 +276,8 @@ def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dic
 def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
     import time
 
-    from experiments.judging import ClassicalJudge
-    from fedrecon.artifacts import RunDirectory
+    from experiments.run.judging import ClassicalJudge
+    from fedrecon.runs.run_directory import RunDirectory
 
     del interruption  # It takes seconds; there is nothing to save.
     chosen = part.settings
@@ -286,14 +287,14 @@ def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dic
         if finished:
             return finished, False
         start = time.monotonic()
-        model = classical.train(part.algorithm, chosen, clients)
+        model = references.train(part.algorithm, chosen, clients)
         seconds = time.monotonic() - start
         results = {
             **_head(part, clients, seconds),
             "rounds": None,
             "clients_per_round": None,
             "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
-            **costs.of_one_machine(clients.mean_ratings(), classical.num_bytes(model)),
+            **costs.of_one_machine(clients.mean_ratings(), references.num_bytes(model)),
             **_judged(ClassicalJudge(chosen, clients), model, chosen, clients.users),
         }
         run.write_results(results)

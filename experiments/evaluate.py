@@ -9,7 +9,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments import cli, data, runtime, settings, tasks
+from experiments.run import cli, data, runtime, settings, tasks
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
@@ -33,9 +33,9 @@ _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    from fedrecon import artifacts
+    from fedrecon.runs import run_directory
 
-    run = artifacts.RunDirectory(_RUN_DIR.value)
+    run = run_directory.RunDirectory(_RUN_DIR.value)
     config = run.read_config()
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
@@ -63,7 +63,7 @@ def main(interruption: cli.Interruption) -> None:
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
     task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path, store_round=round_num)
-    state = artifacts.RunRecorder(run).load(round_num, task.training.initialize())
+    state = run_directory.RunRecorder(run).load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)
     cli.print_table({_SPLIT.value: metrics})
     path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})

@@ -11,15 +11,15 @@ import time
 
 from absl import flags
 
-from experiments import cli, data, runtime, settings
+from experiments.run import cli, data, runtime, settings
 
 settings.define_flags()
 flags.adopt_module_key_flags(settings)
 
 
 def main(interruption: cli.Interruption) -> None:
-    from experiments import running
-    from fedrecon import artifacts
+    from experiments.run import running
+    from fedrecon.runs import run_directory
 
     chosen = settings.from_flags()
     clients = data.load_clients(chosen)
@@ -36,7 +36,7 @@ def main(interruption: cli.Interruption) -> None:
         print()
         cli.print_table({part: row for part, row in final.items() if isinstance(row, dict)})
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
-        for name in (artifacts.FINAL_METRICS, artifacts.METRICS, artifacts.CURVES):
+        for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
 
 

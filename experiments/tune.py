@@ -21,13 +21,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments import classical, cli, data, runtime, settings
-from experiments.settings import Settings
+from experiments.comparison import references
+from experiments.run import cli, data, runtime, settings
+from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 
 TABLE = "trials.csv"
 _NUM_SHOWN = 10
-_KNOWN = (*settings.ALGORITHMS, *classical.OPTIONS)
+_KNOWN = (*settings.ALGORITHMS, *references.OPTIONS)
 
 settings.define_flags(without=("algorithm", "seed"))
 flags.adopt_module_key_flags(settings)
@@ -104,7 +105,7 @@ def _settings(output_dir: pathlib.Path, changes: dict[str, Any], seed: int):
     values = {name: flags.FLAGS[name].value for name in names}
     values.update(
         changes,
-        algorithm=classical.settings_algorithm(algorithm),
+        algorithm=references.settings_algorithm(algorithm),
         seed=seed,
         output_dir=str(output_dir / "trials" / f"{_label(changes)}-seed{seed}"),
     )
@@ -112,7 +113,7 @@ def _settings(output_dir: pathlib.Path, changes: dict[str, Any], seed: int):
     if not chosen.is_explicit and chosen.evaluate_on != "validation":
         raise InputError("--evaluate_on=test would choose settings by the test; leave it out.")
     for name in changes:
-        if not classical.takes(algorithm, chosen, name):
+        if not references.takes(algorithm, chosen, name):
             raise InputError(f"--search={name}: {algorithm} does not use it.")
     return changes, chosen
 
@@ -123,7 +124,7 @@ def _check_flags(chosen: list[Settings]) -> None:
     for field in dataclasses.fields(Settings):
         if field.name in ("algorithm", "seed") or not flags.FLAGS[field.name].present:
             continue
-        if not any(classical.takes(algorithm, each, field.name) for each in chosen):
+        if not any(references.takes(algorithm, each, field.name) for each in chosen):
             raise InputError(f"--{field.name} has no effect with --algorithm={algorithm}.")
 
 
@@ -137,10 +138,10 @@ def _metric(chosen: Settings) -> str:
 
 def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float], float]:
     """Returns the metric by the number of rounds, and the seconds."""
-    from experiments import running
+    from experiments.run import running
 
     clients = data.load_clients(chosen)
-    if _ALGORITHM.value in classical.OPTIONS:
+    if _ALGORITHM.value in references.OPTIONS:
         return _classical_curve(chosen, clients)
     with running.claimed(chosen, clients) as run:
         finished = running.train(chosen, clients, run, interruption, title=_ALGORITHM.value)
@@ -152,10 +153,10 @@ def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float],
 def _classical_curve(chosen: Settings, clients) -> tuple[dict[int, float], float]:
     import time
 
-    from experiments.judging import ClassicalJudge
+    from experiments.run.judging import ClassicalJudge
 
     start = time.monotonic()
-    model = classical.train(_ALGORITHM.value, chosen, clients)
+    model = references.train(_ALGORITHM.value, chosen, clients)
     seconds = round(time.monotonic() - start, 2)
     metrics = ClassicalJudge(chosen, clients).metrics(model, "validation")
     return {0: metrics[_metric(chosen)]}, seconds

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from experiments.settings import Settings
+from experiments.run.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, process
-from fedrecon.algorithms.client_metrics import ClientMetrics
-from fedrecon.algorithms.options import CentralizedOptions
 from fedrecon.data.minibatches import Minibatches
+from fedrecon.engine import client_work
+from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.models.functional import FunctionalModel, fold_in, regularization
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import CentralizedOptions
+from fedrecon.wiring import process
 
 
 class CentralizedOutput(NamedTuple):

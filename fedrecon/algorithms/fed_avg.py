@@ -25,13 +25,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, process
-from fedrecon.algorithms.client_metrics import ClientMetrics
-from fedrecon.algorithms.options import FedAvgOptions
-from fedrecon.client_store import ClientStore
 from fedrecon.data.cohorts import Shard
+from fedrecon.engine import client_work
+from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedAvgOptions
+from fedrecon.runs.client_store import ClientStore
+from fedrecon.wiring import process
 
 packing_options = client_work.joint_packing_options
 

@@ -47,13 +47,14 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, process
-from fedrecon.algorithms.least_squares import solve_systems
-from fedrecon.algorithms.options import FedIalsOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.engine import client_work
+from fedrecon.engine.least_squares import solve_systems
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn, SplitModel
+from fedrecon.options import FedIalsOptions
+from fedrecon.wiring import process
 
 # Clients have no steps, so batches mean nothing.
 _BATCH_SIZE = 1

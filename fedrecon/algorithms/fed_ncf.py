@@ -24,11 +24,12 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, process
-from fedrecon.algorithms.client_metrics import ClientMetrics
-from fedrecon.algorithms.options import FedAvgOptions
+from fedrecon.engine import client_work
+from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedAvgOptions
+from fedrecon.wiring import process
 
 packing_options = client_work.joint_packing_options
 

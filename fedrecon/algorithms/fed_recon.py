@@ -22,12 +22,13 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, least_squares, process
-from fedrecon.algorithms.client_metrics import ClientMetrics
-from fedrecon.algorithms.options import FedReconOptions, OptimizerOptions
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.engine import client_work, least_squares
+from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.models.functional import FunctionalModel, fold_in
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedReconOptions, OptimizerOptions
+from fedrecon.wiring import process
 
 # What a client's seed is used for.
 _RECONSTRUCTION, _UPDATE = client_work.FREE_SEED, client_work.FREE_SEED + 1

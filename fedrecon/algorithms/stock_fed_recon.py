@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms.client_metrics import per_rating
-from fedrecon.algorithms.options import FedReconOptions
+from fedrecon.engine.client_metrics import per_rating
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedReconOptions
 
 
 def client_dataset(item_ids: np.ndarray, labels: np.ndarray, *, batch_size: int) -> tf.data.Dataset:

@@ -7,7 +7,7 @@ the first three are global.
 
 import numpy as np
 
-from fedrecon.algorithms.options import MOMENTUM
+from fedrecon.options import MOMENTUM
 
 NUM_GLOBAL = 3
 

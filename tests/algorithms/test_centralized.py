@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedrecon.algorithms import centralized, client_metrics
-from fedrecon.algorithms.options import CentralizedOptions, OptimizerOptions
+from fedrecon.algorithms import centralized
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.minibatches import Minibatches, MinibatchStream
+from fedrecon.engine import client_metrics
 from fedrecon.errors import InputError
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.split_model import SplitModel, rating_input_spec
+from fedrecon.options import CentralizedOptions, OptimizerOptions
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 

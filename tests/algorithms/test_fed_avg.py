@@ -8,17 +8,18 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import client_work, fed_avg, fed_ncf, fed_recon, stock_fed_recon
-from fedrecon.algorithms.options import FedAvgOptions, FedReconOptions, OptimizerOptions
+from fedrecon.algorithms import fed_avg, fed_ncf, fed_recon, stock_fed_recon
 from fedrecon.data.cohorts import CohortPacker, pack_shard
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
+from fedrecon.engine import client_work
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.layers import UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import neumf
 from fedrecon.models.split_model import SplitModel, rating_input_spec
+from fedrecon.options import FedAvgOptions, FedReconOptions, OptimizerOptions
 from tests.algorithms import numpy_fed_avg
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")

@@ -14,9 +14,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon import rng
-from fedrecon.algorithms import fed_ials, process
-from fedrecon.algorithms.ials import Ials, IalsOptions, train_ials
-from fedrecon.algorithms.options import FedIalsOptions, OptimizerOptions
+from fedrecon.algorithms import fed_ials
+from fedrecon.baselines.ials import Ials, IalsOptions, train_ials
 from fedrecon.data.cohorts import CohortPacker, pack_shard
 from fedrecon.data.examples import ImplicitExamples, ImplicitOptions
 from fedrecon.data.ratings import Ratings, RatingScale
@@ -26,6 +25,8 @@ from fedrecon.models.layers import InnerProduct, UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import gmf, neumf
 from fedrecon.models.split_model import SplitModel, rating_input_spec
+from fedrecon.options import FedIalsOptions, OptimizerOptions
+from fedrecon.wiring import process
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 

@@ -10,13 +10,13 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import fed_ncf
-from fedrecon.algorithms.options import FedAvgOptions, OptimizerOptions
 from fedrecon.data.cohorts import CohortPacker, pack_shard
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import neumf
+from fedrecon.options import FedAvgOptions, OptimizerOptions
 from tests.algorithms import numpy_fed_avg
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")

@@ -10,7 +10,6 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import fed_recon, stock_fed_recon
-from fedrecon.algorithms.options import FedReconOptions, OptimizerOptions
 from fedrecon.data.cohorts import CohortPacker, pack_shard
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
@@ -19,6 +18,7 @@ from fedrecon.models.layers import UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import neumf
 from fedrecon.models.split_model import SplitModel, rating_input_spec
+from fedrecon.options import FedReconOptions, OptimizerOptions
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 

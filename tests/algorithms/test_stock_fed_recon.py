@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from fedrecon.algorithms import stock_fed_recon
-from fedrecon.algorithms.options import FedReconOptions, OptimizerOptions
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.neural_cf import neumf
+from fedrecon.options import FedReconOptions, OptimizerOptions
 
 pytestmark = pytest.mark.usefixtures("native_worker")
 

@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from fedrecon.artifacts import RunDirectory
-from fedrecon.client_store import ClientStore
+from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.run_directory import RunDirectory
 
 TRAIN = (
     "experiments.train",

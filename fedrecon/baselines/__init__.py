@@ -1,0 +1,1 @@
+"""References that see all data on one machine: nothing here is federated."""

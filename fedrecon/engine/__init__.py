@@ -1,0 +1,1 @@
+"""What clients do, vectorised over a shard: no TFF process, no algorithm."""

@@ -1,0 +1,1 @@
+"""TFF processes, and nothing but TFF."""

@@ -1,0 +1,137 @@
+"""The classical references: what they are trained on, judged by, and recorded with."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments.comparison import references
+from experiments.run import data
+from experiments.run.judging import ClassicalJudge
+from experiments.run.settings import Settings
+from fedrecon.evaluation.metrics import UserResults
+
+EXPLICIT = Settings(
+    algorithm="centralized",
+    synthetic_num_users=60,
+    synthetic_num_items=260,
+    synthetic_mean_ratings_per_user=25,
+    max_ratings_per_user=20,
+    held_out_fraction=0.2,
+    dim=3,
+    clients_per_round=5,
+    batch_size=4,
+)
+IMPLICIT = dataclasses.replace(
+    EXPLICIT, feedback="implicit", held_out_fraction=0.0, unseen_fraction=0.2
+)
+
+
+def training_pairs(clients):
+    """The pairs of user and item that training users train on, by another way than `train`."""
+    ratings, pairs = clients.examples.ratings, set()
+    for user in clients.users["train"].tolist():
+        items = (
+            clients.examples.positives(user)
+            if clients.held_out
+            else clients.examples.examples(user)[0]
+        )
+        pairs |= {(user, item) for item in items.tolist()}
+    assert 0 < len(pairs) < ratings.num_ratings
+    return pairs
+
+
+def test_popularity_counts_training_users_and_their_training_items_alone():
+    clients = data.load_clients(IMPLICIT)
+    model = references.train("popularity", IMPLICIT, clients)
+    expected = np.zeros(260)
+    for _, item in training_pairs(clients):
+        expected[item] += 1
+    np.testing.assert_array_equal(model.counts, expected)
+
+
+def test_item_means_are_of_training_users_capped_ratings():
+    clients = data.load_clients(EXPLICIT)
+    model = references.train("popularity", EXPLICIT, clients)
+    given = [clients.examples.examples(user) for user in clients.users["train"].tolist()]
+    assert max(len(labels) for _, labels in given) <= 20
+    assert model.mean == pytest.approx(np.concatenate([labels for _, labels in given]).mean())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("popularity", EXPLICIT),
+        ("item_knn", EXPLICIT),
+        ("popularity", IMPLICIT),
+        ("item_knn", IMPLICIT),
+        ("ials", IMPLICIT),
+    ],
+)
+def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
+    clients = data.load_clients(settings)
+    model = references.train(algorithm, settings, clients)
+    judge = ClassicalJudge(settings, clients)
+    for part in sorted(set(clients.users) - {"train"}):
+        cases = judge.cases(part)
+        results = judge.results(model, part)
+        assert isinstance(results, UserResults)
+        rows = [model.score(*given, ids) for given, ids in zip(cases.given, cases.item_ids)]
+        if settings.is_explicit:
+            errors = [
+                np.sqrt(np.mean((row - labels)[ids >= 0] ** 2))
+                for row, labels, ids in zip(rows, cases.labels, cases.item_ids)
+            ]
+            np.testing.assert_allclose(results.values["rmse"], errors, rtol=1e-5)
+        else:
+            ranks = [np.sum(row[1:] >= row[0]) for row in rows]
+            np.testing.assert_allclose(results.values["mrr"], 1 / (np.array(ranks) + 1))
+    if not settings.is_explicit:
+        full = judge.full_ranking(model, "unseen").values["mrr"]
+        cases = judge.cases("unseen")
+        for place, user in enumerate(cases.users.tolist()):
+            known = set(clients.examples.positives(user).tolist())
+            known.add(
+                clients.held_out["validation"].items[
+                    np.searchsorted(clients.held_out["validation"].users, user)
+                ]
+            )
+            scores = model.score(*cases.given[place], np.arange(260))
+            own = cases.item_ids[place, 0]
+            others = sorted(set(range(260)) - known - {own})
+            assert full[place] == pytest.approx(1 / (1 + np.sum(scores[others] >= scores[own])))
+
+
+def test_ials_takes_the_settings_that_it_says_it_uses():
+    clients = data.load_clients(IMPLICIT)
+    chosen = dataclasses.replace(IMPLICIT, ridge=3.0, unobserved_weight=0.5, seed=0)
+    options = references.train("ials", chosen, clients).options
+    assert (options.dim, options.regularization, options.unobserved_weight) == (3, 3.0, 0.5)
+    default = references.train("ials", IMPLICIT, clients).options
+    assert default.regularization == type(default)().regularization
+    for name in ("dim", "ridge", "unobserved_weight", "unseen_fraction", "seed"):
+        assert references.uses("ials", IMPLICIT, name), name
+    for name in ("l2", "client_learning_rate", "total_rounds", "batch_size", "held_out_fraction"):
+        assert not references.uses("ials", IMPLICIT, name), name
+    assert references.uses("item_knn", EXPLICIT, "batch_size")  # It cuts what unseen users give.
+    assert not references.uses("popularity", EXPLICIT, "dim")
+
+
+def test_config_names_what_defaults_are_and_changes_with_them():
+    config = references.config("ials", dataclasses.replace(IMPLICIT, ridge=3.0))
+    assert (config["algorithm"], config["regularization"], config["dim"]) == ("ials", 3.0, 3)
+    assert config["unobserved_weight"] > 0  # The default, not None.
+    knn = references.config("item_knn", EXPLICIT)
+    assert knn["num_neighbors"] > 1
+    assert knn["batch_size"] == 4
+    assert "server_learning_rate" not in knn
+    json.dumps([config, knn])
+
+
+def test_a_models_bytes_are_those_of_its_arrays_and_of_what_it_rests_on():
+    clients = data.load_clients(EXPLICIT)
+    baseline = references.train("popularity", EXPLICIT, clients)
+    assert references.num_bytes(baseline) == 8 * 260
+    knn = references.train("item_knn", EXPLICIT, clients)
+    assert references.num_bytes(knn) == 4 * 260 * 260 + 8 * 260
