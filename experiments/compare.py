@@ -14,29 +14,24 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments.comparison import costs, references
-from experiments.run import cli, data, runtime, settings
+from experiments.comparison import references
+from experiments.comparison.results import RunResults, judged, read_results
+from experiments.run import build, cli, runtime, settings
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS
+from fedrecon.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from fedrecon.data.population import Population
 
 _KNOWN = (*settings.ALGORITHMS, *references.OPTIONS)
 # Without these, nobody is judged as seen, or as unseen.
 _HELD_OUT = 0.1
-_JUDGED_BY = {
-    "explicit": {"seen": "seen", "unseen": "test"},
-    "implicit": {"seen": "test", "unseen": "unseen"},
-}
-# What settings may be chosen by.
-_VALIDATED_BY = {
-    "explicit": {"seen": "seen_validation", "unseen": "validation"},
-    "implicit": {"seen": "validation"},
-}
-
 settings.define_flags(without=("algorithm", "seed"))
 flags.adopt_module_key_flags(settings)
 _ALGORITHMS = flags.DEFINE_list(
@@ -184,12 +179,10 @@ def _check_common_flags(algorithms, own_settings, swept) -> None:
                 raise InputError(f"--set={algorithm}:{name}: {algorithm} does not use it.")
 
 
-def _read_results(part: Part) -> dict[str, Any] | None:
+def _read_results(part: Part) -> RunResults | None:
     """Returns the results of a part that is finished, for as many rounds as are wanted."""
-    from fedrecon.runs.run_directory import RunDirectory
-
-    results = RunDirectory(part.path).read_results()
-    if results is None or results["rounds"] not in (None, part.settings.total_rounds):
+    results = read_results(RunDirectory(part.path))
+    if results is None or results.rounds not in (None, part.settings.total_rounds):
         return None
     return results
 
@@ -199,18 +192,18 @@ def _check_resumable(parts: list[Part]) -> None:
 
     A finished part would be taken for one of these settings otherwise.
     """
-    from fedrecon.runs.run_directory import CONFIG, RunDirectory
+    from fedrecon.runs.run_directory import CONFIG
 
     for part in parts:
         if (part.path / CONFIG).exists():
-            clients = data.load_clients(part.settings)
-            RunDirectory(part.path).check(_config(part, clients), free_settings=settings.FREE)
+            population = build.load_population(part.settings)
+            RunDirectory(part.path).check(_config(part, population), free_settings=settings.FREE)
 
 
-def _config(part: Part, clients: data.Clients) -> dict[str, Any]:
-    from experiments.run import running
+def _config(part: Part, population: Population) -> dict[str, Any]:
+    from experiments.run import training
 
-    config = running.config(part.settings, clients)
+    config = training.config(part.settings, population)
     if part.algorithm in references.OPTIONS:
         config["settings"] = references.config(part.algorithm, part.settings)
     return config
@@ -227,11 +220,11 @@ def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
     failures = []
     with tqdm(total=len(parts), unit="part", disable=None, desc="all parts") as bar:
         for number, part in enumerate(parts, start=1):
-            clients = data.load_clients(part.settings)
-            is_classical = part.algorithm in references.OPTIONS
-            run_part = _run_classical if is_classical else _run_algorithm
+            population = build.load_population(part.settings)
+            is_reference = part.algorithm in references.OPTIONS
+            run_part = _run_reference if is_reference else _run_algorithm
             try:
-                results, is_new = run_part(part, clients, interruption)
+                results, is_new = run_part(part, population, interruption)
                 text = _describe(results) + ("" if is_new else "  (finished before)")
             except InputError as error:
                 failures.append(f"{part.path.name}: {error}")
@@ -242,118 +235,75 @@ def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
     return failures
 
 
-def _describe(results: dict[str, Any]) -> str:
-    metric = "rmse" if results["feedback"] == "explicit" else "hr_at_10"
-    mean = "over_ratings" if results["feedback"] == "explicit" else "over_users"
-    title = {"rmse": "RMSE", "hr_at_10": "HR@10"}[metric]
-    groups = [f"{who} {found[mean][metric]:.4f}" for who, found in results["users"].items()]
-    return f"{title} {' '.join(groups)}  {results['seconds']:.0f} s"
+def _describe(results: RunResults) -> str:
+    measure = FEEDBACKS[results.feedback].measures[0]
+    values = [
+        f"{name} {group.means[measure.name]:.4f}"
+        for name, group in results.groups.items()
+        if name.endswith("_test")
+    ]
+    return f"{measure.title} {' '.join(values)}  {results.seconds:.0f} s"
 
 
-def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
-    from experiments.run import choices, running
-    from fedrecon.models.functional import FunctionalModel
+def _run_algorithm(part: Part, population: Population, interruption) -> tuple[RunResults, bool]:
+    from experiments.run import training
 
     chosen = part.settings
-    with running.claimed(chosen, clients) as run:
+    with training.claimed(chosen, population) as run:
         finished = _read_results(part)
         if finished:
             return finished, False
-        done = running.train(chosen, clients, run, interruption, title=part.path.name)
-        model = FunctionalModel(choices.model_fn(chosen, clients.ratings.num_items)())
-        results = {
-            **_head(part, clients, done.seconds),
-            "rounds": chosen.total_rounds,
-            "clients_per_round": chosen.clients_per_round,
-            "watched_part": done.task.watched_part,
-            **costs.costs(chosen, model, done.state, clients.mean_ratings()),
-            **_judged(done.judge, done.state, chosen, clients.users),
-        }
-        run.write_results(results)
+        done = training.train(chosen, population, run, interruption, title=part.path.name)
+        results = RunResults(
+            **_head(part, population),
+            watched_group=done.watched_group,
+            rounds=chosen.total_rounds,
+            clients_per_round=chosen.clients_per_round,
+            seconds=round(done.seconds, 2),
+            costs=done.algorithm.costs(done.state)._asdict(),
+            groups=judged(done.judge, done.state, population),
+        )
+        run.write_results(results.to_json())
         return results, True
 
 
-def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
+def _run_reference(part: Part, population: Population, interruption) -> tuple[RunResults, bool]:
     import time
 
-    from experiments.run.judging import ClassicalJudge
-    from fedrecon.runs.run_directory import RunDirectory
+    from fedrecon.algorithms.algorithm import costs_of_one_machine
+    from fedrecon.evaluation.judge import BaselineScores, Judge
 
     del interruption  # It takes seconds; there is nothing to save.
     chosen = part.settings
     run = RunDirectory(part.path)
-    with run.claim(_config(part, clients)):
+    with run.claim(_config(part, population)):
         finished = _read_results(part)
         if finished:
             return finished, False
         start = time.monotonic()
-        model = references.train(part.algorithm, chosen, clients)
+        model = references.train(part.algorithm, chosen, population)
         seconds = time.monotonic() - start
-        results = {
-            **_head(part, clients, seconds),
-            "rounds": None,
-            "clients_per_round": None,
-            "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
-            **costs.of_one_machine(clients.mean_ratings(), references.num_bytes(model)),
-            **_judged(ClassicalJudge(chosen, clients), model, chosen, clients.users),
-        }
-        run.write_results(results)
+        results = RunResults(
+            **_head(part, population),
+            watched_group=build.watched_group(chosen),
+            rounds=None,
+            clients_per_round=None,
+            seconds=round(seconds, 2),
+            costs=costs_of_one_machine(population, references.num_bytes(model))._asdict(),
+            groups=judged(Judge.of_scores(BaselineScores(), population), model, population),
+        )
+        run.write_results(results.to_json())
         return results, True
 
 
-def _head(part: Part, clients: data.Clients, seconds: float) -> dict[str, Any]:
+def _head(part: Part, population: Population) -> dict[str, Any]:
     return {
         "algorithm": part.algorithm,
         "seed": part.settings.seed,
         "changes": part.changes,
-        "feedback": part.settings.feedback,
-        "num_training_users": len(clients.users["train"]),
-        "seconds": round(seconds, 2),
+        "feedback": population.feedback,
+        "num_training_users": len(population.train),
     }
-
-
-def _judged(judge, state, chosen: Settings, parts: Iterable[str]) -> dict[str, Any]:
-    """Returns what the judge says of seen and unseen users, where there are any.
-
-    Args:
-      judge: A `Judge`.
-      state: Of whatever was trained.
-      chosen: The settings.
-      parts: The parts of the people that there are.
-    """
-    groups = {g: part for g, part in _JUDGED_BY[chosen.feedback].items() if part in parts}
-    spread = "rmse" if chosen.is_explicit else "mrr"
-    users = {}
-
-    def means(results):
-        return results.mean_over_ratings() if chosen.is_explicit else results.mean_over_users()
-
-    for group, part in groups.items():
-        results = judge.results(state, part)
-        users[group] = {
-            "over_users": results.mean_over_users(),
-            "deciles": {spread: results.deciles(spread).tolist()},
-            "num_users": int((results.counts > 0).sum()),
-            "num_examples": int(results.counts.sum()),
-        }
-        if chosen.is_explicit:
-            users[group]["over_ratings"] = results.mean_over_ratings()
-    given = {}
-    if "unseen" in groups:
-        for number, results in judge.results_by_given(state, groups["unseen"]).items():
-            given[str(number)] = means(results)
-    validated = {g: part for g, part in _VALIDATED_BY[chosen.feedback].items() if part in parts}
-    judged = {"users": users, "given": given}
-    if validated:
-        judged["validation"] = {
-            group: means(judge.results(state, part)) for group, part in validated.items()
-        }
-    if not chosen.is_explicit:
-        judged["full_ranking"] = {
-            group: judge.full_ranking(state, part).mean_over_users()
-            for group, part in groups.items()
-        }
-    return judged
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import references
-from experiments.run import cli, data, runtime, settings
+from experiments.run import build, cli, runtime, settings
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS
 
 TABLE = "trials.csv"
 _NUM_SHOWN = 10
@@ -133,32 +134,33 @@ def _label(changes: dict[str, Any]) -> str:
 
 
 def _metric(chosen: Settings) -> str:
-    return "rmse" if chosen.is_explicit else "ndcg_at_10"
+    return FEEDBACKS[chosen.feedback].chosen_by.name
 
 
 def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float], float]:
     """Returns the metric by the number of rounds, and the seconds."""
-    from experiments.run import running
+    from experiments.run import training
 
-    clients = data.load_clients(chosen)
+    population = build.load_population(chosen)
     if _ALGORITHM.value in references.OPTIONS:
-        return _classical_curve(chosen, clients)
-    with running.claimed(chosen, clients) as run:
-        finished = running.train(chosen, clients, run, interruption, title=_ALGORITHM.value)
-        name = f"{finished.task.watched_part}/{_metric(chosen)}"
+        return _reference_curve(chosen, population)
+    with training.claimed(chosen, population) as run:
+        finished = training.train(chosen, population, run, interruption, title=_ALGORITHM.value)
+        name = f"{finished.watched_group}/{_metric(chosen)}"
         curve = {int(row["round"]): row[name] for row in run.read_metrics() if name in row}
     return curve, round(finished.seconds, 2)
 
 
-def _classical_curve(chosen: Settings, clients) -> tuple[dict[int, float], float]:
+def _reference_curve(chosen: Settings, population) -> tuple[dict[int, float], float]:
     import time
 
-    from experiments.run.judging import ClassicalJudge
+    from fedrecon.evaluation.judge import BaselineScores, Judge
 
     start = time.monotonic()
-    model = references.train(_ALGORITHM.value, chosen, clients)
+    model = references.train(_ALGORITHM.value, chosen, population)
     seconds = round(time.monotonic() - start, 2)
-    metrics = ClassicalJudge(chosen, clients).metrics(model, "validation")
+    judge = Judge.of_scores(BaselineScores(), population)
+    metrics = judge.metrics(model, build.watched_group(chosen))
     return {0: metrics[_metric(chosen)]}, seconds
 
 
@@ -171,8 +173,8 @@ def _best_first(rows, names: list[str], chosen: Settings):
         seeds=("seed", "nunique"),
     )
     of_rounds = of_rounds[of_rounds["seeds"] == _SEEDS.value]
-    sign = 1.0 if chosen.is_explicit else -1.0
-    ordered = of_rounds.sort_values(metric, key=lambda values: sign * values, kind="stable")
+    best_first = FEEDBACKS[chosen.feedback].chosen_by.best_first
+    ordered = of_rounds.sort_values(metric, key=best_first, kind="stable")
     return ordered.drop_duplicates(names)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from experiments.comparison.results import SHARES
+from fedrecon.evaluation.feedback import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-GROUPS = ("seen", "unseen")
-SHARES = range(0, 101, 10)
 
 # Okabe & Ito's colours, told apart by the colour-blind; by the name, so that an algorithm looks
 # the same in every picture and in every comparison.
@@ -30,16 +30,6 @@ _STYLES = {
 # The share of the rounds after which a curve must be wholly in its picture.
 _FIRST_SHOWN = 0.2
 _OTHER_STYLE = ("#F0E442", "X")
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A measure of quality: its name in the files, in words, and its unit."""
-
-    name: str
-    title: str
-    unit: str
-    is_error: bool = False
 
 
 def over_seeds(table: DataFrame, by: str | list[str], figure: str) -> DataFrame:
@@ -77,22 +67,22 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         else:
             _set_log_scale(axes)
-        _label(axes, measure, f"{watched['watched_part'].iloc[0]} {measure.title}", xlabel)
+        _label(axes, measure, f"{watched['watched_group'].iloc[0]} {measure.title}", xlabel)
     return _with_legend(figure)
 
 
-def spread_figure(parts: DataFrame, measure: Measure, groups: Sequence[str]) -> Figure:
+def spread_figure(runs: DataFrame, measure: Measure, groups: Sequence[str]) -> Figure:
     """Draws `measure` of single users, from those served best to those served worst.
 
     Args:
-      parts: With the columns of the measure's quantiles for each group.
+      runs: With the columns of the measure's quantiles for each group.
       measure: Of one user.
-      groups: Of `GROUPS`, one or both.
+      groups: The test groups, one or both.
     """
     figure, (panels,) = _figure(1, sharey="row", num_columns=len(groups))
     for axes, group in zip(panels, groups):
         columns = [f"{group}_{measure.name}_quantile_{share}" for share in SHARES]
-        means = parts.groupby("algorithm", observed=True)[columns].mean()
+        means = runs.groupby("algorithm", observed=True)[columns].mean()
         for algorithm, quantiles in means.iterrows():
             axes.plot(SHARES, quantiles, label=algorithm, **_style(algorithm))
         xlabel = f"share of users with at most this {measure.title} (%)"

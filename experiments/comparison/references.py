@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.run import settings
-from experiments.run.data import Clients
 from experiments.run.settings import Settings
+
+if TYPE_CHECKING:
+    from fedrecon.data.population import Population
 
 # By name, the settings that are neither of the data nor of how it is judged.
 OPTIONS = {
@@ -62,13 +64,13 @@ def _options(algorithm: str, chosen: Settings) -> Any:
     )
 
 
-def train(algorithm: str, chosen: Settings, clients: Clients) -> Any:
+def train(algorithm: str, chosen: Settings, population: Population) -> Any:
     """Returns the trained model, which scores users by what they give, by its method `score`."""
     import numpy as np
 
     from fedrecon.baselines import ials, item_knn, popularity
 
-    examples, train = clients.examples, clients.users["train"]
+    examples, train = population.examples, population.train
     if chosen.is_explicit:
         given = [examples.examples(user) for user in train.tolist()]
         users = np.repeat(train, [len(labels) for _, labels in given])

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from experiments.run.settings import Settings
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags come before it.
-    from fedrecon.models.split_model import SplitModel
-    from fedrecon.options import FedAvgOptions, FedIalsOptions, FedReconOptions, OptimizerOptions
+    from fedrecon.data.ratings import Ratings
+    from fedrecon.models.split_model import ModelFn
+    from fedrecon.options import (
+        CentralizedOptions,
+        FedAvgOptions,
+        FedIalsOptions,
+        FedReconOptions,
+        OptimizerOptions,
+    )
 
 
-def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
-    """Returns what builds the chosen model, for so many items."""
+def model_fn(settings: Settings, ratings: Ratings) -> ModelFn:
+    """Returns the function that builds the chosen model for the items of a data set."""
     from fedrecon.models import matrix_factorization, neural_cf
+    from fedrecon.models.model_fn import model_fn
+
+    num_items = ratings.num_items
 
     common = {"l2": settings.l2, "seed": settings.seed}
     # What is solved for has its regularization in the system.
     user_l2 = 0.0 if settings.trains_by_solving else None
     if settings.model == "matrix_factorization":
-        return functools.partial(
+        return model_fn(
             matrix_factorization.matrix_factorization,
             num_items,
             settings.dim,
@@ -35,11 +43,11 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
             **common,
         )
     if settings.model == "gmf":
-        return functools.partial(neural_cf.gmf, num_items, settings.dim, **common)
+        return model_fn(neural_cf.gmf, num_items, settings.dim, **common)
     hidden_units = settings.hidden_unit_counts()
     if settings.model == "mlp":
-        return functools.partial(neural_cf.mlp, num_items, hidden_units, **common)
-    return functools.partial(
+        return model_fn(neural_cf.mlp, num_items, hidden_units, **common)
+    return model_fn(
         neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
     )
 
@@ -121,3 +129,10 @@ def fed_avg_options(settings: Settings) -> FedAvgOptions:
         gradient_clip_norm=settings.gradient_clip_norm,
         averaging=settings.averaging,
     )
+
+
+def centralized_options(settings: Settings) -> CentralizedOptions:
+    """Returns the options of centralized training."""
+    from fedrecon.options import CentralizedOptions
+
+    return CentralizedOptions(optimizer_options(settings, "client"), settings.minibatch_size)
