@@ -52,7 +52,7 @@ class Feedback:
       given_counts: From cases to how many ratings or positives each user gives, `[n]`.
       fewer_given: From a population, the name of a group, its cases, a number and a mask of users
         to the cases of these users when each gives only so many.
-      judge: From cases and scores `[n, m]` to results.
+      judge: From cases, scores `[n, m]` and the scores' losses `[n, m]` or None to results.
       ranks_all_items: Whether held-out items are also ranked among all items.
       note: What the table of quality means.
     """
@@ -67,7 +67,7 @@ class Feedback:
     cases: Callable[[Population, str], Cases]
     given_counts: Callable[[Cases], np.ndarray]
     fewer_given: Callable[[Population, str, Cases, int, np.ndarray], Cases]
-    judge: Callable[[Cases, np.ndarray], UserResults]
+    judge: Callable[[Cases, np.ndarray, np.ndarray | None], UserResults]
     ranks_all_items: bool
     note: str
 
@@ -138,7 +138,7 @@ FEEDBACKS = {
         cases=_ranking_cases,
         given_counts=lambda cases: np.array([np.sum(labels >= 1.0) for _, labels in cases.given]),
         fewer_given=_fewer_positives,
-        judge=lambda cases, scores: protocols.judge_ranking(scores),
+        judge=lambda cases, scores, losses: protocols.judge_ranking(scores),
         ranks_all_items=True,
         note="HR@10 and NDCG@10 are means over users. Each held-out item is ranked among the "
         "sampled candidates and, in the columns named full, among all items that the user does not "

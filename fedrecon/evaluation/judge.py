@@ -31,6 +31,9 @@ class Scores(Protocol):
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields places of users in the cases, and their scores of `items`, `[block, items]`."""
 
+    def losses(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
+        """Returns the loss of each score, `[n, m]`, or None where there is no loss."""
+
 
 class Judge:
     """What the states of an algorithm are worth to the users of a population.
@@ -106,7 +109,7 @@ class Judge:
                 "predictions are not finite: reconstruction or training diverged; smaller learning "
                 "rates would help."
             )
-        return self._feedback.judge(cases, scores)
+        return self._feedback.judge(cases, scores, self._scores.losses(cases.labels, scores))
 
     def full_ranking(self, state: Any, group: str) -> UserResults:
         """Returns how high held-out items come among all items that their users do not have."""
@@ -140,6 +143,9 @@ class Judge:
 
 class BaselineScores:
     """The scores of trained baselines (`fedrecon.baselines`), which are their own states."""
+
+    def losses(self, labels: np.ndarray, scores: np.ndarray) -> None:
+        """See `Scores`; baselines have no loss."""
 
     def scores(self, state: Any, cases: Cases) -> np.ndarray:
         """See `Scores`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from fedrecon.algorithms.algorithm import Algorithm, Reconstruction
 from fedrecon.data.cohorts import CohortPacker, PackingOptions
@@ -42,6 +43,15 @@ class ModelScores:
         weights = self._algorithm.get_weights(state)
         local_values = self._local_values(state, weights, cases)
         yield from self._scorer.score_blocks(weights, local_values, items)
+
+    def losses(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Returns the model's loss of each score, `[n, m]` float32, without regularization."""
+        return self._loss.call(labels[..., np.newaxis], scores[..., np.newaxis]).numpy()
+
+    @functools.cached_property
+    def _loss(self) -> tf.keras.losses.Loss:
+        loss_fn = self._algorithm.reconstruction.model_fn().loss_fn
+        return loss_fn(reduction=tf.keras.losses.Reduction.NONE)
 
     def _local_values(self, state, weights, cases: Cases) -> list[np.ndarray]:
         kept_rows = self._algorithm.kept_rows
