@@ -9,11 +9,12 @@ import dataclasses
 
 from absl import flags
 
-from experiments.run import cli, data, runtime, settings, tasks
+from experiments.run import cli, data, display, runtime, settings, tasks
+from experiments.run.flags import refuse_comparison
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "The output directory of `experiments.train`.", required=True
+    "run_dir", None, "Required: the output directory of a run (experiments.train)."
 )
 _SPLIT = flags.DEFINE_enum(
     "split",
@@ -35,14 +36,16 @@ def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
     from fedrecon.runs import run_directory
 
+    if _RUN_DIR.value is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
     run = run_directory.RunDirectory(_RUN_DIR.value)
+    refuse_comparison(run.path)
     config = run.read_config()
+    settings.check_format(config, run.path)
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
-        if "data_dir" not in config["settings"]:
-            raise InputError(
-                f"--data_dir has no effect on {run.path}, whose data set is {chosen.dataset}."
-            )
+        if not settings.uses(chosen, "data_dir"):
+            raise InputError(settings.no_effect(chosen, "data_dir"))
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
     clients = data.load_clients(chosen)
     if clients.ratings.fingerprint() != config["data_fingerprint"]:
@@ -65,7 +68,7 @@ def main(interruption: cli.Interruption) -> None:
     task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path, store_round=round_num)
     state = run_directory.RunRecorder(run).load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)
-    cli.print_table({_SPLIT.value: metrics})
+    display.print_table({_SPLIT.value: metrics})
     path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})
     print(f"\nModel after round {round_num}. File: {path}")
 

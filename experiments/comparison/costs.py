@@ -41,11 +41,11 @@ def costs(settings: Settings, model: Any, state: Any, mean_ratings: float) -> di
     device = 0
     if settings.algorithm == "centralized":
         return of_one_machine(mean_ratings, server)
-    if settings.algorithm == "fedncf":
+    if settings.algorithm == "fed_ncf":
         down, up = down + row, up + row
-    elif settings.algorithm == "stateful_fedavg":
+    elif settings.algorithm == "stateful_fed_avg":
         device = row
-    elif settings.is_fed_ials:
+    elif settings.algorithm == "fed_ials":
         # The Gram matrix; and the sum of outer products, and which items there are.
         (table,) = model.global_weights
         num_items, dim = table.shape

@@ -44,20 +44,31 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
     )
 
 
-def optimizer_options(settings: Settings, role: str) -> OptimizerOptions:
-    """Returns the optimiser of a role: reconstruction, client or server."""
+def reconstruction_optimizer(settings: Settings) -> OptimizerOptions:
     from fedrecon.options import OptimizerOptions
 
     return OptimizerOptions(
-        getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
+        settings.reconstruction_optimizer, settings.reconstruction_learning_rate
     )
+
+
+def client_optimizer(settings: Settings) -> OptimizerOptions:
+    from fedrecon.options import OptimizerOptions
+
+    return OptimizerOptions(settings.client_optimizer, settings.client_learning_rate)
+
+
+def server_optimizer(settings: Settings) -> OptimizerOptions:
+    from fedrecon.options import OptimizerOptions
+
+    return OptimizerOptions(settings.server_optimizer, settings.server_learning_rate)
 
 
 def _of_clients(settings: Settings) -> dict[str, Any]:
     """Returns what FedRecon and FedAvg both let their clients do, and the server after them."""
     return {
-        "client_optimizer": optimizer_options(settings, "client"),
-        "server_optimizer": optimizer_options(settings, "server"),
+        "client_optimizer": client_optimizer(settings),
+        "server_optimizer": server_optimizer(settings),
         "batch_size": settings.batch_size,
         "client_epochs": settings.client_epochs,
         "client_steps_max": settings.client_steps_max,
@@ -72,17 +83,16 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
     options = FedReconOptions(
         **_of_clients(settings),
         reconstruction=settings.reconstruction,
-        reconstruction_optimizer=optimizer_options(settings, "reconstruction"),
+        reconstruction_optimizer=reconstruction_optimizer(settings),
         least_squares=LeastSquaresOptions(
             **_given(regularization=settings.ridge, exponent=settings.ridge_exponent),
             bias_regularization=settings.bias_ridge,
-            differentiates=settings.differentiate_reconstruction,
         ),
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,
         reconstruction_steps_max=settings.reconstruction_steps_max,
     )
-    if settings.algorithm != "fedrecon_ls":
+    if settings.algorithm != "fed_recon_ls":
         return options
     # With rate 1 the server gets the gradient.
     return dataclasses.replace(
@@ -94,7 +104,7 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
 
 
 def fed_ials_options(settings: Settings) -> FedIalsOptions:
-    """Returns the options of federated iALS, which is `fedrecon_ls` on implicit feedback."""
+    """Returns the options of federated iALS."""
     from fedrecon.options import FedIalsOptions
 
     return FedIalsOptions(
@@ -103,7 +113,7 @@ def fed_ials_options(settings: Settings) -> FedIalsOptions:
             exponent=settings.ridge_exponent,
             unobserved_weight=settings.unobserved_weight,
         ),
-        server_optimizer=optimizer_options(settings, "server"),
+        server_optimizer=server_optimizer(settings),
     )
 
 

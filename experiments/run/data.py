@@ -54,7 +54,7 @@ class Clients:
 def load_clients(settings: Settings) -> Clients:
     """Loads the data and decides who is in which part, by `settings.seed`."""
     clients = _load(of_data(settings))
-    if settings.clients_per_round > len(clients.users["train"]):
+    if settings.is_trained and settings.clients_per_round > len(clients.users["train"]):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
             f"{len(clients.users['train'])} training users of {settings.dataset}."

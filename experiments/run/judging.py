@@ -187,7 +187,7 @@ def _scorer(settings: Settings, num_items: int) -> Scorer:
 
     build_model = choices.model_fn(settings, num_items)
     size = _CLIENTS_PER_SHARD
-    if settings.is_fed_ials:
+    if settings.algorithm == "fed_ials":
         algorithm, options = fed_ials, choices.fed_ials_options(settings)
         packing = fed_ials.packing_options(seed=0)
     else:

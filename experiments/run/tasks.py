@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.run.choices import (
+    client_optimizer,
     fed_avg_options,
     fed_ials_options,
     fed_recon_options,
     model_fn,
-    optimizer_options,
 )
 from experiments.run.data import Clients
 from experiments.run.settings import Settings, of_evaluation
@@ -120,9 +120,7 @@ def _training_packer(settings: Settings, clients: Clients, packing, build_model)
     import tensorflow as tf
 
     row_width = 0
-    if settings.algorithm != "fedrecon_ls" and not (
-        optimizer_options(settings, "client").is_plain_sgd
-    ):
+    if settings.algorithm != "fed_recon_ls" and not client_optimizer(settings).is_plain_sgd:
         layers = build_model().global_layers
         tables = [layer for layer in layers if isinstance(layer, tf.keras.layers.Embedding)]
         row_width = sum(table.output_dim for table in tables)
@@ -141,11 +139,6 @@ def _fed_recon(settings, clients, build_model, open_store) -> Algorithm:
         build_model, options, clients_per_shard=packer.clients_per_shard
     )
     return Algorithm(training, packer.pack, training_metrics, training.get_model_weights)
-
-
-def _fed_recon_ls(settings, clients, build_model, open_store) -> Algorithm:
-    build = _fed_recon if settings.is_explicit else _fed_ials
-    return build(settings, clients, build_model, open_store)
 
 
 def _fed_ials(settings, clients, build_model, open_store) -> Algorithm:
@@ -260,7 +253,7 @@ def _centralized(settings, clients, build_model, open_store) -> Algorithm:
     )
     training = centralized.build_centralized(
         build_model,
-        CentralizedOptions(optimizer_options(settings, "client"), settings.minibatch_size),
+        CentralizedOptions(client_optimizer(settings), settings.minibatch_size),
         num_users=clients.ratings.num_users,
         num_steps=stream.num_steps,
         seed=settings.seed,
@@ -297,11 +290,12 @@ def _server_rows(clients: Clients, build_model) -> dict[str, Any]:
 
 
 _BUILDERS = {
-    "fedrecon": _fed_recon,
-    "fedrecon_ls": _fed_recon_ls,
-    "fedavg": _fed_avg,
-    "stateful_fedavg": _stateful_fed_avg,
-    "fedncf": _fed_ncf,
+    "fed_recon": _fed_recon,
+    "fed_recon_ls": _fed_recon,
+    "fed_ials": _fed_ials,
+    "fed_avg": _fed_avg,
+    "stateful_fed_avg": _stateful_fed_avg,
+    "fed_ncf": _fed_ncf,
     "centralized": _centralized,
 }
 
