@@ -94,9 +94,10 @@ def _of_trained(condition: Having) -> Having:
     if condition.name != "algorithm":
         return condition
     values = tuple(name for name in condition.values if name in ALGORITHMS)
-    if values == ALGORITHMS and not condition.is_not:
-        return _ALWAYS
-    return Having("algorithm", values, condition.is_not)
+    if condition.is_not or len(values) <= len(ALGORITHMS) / 2:
+        return Having("algorithm", values, condition.is_not)
+    others = tuple(name for name in ALGORITHMS if name not in values)
+    return Having("algorithm", others, is_not=True)  # In fewer words.
 
 
 TRAINED = algorithm_not_in(REFERENCES)
