@@ -214,7 +214,7 @@ def _config(planned: Planned, clients: data.Clients) -> dict[str, Any]:
 
     config = running.config(planned.settings, clients)
     if not planned.settings.is_trained:
-        config["settings"] = references.config(planned.algorithm, planned.settings)
+        config["settings"] = references.config(planned.settings)
     return config
 
 
@@ -275,7 +275,7 @@ def _run_classical(
         if finished:
             return finished, False
         start = time.monotonic()
-        model = references.train(planned.algorithm, chosen, clients)
+        model = references.train(chosen, clients)
         seconds = time.monotonic() - start
         results = {
             **_head(planned, clients, seconds),

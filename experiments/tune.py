@@ -155,7 +155,7 @@ def _classical_curve(chosen: Settings, clients) -> tuple[dict[int, float], float
     from experiments.run.judging import ClassicalJudge
 
     start = time.monotonic()
-    model = references.train(chosen.algorithm, chosen, clients)
+    model = references.train(chosen, clients)
     seconds = round(time.monotonic() - start, 2)
     metrics = ClassicalJudge(chosen, clients).metrics(model, "validation")
     return {0: metrics[_metric(chosen)]}, seconds

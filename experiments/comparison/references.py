@@ -9,17 +9,17 @@ from experiments.run.data import Clients
 from experiments.run.settings import Settings
 
 
-def config(algorithm: str, chosen: Settings) -> dict[str, Any]:
+def config(chosen: Settings) -> dict[str, Any]:
     """Returns the settings that config.json names, and the options that they lead to."""
-    return {**chosen.to_json(), **dataclasses.asdict(_options(algorithm, chosen))}
+    return {**chosen.to_json(), **dataclasses.asdict(_options(chosen))}
 
 
-def _options(algorithm: str, chosen: Settings) -> Any:
+def _options(chosen: Settings) -> Any:
     from fedrecon.baselines import ials, item_knn, popularity
 
-    if algorithm == "popularity":
+    if chosen.algorithm == "popularity":
         return popularity.PopularityOptions()
-    if algorithm == "item_knn":
+    if chosen.algorithm == "item_knn":
         return item_knn.ItemKnnOptions()
     given = {"regularization": chosen.ridge, "unobserved_weight": chosen.unobserved_weight}
     return ials.IalsOptions(
@@ -29,7 +29,7 @@ def _options(algorithm: str, chosen: Settings) -> Any:
     )
 
 
-def train(algorithm: str, chosen: Settings, clients: Clients) -> Any:
+def train(chosen: Settings, clients: Clients) -> Any:
     """Returns the trained model, which scores users by what they give, by its method `score`."""
     import numpy as np
 
@@ -45,10 +45,10 @@ def train(algorithm: str, chosen: Settings, clients: Clients) -> Any:
         users, items = examples.ratings.user_ids[is_used], examples.ratings.item_ids[is_used]
         ratings = None
     sizes = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
-    options = _options(algorithm, chosen)
-    if algorithm == "ials":
+    options = _options(chosen)
+    if chosen.algorithm == "ials":
         return ials.train_ials(users, items, **sizes, options=options)
-    if algorithm == "popularity":
+    if chosen.algorithm == "popularity":
         return popularity.train_popularity(users, items, ratings, **sizes, options=options)
     baseline = None
     if chosen.is_explicit:

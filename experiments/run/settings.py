@@ -154,7 +154,7 @@ class Settings:
         minimum=1,
         maximum=_MOST_WIDTH,
         algorithms=(*ALGORITHMS, "ials"),
-        only=(Either((relevance.algorithm_in(("ials",)), Having("model", ("mlp",), is_not=True))),),
+        only=(Either((Having("model", ("mlp",), is_not=True), relevance.algorithm_in(("ials",)))),),
     )
     hidden_units: str = fields.model(
         "64,32,16,8",
