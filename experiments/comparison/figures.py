@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, told apart by the colour-blind; by the name, so that an algorithm looks
 # the same in every picture and in every comparison.
 _STYLES = {
-    "fedrecon": ("#0072B2", "o"),
-    "stateful_fedavg": ("#009E73", "s"),
-    "fedavg": ("#E69F00", "^"),
-    "fedncf": ("#CC79A7", "D"),
+    "fed_recon": ("#0072B2", "o"),
+    "stateful_fed_avg": ("#009E73", "s"),
+    "fed_avg": ("#E69F00", "^"),
+    "fed_ncf": ("#CC79A7", "D"),
     "centralized": ("#000000", "v"),
     "ials": ("#D55E00", "P"),
-    "fedrecon_ls": ("#56B4E9", "p"),
+    "fed_recon_ls": ("#56B4E9", "p"),
+    "fed_ials": ("#56B4E9", "p"),
     "popularity": ("#999999", "x"),
     "item_knn": ("#8B4513", "+"),
 }

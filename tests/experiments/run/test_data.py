@@ -10,11 +10,9 @@ from experiments.run.settings import Settings
 from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.held_out import hold_out_last
 from fedrecon.errors import InputError
+from tests.experiments.small import small_settings
 
-EXPLICIT = Settings(
-    synthetic_num_users=60,
-    synthetic_num_items=60,
-    synthetic_mean_ratings_per_user=25,
+EXPLICIT = small_settings(
     max_ratings_per_user=12,
     dim=2,
     clients_per_round=7,
@@ -168,7 +166,7 @@ def test_unseen_users_are_in_no_other_part():
 
 def test_unseen_users_depend_on_the_seed_alone():
     unseen = implicit(unseen_fraction=0.15).users["unseen"]
-    again = implicit(unseen_fraction=0.15, algorithm="fedncf", evaluate_on="test", dim=9)
+    again = implicit(unseen_fraction=0.15, algorithm="fed_ncf", evaluate_on="test", dim=9)
     np.testing.assert_array_equal(unseen, again.users["unseen"])
     assert not np.array_equal(unseen, implicit(unseen_fraction=0.15, seed=1).users["unseen"])
     assert not np.array_equal(unseen, np.arange(51, 60))  # Not just the last.
