@@ -294,7 +294,7 @@ def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dic
             "rounds": None,
             "clients_per_round": None,
             "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
-            **costs.of_one_machine(clients.mean_ratings(), references.num_bytes(model)),
+            **costs.of_one_machine(clients.mean_ratings(), model.num_bytes),
             **_judged(ClassicalJudge(chosen, clients), model, chosen, clients.users),
         }
         run.write_results(results)
