@@ -277,7 +277,7 @@ def _run_reference(
             rounds=None,
             clients_per_round=None,
             seconds=round(seconds, 2),
-            costs=costs_of_one_machine(population, references.num_bytes(model))._asdict(),
+            costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
             groups=judged(Judge.of_scores(BaselineScores(), population), model, population),
         )
         run.write_results(results.to_json())

@@ -17,14 +17,12 @@ def config(chosen: Settings) -> dict[str, Any]:
 
 
 def _options(chosen: Settings) -> Any:
-    from fedrecon.baselines import ials, item_knn, popularity
+    from fedrecon import baselines
 
-    if chosen.algorithm == "popularity":
-        return popularity.PopularityOptions()
-    if chosen.algorithm == "item_knn":
-        return item_knn.ItemKnnOptions()
+    if chosen.algorithm != "ials":
+        return baselines.OPTIONS[chosen.algorithm]()
     given = {"regularization": chosen.ridge, "unobserved_weight": chosen.unobserved_weight}
-    return ials.IalsOptions(
+    return baselines.IalsOptions(
         dim=chosen.dim,
         seed=chosen.seed,
         **{name: value for name, value in given.items() if value is not None},
@@ -32,10 +30,10 @@ def _options(chosen: Settings) -> Any:
 
 
 def train(chosen: Settings, population: Population) -> Any:
-    """Returns the trained model, which scores users by what they give, by its method `score`."""
+    """Returns the trained `Baseline`."""
     import numpy as np
 
-    from fedrecon.baselines import ials, item_knn, popularity
+    from fedrecon import baselines
 
     examples, train = population.examples, population.train
     if chosen.is_explicit:
@@ -47,24 +45,6 @@ def train(chosen: Settings, population: Population) -> Any:
         users, items = examples.ratings.user_ids[is_used], examples.ratings.item_ids[is_used]
         ratings = None
     sizes = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
-    options = _options(chosen)
-    if chosen.algorithm == "ials":
-        return ials.train_ials(users, items, **sizes, options=options)
-    if chosen.algorithm == "popularity":
-        return popularity.train_popularity(users, items, ratings, **sizes, options=options)
-    baseline = None
-    if chosen.is_explicit:
-        damping = popularity.PopularityOptions()
-        baseline = popularity.train_popularity(users, items, ratings, **sizes, options=damping)
-    return item_knn.train_item_knn(
-        users, items, ratings, **sizes, options=options, baseline=baseline
-    )
-
-
-def num_bytes(model: Any) -> int:
-    """Returns what a model holds: its arrays, and those of a model that it rests on."""
-    parts = [getattr(model, field.name) for field in dataclasses.fields(model)]
-    return sum(
-        num_bytes(part) if dataclasses.is_dataclass(part) else getattr(part, "nbytes", 0)
-        for part in parts
-    )
+    tables = baselines.EXPLICIT if chosen.is_explicit else baselines.IMPLICIT
+    train_baseline = tables[chosen.algorithm]
+    return train_baseline(users, items, ratings, **sizes, options=_options(chosen))

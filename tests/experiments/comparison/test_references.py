@@ -135,7 +135,7 @@ def test_config_names_what_defaults_are_and_changes_with_them():
 
 def test_a_models_bytes_are_those_of_its_arrays_and_of_what_it_rests_on():
     clients = data.load_clients(EXPLICIT)
-    baseline = references.train(of("popularity", EXPLICIT), clients)
-    assert references.num_bytes(baseline) == 8 * 260
-    knn = references.train(EXPLICIT, clients)
-    assert references.num_bytes(knn) == 4 * 260 * 260 + 8 * 260
+    baseline = references.train("popularity", EXPLICIT, clients)
+    assert baseline.num_bytes == 8 * 260
+    knn = references.train("item_knn", EXPLICIT, clients)
+    assert knn.num_bytes == 4 * 260 * 260 + 8 * 260
