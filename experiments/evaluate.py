@@ -63,7 +63,7 @@ def main(interruption: cli.Interruption) -> None:
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
     task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path, store_round=round_num)
-    state = run_directory.RunRecorder(run).load(round_num, task.training.initialize())
+    state = run.open_checkpoints().load(round_num, task.training.initialize())
     metrics = task.evaluate(state, _SPLIT.value)
     cli.print_table({_SPLIT.value: metrics})
     path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})

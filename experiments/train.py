@@ -29,8 +29,8 @@ def main(interruption: cli.Interruption) -> None:
             runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
             finished = running.train(chosen, clients, run, interruption)
             final = _final_metrics(finished, clients, chosen.total_rounds)
-            run.draw_curves()
             run.write_final_metrics(final)
+            run.draw_curves()
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()

@@ -91,11 +91,11 @@ def train(
     """
     from tqdm import tqdm
 
-    from fedrecon.runs import run_directory
+    from fedrecon.runs.recorder import RunRecorder
     from fedrecon.runs.training import Training, TrainingOptions
 
     task, judge = tasks.build_task(chosen, clients, store_dir=run.store_path)
-    recorder = run_directory.RunRecorder(run)
+    recorder = RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedrecon.runs.run_directory import RunRecorder
-from fedrecon.runs.client_store import ClientStore
 from fedrecon.errors import InputError
+from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.recorder import RunRecorder
 
 Metrics = Mapping[str, float]
 

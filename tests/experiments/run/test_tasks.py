@@ -7,7 +7,8 @@ import pytest
 
 from experiments.run import choices, data, tasks
 from experiments.run.settings import ALGORITHMS, FEEDBACKS, Settings, of_evaluation
-from fedrecon.runs.run_directory import RunDirectory, RunRecorder
+from fedrecon.runs.recorder import RunRecorder
+from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import Training, TrainingOptions
 
 SETTINGS = Settings(
