@@ -72,7 +72,7 @@ def main(interruption: cli.Interruption) -> None:
     algorithm = build.build_algorithm(
         chosen, population, store_dir=run.store_path, store_round=round_num
     )
-    state = run_directory.RunRecorder(run).load(round_num, algorithm.initialize())
+    state = run.open_checkpoints().load(round_num, algorithm.initialize())
     judge = Judge(algorithm, population)
     metrics = {group: judge.metrics(state, group) for group in groups}
     display.print_table(metrics)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.comparison.results import SHARES
 from fedrecon.evaluation.feedback import Measure
+from fedrecon.runs import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +29,6 @@ _STYLES = {
     "popularity": ("#999999", "x"),
     "item_knn": ("#8B4513", "+"),
 }
-# The share of the rounds after which a curve must be wholly in its picture.
-_FIRST_SHOWN = 0.2
 _OTHER_STYLE = ("#F0E442", "X")
 
 
@@ -45,7 +44,7 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
     xlabel = x if x == "round" else "MB sent and received by all clients so far"
     figure, (panels,) = _figure(1)
     for axes, measure in zip(panels, measures):
-        ends = []
+        shown = []
         for algorithm, own in watched.groupby("algorithm", observed=True):
             curve = over_seeds(own, "round", measure.name)
             curve = curve[own.groupby("round").size() == own["seed"].nunique()].fillna(0)
@@ -58,12 +57,8 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
             else:
                 style.update(linewidth=0, markersize=9)
                 axes.errorbar(xs, curve["mean"], curve["std"], **style)
-            # The first rounds are often so far off that they would flatten all the rest.
-            is_shown = (curve.index > 0) & (curve.index >= _FIRST_SHOWN * curve.index.max())
-            ends += [*low[is_shown], *high[is_shown]]
-        if ends:
-            margin = 0.05 * (max(ends) - min(ends)) or 0.05
-            axes.set_ylim(min(ends) - margin, max(ends) + margin)
+            shown += [curves.worth_seeing(curve.index, ends) for ends in (low, high)]
+        curves.set_limits(axes, shown)
         if x == "round":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         else:

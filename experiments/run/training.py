@@ -97,12 +97,12 @@ def train(
     from tqdm import tqdm
 
     from fedrecon.evaluation.judge import Judge
-    from fedrecon.runs import run_directory
+    from fedrecon.runs.recorder import RunRecorder
     from fedrecon.runs.training import Training, TrainingOptions
 
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
     judge, watched = Judge(algorithm, population), build.watched_group(chosen)
-    recorder = run_directory.RunRecorder(run)
+    recorder = RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,

@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
-from fedrecon.runs.run_directory import RunRecorder
-from fedrecon.runs.client_store import ClientStore
 from fedrecon.errors import InputError
+from fedrecon.runs.recorder import RunRecorder
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:

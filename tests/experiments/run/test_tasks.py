@@ -8,7 +8,8 @@ import pytest
 from experiments.run import choices, data, tasks
 from experiments.run.names import ALGORITHMS
 from experiments.run.settings import FEEDBACKS, of_evaluation
-from fedrecon.runs.run_directory import RunDirectory, RunRecorder
+from fedrecon.runs.recorder import RunRecorder
+from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import Training, TrainingOptions
 from tests.experiments.small import small_settings
 
