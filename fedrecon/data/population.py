@@ -38,7 +38,7 @@ class Group:
     """Users who are evaluated together.
 
     Attributes:
-      users: `[n]` int64 user ids, increasing.
+      users: `[n]` integer user ids, increasing.
       later: With explicit feedback, the ratings that seen users are asked for; None for unseen
         users, who are asked for a part of their own ratings.
       held_out: With implicit feedback, the item that each user is asked for.
@@ -57,7 +57,7 @@ class Population:
       feedback: `"explicit"` (ratings are predicted) or `"implicit"` (items are ranked).
       ratings: The whole data set.
       examples: What each client contributes to a round, without anything that is held out.
-      train: `[n]` int64 user ids, increasing: the users who take part in training.
+      train: `[n]` integer user ids, increasing: the users who take part in training.
       groups: The evaluated groups that there are, by name (`GROUPS`).
       seed: Decides who is in which group; every other draw of an experiment follows from it too.
       support_batch_size: With explicit feedback, an unseen user's ratings are cut into batches of

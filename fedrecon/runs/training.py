@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
 from fedrecon.runs.recorder import RunRecorder
 
