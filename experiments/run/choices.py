@@ -76,7 +76,6 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
         least_squares=LeastSquaresOptions(
             **_given(regularization=settings.ridge, exponent=settings.ridge_exponent),
             bias_regularization=settings.bias_ridge,
-            differentiates=settings.differentiate_reconstruction,
         ),
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,

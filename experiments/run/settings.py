@@ -260,11 +260,6 @@ class Settings:
     bias_ridge: float | None = _algorithm(
         None, "In place of --ridge for the user bias.", only=(_EXACT, _EXPLICIT)
     )
-    differentiate_reconstruction: bool = _algorithm(
-        False,
-        "The gradient of the global part goes through the solution of the local one.",
-        only=(_LS, _EXPLICIT),
-    )
     unobserved_weight: float | None = _algorithm(
         None,
         "What a pair of user and item weighs, relative to weight 1 of one with an interaction; by "

@@ -237,7 +237,7 @@ def _reconstruct(options: FedIalsOptions, table, gram, shard: Shard) -> _Clients
     regularization = options.regularization * growth
     penalties = regularization[:, tf.newaxis, tf.newaxis] * tf.eye(table.shape[1])
     systems = tf.matmul(rows, rows, transpose_a=True) + alpha * gram + penalties
-    users = solve_systems(systems, tf.reduce_sum(rows, axis=1)).vectors
+    users = solve_systems(systems, tf.reduce_sum(rows, axis=1))
     return _Clients(rows, mask, num_items, users, regularization)
 
 

@@ -27,7 +27,7 @@ from fedrecon.engine import client_work, least_squares
 from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.models.functional import FunctionalModel, fold_in
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import FedReconOptions, OptimizerOptions
+from fedrecon.options import FedReconOptions
 from fedrecon.wiring import process
 
 # What a client's seed is used for.
@@ -131,23 +131,20 @@ def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec:
       `client_work.Contribution`, their query examples and the predictions for these, each before
       the step that uses it.
     """
-
     stage = client_work.Stage(options.client_optimizer, trains_global=True)
 
-    def update(before, shard, extra_loss=None):
+    def update(before, shard):
         query = client_work.Examples.scheduled(shard, shard.query_batches)
         if options.client_takes_one_step:
             query = query.as_one_step()
         seeds = fold_in(shard.seeds, _UPDATE)
-        trained = client_work.run_stage(model, stage, before, query, seeds, extra_loss)
+        trained = client_work.run_stage(model, stage, before, query, seeds)
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
         contribution = client_work.contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
-    if options.differentiates_reconstruction:
-        return _compile_with_adjoint(model, options, spec, update)
     return _compile_after_reconstruction(model, options, spec, update)
 
 
@@ -239,73 +236,9 @@ def _compile_after_reconstruction(model, options: FedReconOptions, spec, work):
     )
 
     def reconstruct_and_work(global_values, shard):
-        return compiled(global_values, shard, reconstruct(global_values, shard).local_values)
+        return compiled(global_values, shard, reconstruct(global_values, shard))
 
     return reconstruct_and_work
-
-
-def _compile_with_adjoint(model, options: FedReconOptions, spec, update):
-    """Compiles clients' update with a gradient that goes through the exact reconstruction.
-
-    The solution `u` of `A u = y` moves with the global part. By the implicit function theorem the
-    gradient of the loss `L` in a global `g` is that with `u` frozen, and
-
-        d/dg [w . (y - A u)]   with   A w = dL/du
-
-    in which `u` and `w` do not depend on `g`: one more solution with the factors at hand.
-    """
-    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
-    local_specs = client_work.local_specs(model, spec.seeds.shape[0])
-    num_global = len(model.global_weights)
-
-    # A step of rate 1 is the gradient.
-    stage = client_work.Stage(OptimizerOptions("sgd", 1.0), trains_local=True)
-
-    def local_gradient(values, shard, local_values):
-        query = client_work.Examples.scheduled(shard, shard.query_batches).as_one_step()
-        before = [*values, *local_values]
-        after = client_work.run_stage(model, stage, before, query, shard.seeds).values
-        return least_squares.flatten(
-            model, [start - end for start, end in zip(local_values, after[num_global:])]
-        )
-
-    gradient_compiled = client_work.compile_for_shards(local_gradient, model, spec, local_specs)
-
-    def through_solution(values, data):
-        support, adjoint = data
-        called = [
-            tf.gather(value, support.positions) if weight.is_item_table else value
-            for weight, value in zip(model.weights, values)
-        ]
-        origin = [
-            tf.zeros_like(value) if weight.trainable else value
-            for weight, value in zip(model.local_weights, called[num_global:])
-        ]
-
-        def predict(local_values):
-            return model.predict(support.item_ids, [*called[:num_global], *local_values])
-
-        products = predict(adjoint) - predict(origin)
-        products *= support.labels - predict(called[num_global:])
-        return tf.reduce_sum(tf.where(support.mask, products, tf.zeros_like(products)))
-
-    def update_through(values, shard, local_values, adjoint):
-        support = client_work.Examples.scheduled(shard, shard.support_batches).as_one_step()
-        support = client_work.Examples(*(array[:, 0] for array in support))
-        extra_loss = client_work.ExtraLoss(through_solution, (support, adjoint))
-        return update([*values, *local_values], shard, extra_loss)
-
-    update_compiled = client_work.compile_for_shards(
-        update_through, model, spec, local_specs, local_specs
-    )
-
-    def update_clients(global_values, shard):
-        local_values, solution = reconstruct(global_values, shard)
-        gradients = gradient_compiled(global_values, shard, local_values)
-        adjoint = least_squares.unflatten(model, solution.solve(gradients), local_values)
-        return update_compiled(global_values, shard, local_values, adjoint)
-
-    return update_clients
 
 
 def _reconstruct(model, options: FedReconOptions, values, shard: Shard):

@@ -208,26 +208,12 @@ def _gather_rows(model: FunctionalModel, global_values, item_ids) -> Tensors:
     ]
 
 
-class ExtraLoss(NamedTuple):
-    """What is added to the loss of each step.
-
-    Attributes:
-      loss: From the values of `model.weights` of one client, item tables with all its rows, and its
-        `data`, to a scalar.
-      data: Any structure of tensors, with an axis of clients.
-    """
-
-    loss: Callable[[Tensors, Any], tf.Tensor]
-    data: Any
-
-
 def run_stage(
     model: FunctionalModel,
     stage: Stage,
     values: Sequence[tf.Tensor],
     examples: Examples,
     seeds: tf.Tensor,
-    extra_loss: ExtraLoss | None = None,
 ) -> Trained:
     """Trains, each client by itself.
 
@@ -238,10 +224,8 @@ def run_stage(
         without one where all start from the same.
       examples: What they train on. A client's steps come first, padding last.
       seeds: `[clients]`, from which dropout follows.
-      extra_loss: If there is one.
     """
-    step_of_client = _ClientStep(model, stage, extra_loss and extra_loss.loss)
-    extra_data = () if extra_loss is None else extra_loss.data
+    step_of_client = _ClientStep(model, stage)
     num_clients = examples.labels.shape[0]
     _, most_steps, batch_size = tf.unstack(tf.shape(examples.labels))
     values = [
@@ -269,7 +253,7 @@ def run_stage(
 
         changed, predicted = tf.vectorized_map(
             of_client,
-            (own.values, carry.without_values(), batch, fold_in(seeds, number), extra_data),
+            (own.values, carry.without_values(), batch, fold_in(seeds, number)),
             fallback_to_while_loop=False,
         )
         changed = step_of_client.apply(changed, carry, batch, is_step=number < num_steps)
@@ -626,9 +610,8 @@ class _ClientStep:
       drifting: Those of them that drift.
     """
 
-    def __init__(self, model: FunctionalModel, stage: Stage, extra_loss=None):
+    def __init__(self, model: FunctionalModel, stage: Stage):
         self._model = model
-        self._extra_loss = extra_loss
         self._optimizer = stage.optimizer.build()
         self.trained = [i for i, weight in enumerate(model.weights) if stage.trains(weight)]
         self.drifting = [i for i in self.trained if drifts(model.weights[i], stage.optimizer)]
@@ -643,16 +626,11 @@ class _ClientStep:
         # Then the change of the rows of the batch is all there is to compute: no state, no decay.
         # To clip, the gradient of a row that comes twice in a batch is needed as a sum.
         self._moves_batch_only = (
-            stage.optimizer.is_plain_sgd
-            and not self.drifting
-            and self._clip_norm is None
-            and extra_loss is None
+            stage.optimizer.is_plain_sgd and not self.drifting and self._clip_norm is None
         )
 
     def needs_all_rows(self, weight: Weight) -> bool:
         """Whether the step takes all rows of an item table, not only those of its batch."""
-        if self._extra_loss is not None:
-            return True
         return weight in self._weights and not self._moves_batch_only
 
     def initial_carry(self, values: Tensors, num_clients) -> _Carry:
@@ -670,7 +648,7 @@ class _ClientStep:
             _initial_state(self._optimizer, untouched, num_clients),
         )
 
-    def __call__(self, values: Tensors, carry: _Carry, batch: Examples, seed, extra_data):
+    def __call__(self, values: Tensors, carry: _Carry, batch: Examples, seed):
         """Returns the carry after a step, and the predictions before it.
 
         Args:
@@ -679,7 +657,6 @@ class _ClientStep:
           carry: Without values.
           batch: The examples.
           seed: From which dropout follows.
-          extra_data: That of the extra loss, if there is one.
         """
         starts = [values[index] for index in self.trained]
         with tf.GradientTape() as tape:
@@ -693,8 +670,6 @@ class _ClientStep:
             predictions = self._model.predict(batch.item_ids, called, dropout_seed=seed)
             loss = self._model.loss(batch.labels, predictions, batch.mask)
             loss += regularization(self._weights, starts)
-            if self._extra_loss is not None:
-                loss += self._extra_loss(values, extra_data)
         gradients = tape.gradient(loss, starts)
         if self._clip_norm is not None:
             gradients = _clipped(gradients, self._clip_norm)

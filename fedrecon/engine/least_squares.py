@@ -23,7 +23,6 @@ sums of squares lose half of the digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -37,29 +36,11 @@ from fedrecon.models.split_model import SplitModel
 from fedrecon.options import LeastSquaresOptions
 
 
-class Solution(NamedTuple):
-    """The solved systems of a shard's clients.
+def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    """Returns the solutions of positive definite systems, `[clients, k]`, by Cholesky.
 
-    Attributes:
-      vectors: `[clients, k]`; not finite for a client whose system cannot be solved.
-      factors: `[clients, k, k]`, the Cholesky factors.
-    """
-
-    vectors: tf.Tensor
-    factors: tf.Tensor
-
-    def solve(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Returns the solutions with other right sides, `[clients, k]` of any float dtype."""
-        rights = tf.cast(vectors, self.factors.dtype)[..., tf.newaxis]
-        solved = tf.linalg.cholesky_solve(self.factors, rights)[..., 0]
-        return tf.cast(solved, vectors.dtype)
-
-
-def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
-    """Solves positive definite systems by Cholesky.
-
-    A system that is not finite, or of whose pivots one is lost in the rounding of the others, has
-    no meaningful solution; its client's is not finite.
+    If a system is not finite or is numerically singular (a pivot is lost in the rounding of the
+    others), the client's solution is NaN.
 
     Args:
       matrices: `[clients, k, k]`.
@@ -75,25 +56,13 @@ def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
     rounding = tf.linalg.trace(matrices) * np.finfo(matrices.dtype.as_numpy_dtype).eps
     pivots = tf.square(tf.linalg.diag_part(factors))
     is_solvable &= 0.01 * tf.reduce_min(pivots, axis=1) > rounding  # False for NaN.
-    solved = Solution(vectors, factors).solve(vectors)
+    solved = tf.linalg.cholesky_solve(factors, vectors[..., tf.newaxis])[..., 0]
     nothing = tf.constant(np.nan, vectors.dtype)
-    return Solution(tf.where(is_solvable[:, tf.newaxis], solved, nothing), factors)
-
-
-class Reconstruction(NamedTuple):
-    """What reconstruction leaves.
-
-    Attributes:
-      local_values: For each of the local weights `[clients, ...]`.
-      solution: Of the trainable ones together.
-    """
-
-    local_values: Tensors
-    solution: Solution
+    return tf.where(is_solvable[:, tf.newaxis], solved, nothing)
 
 
 def build_reconstruction(model: FunctionalModel, options: LeastSquaresOptions, spec: Shard):
-    """Returns a function of the whole global values and a shard to a `Reconstruction`.
+    """Returns a function of the whole global values and a shard to local values.
 
     Args:
       model: A model that `check_is_solvable` does not refuse.
@@ -114,18 +83,11 @@ def build_reconstruction(model: FunctionalModel, options: LeastSquaresOptions, s
 
     sum_compiled = client_work.compile_for_shards(sum_equations, model, spec)
 
-    def reconstruct(global_values: Sequence[tf.Tensor], shard: Shard) -> Reconstruction:
+    def reconstruct(global_values: Sequence[tf.Tensor], shard: Shard) -> Tensors:
         matrices, vectors, local_values = sum_compiled(global_values, shard)
-        solution = solve_systems(matrices, vectors)
-        return Reconstruction(unflatten(model, solution.vectors, local_values), solution)
+        return unflatten(model, solve_systems(matrices, vectors), local_values)
 
     return reconstruct
-
-
-def flatten(model: FunctionalModel, local_values: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns clients' trainable local values as vectors, `[clients, k]`."""
-    trainable = [v for w, v in zip(model.local_weights, local_values) if w.trainable]
-    return tf.concat([tf.reshape(value, [tf.shape(value)[0], -1]) for value in trainable], axis=1)
 
 
 def unflatten(model: FunctionalModel, vectors: tf.Tensor, others: Sequence[tf.Tensor]) -> Tensors:

@@ -128,15 +128,13 @@ def test_settings_choose_the_options_of_the_baselines():
 
 def test_settings_choose_exact_reconstruction():
     solved = {"ridge": 3.0, "ridge_exponent": 0.5, "bias_ridge": 2.0}
-    options = choices.fed_recon_options(
-        replace(algorithm="fedrecon_ls", differentiate_reconstruction=True, **solved)
-    )
+    options = choices.fed_recon_options(replace(algorithm="fedrecon_ls", **solved))
     assert (options.reconstruction, options.client_takes_one_step) == ("least_squares", True)
     # The server gets the gradient itself.
     assert (options.client_optimizer.name, options.client_optimizer.learning_rate) == ("sgd", 1.0)
     squares = options.least_squares
     assert (squares.regularization, squares.exponent) == (3.0, 0.5)
-    assert (squares.bias_regularization, squares.differentiates) == (2.0, True)
+    assert squares.bias_regularization == 2.0
     # What is not given is left to the options' own defaults.
     default = choices.fed_recon_options(replace(algorithm="fedrecon_ls")).least_squares
     assert default == type(default)()
