@@ -163,18 +163,15 @@ class Bench:
         import tensorflow as tf
 
         from fedrecon.algorithms import fed_recon
-        from fedrecon.engine import client_work
+        from fedrecon.engine.shards import shard_spec
+        from fedrecon.engine.values import by_name
         from fedrecon.models.functional import FunctionalModel
 
         split_model = self.model_fn()
-        update = tf.function(
-            fed_recon.build_clients_update(
-                FunctionalModel(split_model),
-                self.options,
-                client_work.shard_spec(self.options.batch_size, self.packer.clients_per_shard),
-            )
-        )
-        values = [tf.identity(weight) for weight in split_model.global_weights]
+        model = FunctionalModel(split_model)
+        spec = shard_spec(self.options.batch_size, self.packer.clients_per_shard)
+        update = tf.function(fed_recon.build_clients_update(model, self.options, spec))
+        values = by_name(model.global_weights, map(tf.identity, split_model.global_weights))
 
         def run(users):
             for shard in self.packer.pack(users, 0):
@@ -444,19 +441,21 @@ def _run_ranking() -> dict[str, Any]:
     from fedrecon.evaluation import protocols
     from fedrecon.evaluation.metrics import ranks
     from fedrecon.evaluation.scoring import Scorer
+    from fedrecon.models.functional import FunctionalModel
     from fedrecon.models.neural_cf import neumf
-    from fedrecon.wiring import process
+    from fedrecon.wiring import at_clients
+    from fedrecon.wiring.weights import global_part
 
     model_fn = functools.partial(neumf, _NUM_ITEMS, gmf_dim=16)
     size = 32
     scorer = Scorer(
         reconstruct=None,
-        score=process.build_scoring(model_fn, clients_per_shard=size),
-        make_candidates=process.Candidates,
+        score=at_clients.build_scoring(model_fn, clients_per_shard=size),
+        make_candidates=at_clients.Candidates,
         packing=None,
         clients_per_shard=size,
     )
-    weights = process.initial_weights(model_fn)()
+    weights = global_part(model_fn, FunctionalModel(model_fn())).initialize()
     generator = rng.generator(0, "ranking")
     rows = [
         generator.normal(size=[_NUM_USERS, *weight.shape]).astype(np.float32)

@@ -183,7 +183,7 @@ def _scorer(settings: Settings, num_items: int) -> Scorer:
     """Returns a scorer, which takes seconds to trace and compile, once for all of a comparison."""
     from fedrecon.algorithms import fed_ials, fed_recon
     from fedrecon.evaluation.scoring import Scorer
-    from fedrecon.wiring import process
+    from fedrecon.wiring import at_clients
 
     build_model = choices.model_fn(settings, num_items)
     size = _CLIENTS_PER_SHARD
@@ -195,8 +195,8 @@ def _scorer(settings: Settings, num_items: int) -> Scorer:
         packing = fed_recon.reconstruction_packing_options(options, seed=0)
     return Scorer(
         reconstruct=algorithm.build_reconstruction(build_model, options, clients_per_shard=size),
-        score=process.build_scoring(build_model, clients_per_shard=size),
-        make_candidates=process.Candidates,
+        score=at_clients.build_scoring(build_model, clients_per_shard=size),
+        make_candidates=at_clients.Candidates,
         packing=packing,
         clients_per_shard=size,
     )

@@ -166,12 +166,13 @@ def _fed_ials(settings, clients, build_model, open_store) -> Algorithm:
 
 def _stock_fed_recon(settings, clients, build_model, open_store) -> Algorithm:
     from fedrecon.algorithms import stock_fed_recon
+    from fedrecon.engine.client_metrics import training_metrics
 
     training = stock_fed_recon.build_fed_recon(build_model, fed_recon_options(settings))
     return Algorithm(
         training,
         functools.partial(_client_datasets, settings, clients),
-        stock_fed_recon.training_metrics,
+        training_metrics,
         training.get_model_weights,
     )
 
@@ -276,21 +277,18 @@ def _centralized(settings, clients, build_model, open_store) -> Algorithm:
 def _server_rows(clients: Clients, build_model) -> dict[str, Any]:
     """Returns `get_weights` and `kept_rows` of an algorithm whose server keeps user rows."""
     import numpy as np
-    import tensorflow_federated as tff
 
     from fedrecon.models.functional import FunctionalModel
-    from fedrecon.wiring import process
+    from fedrecon.wiring import user_tables
 
     model = FunctionalModel(build_model())
     is_trained = np.isin(np.arange(clients.ratings.num_users), clients.users["train"])
 
     def get_weights(state):
-        values, _ = process.split_user_rows(model, state.global_model_weights)
-        num_trainable = sum(weight.trainable for weight in model.global_weights)
-        return tff.learning.models.ModelWeights(values[:num_trainable], values[num_trainable:])
+        return user_tables.global_weights_of(model, state.global_model_weights)
 
     def kept_rows(state, users):
-        _, tables = process.split_user_rows(model, state.global_model_weights)
+        tables = user_tables.user_tables_of(model, state.global_model_weights)
         return [np.asarray(table)[users] for table in tables], is_trained[users]
 
     return {"get_weights": get_weights, "kept_rows": kept_rows}
@@ -343,6 +341,7 @@ def _evaluation_process(settings: Settings, num_items: int, clients_per_shard: i
 
 def _stock_evaluation(settings, clients, get_weights) -> ProcessEvaluation:
     from fedrecon.algorithms import stock_fed_recon
+    from fedrecon.engine.client_metrics import evaluation_metrics
     from fedrecon.runs.training import ProcessEvaluation
 
     build_model = model_fn(settings, clients.ratings.num_items)
@@ -351,7 +350,7 @@ def _stock_evaluation(settings, clients, get_weights) -> ProcessEvaluation:
         get_weights,
         clients.users,
         lambda users: _client_datasets(settings, clients, users, 0),
-        stock_fed_recon.evaluation_metrics,
+        evaluation_metrics,
     )
 
 

@@ -7,39 +7,59 @@ Garrett, Shanshan Wu, Keith Rush, Sushant Prakash. NeurIPS 2021, arXiv:2102.0344
 1. The server samples clients and sends them the global part of the model.
 2. Each client draws a fresh local part and fits it on its support (reconstruction).
 3. Each client fits the global part on its query, the local part frozen, and returns the difference.
-4. The server averages the differences and applies them with its optimiser.
+4. The server averages the differences and applies them with its optimizer.
 
 The local part never leaves the client and is forgotten after the round: it is in no type of these
 computations. The numbers are those of `stock_fed_recon`, with two differences. Local initial values
 are drawn for each client and round by the initializers of the local layers (stock TFF gives all
 clients the same). And a client without a query has weight zero also with uniform weighting.
+
+**What one client's update reveals**, if the server sees it by itself. The item rows that differ
+from the others' common drift are those of the client's query, so they name these items. After a
+single step of SGD the update of an item row is the error of its rating times the user vector: all
+rows point along the user vector, and item biases, whose updates are the errors themselves, give its
+length and the ratings. More steps mix this; they do not hide it.
+So updates should only be summed, by secure aggregation (`wiring.secure.secure_mean`). There a
+client sends whole tables, and a sum hides it only among the others who have the same items.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
-from fedrecon.engine import client_work, least_squares
+from fedrecon.engine import least_squares
+from fedrecon.engine.calls import FREE_SEED, fresh_local_values, predict
 from fedrecon.engine.client_metrics import ClientMetrics
+from fedrecon.engine.client_step import Stage
+from fedrecon.engine.shards import Examples, compile_for_shards, shard_spec
+from fedrecon.engine.stages import run_stage
+from fedrecon.engine.updates import contribute, sum_updates
+from fedrecon.engine.values import Values, in_order, local_specs
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
-from fedrecon.models.split_model import ModelFn
+from fedrecon.models.split_model import ModelFn, SplitModel
 from fedrecon.options import FedReconOptions
-from fedrecon.wiring import process
+from fedrecon.wiring.at_clients import build_at_clients
+from fedrecon.wiring.outputs import ShardOutput
+from fedrecon.wiring.process import build_evaluation_process, build_training_process
+from fedrecon.wiring.secure import check_aggregator
+from fedrecon.wiring.types import shard_type
+from fedrecon.wiring.weights import global_part
 
-# What a client's seed is used for.
-_RECONSTRUCTION, _UPDATE = client_work.FREE_SEED, client_work.FREE_SEED + 1
+# What a client's seed is used for. Other numbers would draw other values.
+_RECONSTRUCTION, _UPDATE = FREE_SEED + 1, FREE_SEED + 2
 
 
 def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon`.
 
     Args:
-      options: The algorithm's settings.
+      options: The settings.
       seed: Draws each client's local initial values, with the round and the user id.
     """
     support = Passes(options.reconstruction_epochs, options.reconstruction_steps_max)
@@ -57,6 +77,13 @@ def evaluation_packing_options(options: FedReconOptions, *, seed: int) -> Packin
     return dataclasses.replace(packing_options(options, seed=seed), query=Passes(1, None))
 
 
+def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
+    """Returns how clients are packed for `build_reconstruction`; see `packing_options`."""
+    return dataclasses.replace(
+        packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
+    )
+
+
 def build_fed_recon(
     model_fn: ModelFn,
     options: FedReconOptions,
@@ -64,19 +91,22 @@ def build_fed_recon(
     clients_per_shard: int,
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
+    debug: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedRecon training.
 
     Args:
-      model_fn: Builds the model anew at each call, with the same initial values each time.
-      options: The algorithm's settings.
-      clients_per_shard: That of the `CohortPacker`.
+      model_fn: Builds the model.
+      options: The settings.
+      clients_per_shard: As for the `CohortPacker`.
       aggregator_factory: Aggregates the clients' updates; None takes the weighted mean of the
-        clients. TFF sees a shard as one client, so one that needs each client's own update
-        (clipping, robust, quantised, unweighted) takes shards of one client only.
+        clients. TFF sees a shard as one client, so an aggregator that needs each client's own
+        update (clipping, robust, quantized, unweighted) takes shards of one client only.
       is_aggregator_linear: Says that `aggregator_factory` gives the same for clients as for the
         weighted means and weights of groups of them, as weighted means over plain or secure sums
         do; then shards may have any number of clients.
+      debug: Returns a `wiring.debug.DebugProcess`, in which breakpoints work: no TFF computations,
+        no XLA, no vectorization. Use it with one client a shard.
 
     Returns:
       A process whose `next(state, shards)` takes a list of shards packed with `packing_options`. A
@@ -87,66 +117,67 @@ def build_fed_recon(
     Raises:
       InputError: If the aggregator would get the updates of several clients as one, or least
         squares cannot reconstruct the model; see `least_squares.check_is_solvable`.
-      ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
-    process.check_aggregator(
+    check_aggregator(
         aggregator_factory, is_linear=is_aggregator_linear, clients_per_shard=clients_per_shard
     )
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
-    _check(split_model, model, options)
-    update_clients = build_clients_update(model, options, spec)
+    split_model, model = _models(model_fn, options)
+    metrics = ClientMetrics(split_model)
+    weights = global_part(model_fn, model)
+    spec = shard_spec(options.batch_size, clients_per_shard)
+    update_clients = build_clients_update(model, options, spec, debug=debug)
 
-    def update_shard(weights, shard):
-        global_values = [*weights.trainable, *weights.non_trainable]
+    def update_shard(global_values, shard):
         contribution, query, predictions = update_clients(global_values, shard)
-        return process.ShardOutput(
-            update=client_work.sum_updates(
-                model, options.client_optimizer, global_values, shard, contribution
-            ),
-            weight=tf.reduce_sum(contribution.weights),
+        sums = sum_updates(model, options.client_optimizer, global_values, shard, contribution)
+        total_weight = tf.reduce_sum(contribution.weights)
+        return ShardOutput(
+            update=in_order(weights.trainable, sums),
+            weight=[total_weight] * len(sums),
             metrics=metrics.training_sums(contribution, query, predictions),
         )
 
-    return process.build_training_process(
-        process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, clients_per_shard),
+    return build_training_process(
+        weights,
+        shard_type(options.batch_size, clients_per_shard),
         shard_update=update_shard,
         finalize_metrics=metrics.finalize_training,
         server_optimizer=options.server_optimizer,
         aggregator_factory=aggregator_factory,
+        debug=debug,
     )
 
 
-def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec: Shard):
+def build_clients_update(
+    model: FunctionalModel, options: FedReconOptions, spec: Shard, *, debug: bool = False
+) -> Callable:
     """Returns steps 2 and 3 of a round, for the clients of a shard.
 
     Args:
       model: The model.
-      options: The algorithm's settings.
-      spec: As `client_work.shard_spec` gives it.
+      options: The settings.
+      spec: The specs of the shard.
+      debug: See `shards.compile_for_shards`.
 
     Returns:
-      A function of the whole global values and a shard. It returns the clients'
-      `client_work.Contribution`, their query examples and the predictions for these, each before
-      the step that uses it.
+      A function of the whole global values and a shard. It returns the clients' `Contribution`,
+      their query examples and the predictions for these, each before its step.
     """
-    stage = client_work.Stage(options.client_optimizer, trains_global=True)
+    stage = Stage(options.client_optimizer, trains_global=True)
 
     def update(before, shard):
-        query = client_work.Examples.scheduled(shard, shard.query_batches)
+        query = Examples.scheduled(shard, shard.query_batches)
         if options.client_takes_one_step:
             query = query.as_one_step()
-        seeds = fold_in(shard.seeds, _UPDATE)
-        trained = client_work.run_stage(model, stage, before, query, seeds)
+        trained = run_stage(model, stage, before, query, fold_in(shard.seeds, _UPDATE))
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
-        contribution = client_work.contribute(model, stage, before, trained, weights)
+        contribution = contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
-    return _compile_after_reconstruction(model, options, spec, update)
+    return _compile_after_reconstruction(model, options, spec, update, debug=debug)
 
 
 def build_fed_recon_evaluation(
@@ -157,24 +188,23 @@ def build_fed_recon_evaluation(
     Only the reconstruction settings, the batch size and the support/query split of `options` apply.
     The shards are packed with `evaluation_packing_options`.
     """
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
+    split_model, model = _models(model_fn, options)
+    metrics = ClientMetrics(split_model)
 
-    def evaluate_clients(values, shard):
-        query = client_work.Examples.scheduled(shard, shard.query_batches)
-        return query, client_work.predict(model, values, query)
+    def evaluate(values, shard):
+        query = Examples.scheduled(shard, shard.query_batches)
+        return query, predict(model, values, query)
 
-    _check(split_model, model, options)
-    compiled = _compile_after_reconstruction(model, options, spec, evaluate_clients)
+    spec = shard_spec(options.batch_size, clients_per_shard)
+    evaluate_clients = _compile_after_reconstruction(model, options, spec, evaluate)
 
-    def shard_metrics(weights, shard):
-        query, predictions = compiled([*weights.trainable, *weights.non_trainable], shard)
+    def shard_metrics(global_values, shard):
+        query, predictions = evaluate_clients(global_values, shard)
         return metrics.sums(query.labels, predictions, query.mask)
 
-    return process.build_evaluation_process(
-        process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, clients_per_shard),
+    return build_evaluation_process(
+        global_part(model_fn, model),
+        shard_type(options.batch_size, clients_per_shard),
         shard_metrics=shard_metrics,
         finalize_metrics=metrics.finalize,
     )
@@ -192,69 +222,69 @@ def build_reconstruction(
       A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to the
       local values `[clients, ...]`, at CLIENTS, for each of the local weights.
     """
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model = FunctionalModel(split_model)
-    num_global = len(model.global_weights)
+    _, model = _models(model_fn, options)
 
     def local_values(values, shard):
-        return [tf.identity(value) for value in values[num_global:]]
+        del shard
+        return [tf.identity(value) for value in in_order(model.local_weights, values)]
 
-    _check(split_model, model, options)
-    return process.build_at_clients(
-        model_fn,
-        process.shard_type(options.batch_size, clients_per_shard),
+    spec = shard_spec(options.batch_size, clients_per_shard)
+    return build_at_clients(
+        global_part(model_fn, model),
+        shard_type(options.batch_size, clients_per_shard),
         _compile_after_reconstruction(model, options, spec, local_values),
     )
 
 
-def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
-    """Returns how clients are packed for `build_reconstruction`; see `packing_options`."""
-    return dataclasses.replace(
-        packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
-    )
+def _models(model_fn: ModelFn, options: FedReconOptions) -> tuple[SplitModel, FunctionalModel]:
+    """Returns the model and its functional form.
 
-
-def _check(split_model, model, options: FedReconOptions) -> None:
+    Raises:
+      InputError: If the model cannot be reconstructed as `options` say.
+    """
+    split_model = model_fn()
+    model = FunctionalModel(split_model)
     if options.is_exact:
         least_squares.check_is_solvable(split_model, model)
+    return split_model, model
 
 
-def _compile_after_reconstruction(model, options: FedReconOptions, spec, work):
-    """Compiles clients' work, which starts from the values of `model.weights` and their shard."""
+def _compile_after_reconstruction(
+    model: FunctionalModel, options: FedReconOptions, spec: Shard, work, *, debug: bool = False
+) -> Callable:
+    """Compiles step 2 of a round, and `work(values, shard)` with the values of all weights."""
     if not options.is_exact:
-        return client_work.compile_for_shards(
-            lambda values, shard: work(_reconstruct(model, options, values, shard), shard),
-            model,
-            spec,
-        )
-    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
-    compiled = client_work.compile_for_shards(
-        lambda values, shard, local_values: work([*values, *local_values], shard),
+
+        def reconstruct_and_work(global_values, shard):
+            return work(_reconstruct(model, options, global_values, shard), shard)
+
+        return compile_for_shards(reconstruct_and_work, model, spec, debug=debug)
+
+    reconstruct = least_squares.build_reconstruction(
+        model, options.least_squares, spec, debug=debug
+    )
+    work_after = compile_for_shards(
+        lambda values, shard, local_values: work(values | local_values, shard),
         model,
         spec,
-        client_work.local_specs(model, spec.seeds.shape[0]),
+        local_specs(model, spec.seeds.shape[0]),
+        debug=debug,
     )
 
-    def reconstruct_and_work(global_values, shard):
-        return compiled(global_values, shard, reconstruct(global_values, shard))
+    def solve_and_work(global_values, shard):
+        return work_after(global_values, shard, reconstruct(global_values, shard))
 
-    return reconstruct_and_work
+    return solve_and_work
 
 
-def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
-    """Returns the values of `model.weights` after reconstruction.
-
-    Args:
-      model: The model.
-      options: The algorithm's settings.
-      values: The global ones, as the clients get them.
-      shard: The clients.
-    """
-    stage = client_work.Stage(options.reconstruction_optimizer, trains_local=True)
-    values = [*values, *client_work.fresh_local_values(model, shard)]
-    if not any(stage.trains(weight) for weight in model.weights):
+def _reconstruct(
+    model: FunctionalModel, options: FedReconOptions, global_values: Values, shard: Shard
+) -> Values:
+    """Returns the values of all weights after reconstruction by gradient steps."""
+    stage = Stage(options.reconstruction_optimizer, trains_local=True)
+    values = global_values | fresh_local_values(model, shard)
+    if not stage.trained(model.weights):
         return values
-    support = client_work.Examples.scheduled(shard, shard.support_batches)
+    support = Examples.scheduled(shard, shard.support_batches)
     seeds = fold_in(shard.seeds, _RECONSTRUCTION)
-    return client_work.run_stage(model, stage, values, support, seeds).values
+    return run_stage(model, stage, values, support, seeds).values

@@ -1,6 +1,7 @@
 """FedRecon by TFF's own builders: slow, client by client, and the reference for everything faster.
 
-The algorithm, and the paper it is from, are those of `fed_recon`.
+The algorithm, its paper, and what an update reveals are those of `fed_recon`. The metrics are read
+by `client_metrics.training_metrics` and `evaluation_metrics`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.engine.client_metrics import per_rating
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
 
@@ -38,8 +38,8 @@ def build_fed_recon(
     """Builds FedRecon training.
 
     Args:
-      model_fn: Builds the model anew at each call, with the same initial values each time.
-      options: The algorithm's settings.
+      model_fn: Builds the model.
+      options: The settings.
 
     Returns:
       A process whose `next(state, client_datasets)` takes a list of `client_dataset`s, one a
@@ -79,20 +79,6 @@ def build_fed_recon_evaluation(
         reconstruction_optimizer_fn=options.reconstruction_optimizer.build(),
         dataset_split_fn=_dataset_split_fn(options, query_epochs=1, query_steps_max=None),
     )
-
-
-def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of a round over the query ratings of its clients, before each step.
-
-    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
-    twice), `num_examples` is how many there were.
-    """
-    return per_rating(metrics["client_work"]["train"])
-
-
-def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
-    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
 
 
 def _reconstruction_model_fn(model_fn: ModelFn):
