@@ -40,12 +40,12 @@ _NAMES = {
     "FedAvgOptions": "options",
     "CentralizedOptions": "options",
     # Algorithms.
-    "prepare_fed_recon": "algorithms.prepare",
-    "prepare_fed_ials": "algorithms.prepare",
-    "prepare_fed_avg": "algorithms.prepare",
-    "prepare_stateful_fed_avg": "algorithms.prepare",
-    "prepare_fed_ncf": "algorithms.prepare",
-    "prepare_centralized": "algorithms.prepare",
+    "prepare_fed_recon": "algorithms.fed_recon",
+    "prepare_fed_ials": "algorithms.fed_ials",
+    "prepare_fed_avg": "algorithms.fed_avg",
+    "prepare_stateful_fed_avg": "algorithms.fed_avg",
+    "prepare_fed_ncf": "algorithms.fed_ncf",
+    "prepare_centralized": "algorithms.centralized",
     "Algorithm": "algorithms.algorithm",
     "ClientStore": "runs.client_store",
     # Evaluation.
