@@ -2,8 +2,9 @@
 
 The model is matrix factorization, with a row `x_u` for each user, on the device, and a row `v_i`
 for each item. The loss is the one of iALS: Hu, Koren and Volinsky 2008, "Collaborative Filtering
-for Implicit Feedback Datasets", as stated in Rendle et al. 2022, "Revisiting the Performance of iALS
-on Item Recommendation Benchmarks" (arXiv:2110.14037), with its frequency-scaled regularization:
+for Implicit Feedback Datasets", as stated in Rendle et al. 2022, "Revisiting the Performance of
+iALS on Item Recommendation Benchmarks" (arXiv:2110.14037), with its frequency-scaled
+regularization:
 
     L = sum over observed (u, i) of (1 - x_u . v_i)^2
         + a * sum over all (u, i) of (x_u . v_i)^2
@@ -35,9 +36,9 @@ is all there is to know of a client. It must therefore only be summed, by secure
 (`wiring.secure.secure_mean`). There a client sends whole tables, since rows of its items alone
 would name them, as would a request to the server for these alone: traffic does grow with the
 catalog. And a sum hides a client only among others: the sum of `x_u x_u'` over fewer clients than
-`dim` spans exactly their rows, and if one client alone in a round has an item, the item's row is its
-own. The metrics of a round are sums too, but plain ones. Secure sums are no differential privacy; use
-cohorts much larger than `dim`.
+`dim` spans exactly their rows, and if one client alone in a round has an item, the item's row is
+its own. The metrics of a round are sums too, but plain ones. Secure sums are no differential
+privacy; use cohorts much larger than `dim`.
 """
 
 from __future__ import annotations
