@@ -9,12 +9,13 @@ import dataclasses
 
 from absl import flags
 
-from experiments.run import build, cli, runtime, settings
+from experiments.run import build, cli, display, runtime, settings
+from experiments.run.flags import refuse_comparison
 from fedrecon.data.population import GROUPS
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "The output directory of `experiments.train`.", required=True
+    "run_dir", None, "Required: the output directory of a run (experiments.train)."
 )
 _GROUP = flags.DEFINE_enum(
     "group", None, GROUPS, "Which users to evaluate; by default every group that the run has."
@@ -33,14 +34,16 @@ def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
     from fedrecon.runs import run_directory
 
+    if _RUN_DIR.value is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
     run = run_directory.RunDirectory(_RUN_DIR.value)
+    refuse_comparison(run.path)
     config = run.read_config()
+    settings.check_format(config, run.path)
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
-        if "data_dir" not in config["settings"]:
-            raise InputError(
-                f"--data_dir has no effect on {run.path}, whose data set is {chosen.dataset}."
-            )
+        if not settings.uses(chosen, "data_dir"):
+            raise InputError(settings.no_effect(chosen, "data_dir"))
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
     population = build.load_population(chosen)
     if population.ratings.fingerprint() != config["data_fingerprint"]:
@@ -69,10 +72,10 @@ def main(interruption: cli.Interruption) -> None:
     algorithm = build.build_algorithm(
         chosen, population, store_dir=run.store_path, store_round=round_num
     )
-    state = run_directory.RunRecorder(run).load(round_num, algorithm.initialize())
+    state = run.open_checkpoints().load(round_num, algorithm.initialize())
     judge = Judge(algorithm, population)
     metrics = {group: judge.metrics(state, group) for group in groups}
-    cli.print_table(metrics)
+    display.print_table(metrics)
     print(f"\nModel after round {round_num}. Files:")
     for group, row in metrics.items():
         print(f"  {run.write_evaluation(group, {**row, 'round': round_num})}")

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import time
 
-from absl import flags
+from experiments.run import build, cli, display, runtime
+from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 
-from experiments.run import build, cli, runtime, settings
-
-settings.define_flags()
-flags.adopt_module_key_flags(settings)
+define_flags()
 
 
 def main(interruption: cli.Interruption) -> None:
+    chosen = settings_from_flags()
+    refuse_unused([chosen])
+    population = build.load_population(chosen)
+
     from experiments.run import training
     from fedrecon.runs import run_directory
 
-    chosen = settings.from_flags()
-    population = build.load_population(chosen)
     with training.claimed(chosen, population) as run:
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:
@@ -34,7 +34,7 @@ def main(interruption: cli.Interruption) -> None:
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
-        cli.print_table({name: row for name, row in final.items() if isinstance(row, dict)})
+        display.print_table({name: row for name, row in final.items() if isinstance(row, dict)})
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")

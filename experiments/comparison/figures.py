@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.comparison.results import SHARES
 from fedrecon.evaluation.feedback import Measure
+from fedrecon.runs import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,18 +18,17 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, told apart by the colour-blind; by the name, so that an algorithm looks
 # the same in every picture and in every comparison.
 _STYLES = {
-    "fedrecon": ("#0072B2", "o"),
-    "stateful_fedavg": ("#009E73", "s"),
-    "fedavg": ("#E69F00", "^"),
-    "fedncf": ("#CC79A7", "D"),
+    "fed_recon": ("#0072B2", "o"),
+    "stateful_fed_avg": ("#009E73", "s"),
+    "fed_avg": ("#E69F00", "^"),
+    "fed_ncf": ("#CC79A7", "D"),
     "centralized": ("#000000", "v"),
     "ials": ("#D55E00", "P"),
-    "fedrecon_ls": ("#56B4E9", "p"),
+    "fed_recon_ls": ("#56B4E9", "p"),
+    "fed_ials": ("#56B4E9", "p"),
     "popularity": ("#999999", "x"),
     "item_knn": ("#8B4513", "+"),
 }
-# The share of the rounds after which a curve must be wholly in its picture.
-_FIRST_SHOWN = 0.2
 _OTHER_STYLE = ("#F0E442", "X")
 
 
@@ -44,7 +44,7 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
     xlabel = x if x == "round" else "MB sent and received by all clients so far"
     figure, (panels,) = _figure(1)
     for axes, measure in zip(panels, measures):
-        ends = []
+        shown = []
         for algorithm, own in watched.groupby("algorithm", observed=True):
             curve = over_seeds(own, "round", measure.name)
             curve = curve[own.groupby("round").size() == own["seed"].nunique()].fillna(0)
@@ -57,12 +57,8 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
             else:
                 style.update(linewidth=0, markersize=9)
                 axes.errorbar(xs, curve["mean"], curve["std"], **style)
-            # The first rounds are often so far off that they would flatten all the rest.
-            is_shown = (curve.index > 0) & (curve.index >= _FIRST_SHOWN * curve.index.max())
-            ends += [*low[is_shown], *high[is_shown]]
-        if ends:
-            margin = 0.05 * (max(ends) - min(ends)) or 0.05
-            axes.set_ylim(min(ends) - margin, max(ends) + margin)
+            shown += [curves.worth_seeing(curve.index, ends) for ends in (low, high)]
+        curves.set_limits(axes, shown)
         if x == "round":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         else:

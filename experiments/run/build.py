@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.run.choices import (
     centralized_options,
@@ -36,7 +36,7 @@ def load_population(settings: Settings) -> Population:
             support_batch_size=settings.batch_size,
             support_query_split=settings.support_query_split,
         )
-    if settings.clients_per_round > len(population.train):
+    if settings.is_trained and settings.clients_per_round > len(population.train):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
             f"{len(population.train)} training users of {settings.dataset}."
@@ -112,25 +112,25 @@ def build_algorithm(
             build_model,
             options,
             population,
-            reconstruction=fed_recon_options(settings),
+            **_reconstruction(settings, population),
             **common,
         )
     common["sampler"] = settings.client_sampler
-    if settings.is_fed_ials:
+    if settings.algorithm == "fed_ials":
         return prepare.prepare_fed_ials(
             build_model, fed_ials_options(settings), population, **common
         )
-    if settings.algorithm in ("fedrecon", "fedrecon_ls"):
+    if settings.algorithm in ("fed_recon", "fed_recon_ls"):
         is_stock = settings.engine == "stock"
         prepare_fed_recon = (
             prepare.prepare_stock_fed_recon if is_stock else prepare.prepare_fed_recon
         )
         return prepare_fed_recon(build_model, fed_recon_options(settings), population, **common)
-    common["reconstruction"] = fed_recon_options(settings)
+    common.update(_reconstruction(settings, population))
     options = fed_avg_options(settings)
-    if settings.algorithm == "fedavg":
+    if settings.algorithm == "fed_avg":
         return prepare.prepare_fed_avg(build_model, options, population, **common)
-    if settings.algorithm == "fedncf":
+    if settings.algorithm == "fed_ncf":
         return prepare.prepare_fed_ncf(build_model, options, population, **common)
     return prepare.prepare_stateful_fed_avg(
         build_model,
@@ -139,6 +139,14 @@ def build_algorithm(
         open_store=functools.partial(_open_store, store_dir, store_round),
         **common,
     )
+
+
+def _reconstruction(settings: Settings, population: Population) -> dict[str, Any]:
+    """Returns how the users are served whose local part an algorithm does not keep."""
+    return {
+        "reconstruction": fed_recon_options(settings),
+        "reconstruction_model_fn": model_fn(settings, population.ratings, for_reconstruction=True),
+    }
 
 
 def _open_store(path, read_round, num_users: int, width: int):

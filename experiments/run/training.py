@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from experiments.run import build, cli, settings
+from experiments.run import build, cli, display, settings
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 
@@ -27,6 +27,7 @@ def config(chosen: Settings, population: Population) -> dict[str, Any]:
     from fedrecon.runs import run_directory
 
     return {
+        "format": settings.FORMAT,
         "settings": chosen.to_json(),
         "data_fingerprint": population.ratings.fingerprint(),
         "versions": run_directory.versions(),
@@ -43,6 +44,8 @@ def claimed(chosen: Settings, population: Population):
     from fedrecon.runs import run_directory
 
     run = run_directory.RunDirectory(chosen.output_dir)
+    if (run.path / run_directory.CONFIG).exists():
+        settings.check_format(run.read_config(), run.path)
     done = max(run.checkpoints(), default=0)
     if done > chosen.total_rounds:
         raise InputError(
@@ -94,12 +97,12 @@ def train(
     from tqdm import tqdm
 
     from fedrecon.evaluation.judge import Judge
-    from fedrecon.runs import run_directory
+    from fedrecon.runs.recorder import RunRecorder
     from fedrecon.runs.training import Training, TrainingOptions
 
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
     judge, watched = Judge(algorithm, population), build.watched_group(chosen)
-    recorder = run_directory.RunRecorder(run)
+    recorder = RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
@@ -136,7 +139,7 @@ def train(
     def on_round(round_num, row):
         evaluated = {name: row[name] for name in row if name.startswith(f"{watched}/")}
         if evaluated and title is None:
-            text = cli.describe(watched, evaluated)
+            text = display.describe(watched, evaluated)
             text = f"round {round_num:5}  {text}  ({row['seconds']:.0f} s)"
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()

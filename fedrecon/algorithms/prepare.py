@@ -185,6 +185,7 @@ def prepare_fed_avg(
     clients_per_round: int,
     sampler: str = "uniform",
     reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
 ) -> Algorithm:
     """Returns stateless federated averaging, ready to train on a population.
 
@@ -196,13 +197,20 @@ def prepare_fed_avg(
       sampler: See `cohort_sampler`.
       reconstruction: How users without a kept local part are served; None means the defaults of
         `FedReconOptions`. Only its reconstruction settings and its batch size apply.
+      reconstruction_model_fn: Builds the model that serves these users, if it differs from the
+        trained one: exact reconstruction takes a model without regularizers of local weights.
 
     Raises:
       InputError: If there are too few training users; see also `build_fed_avg`.
       ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
     model, packer, common = _joint(
-        model_fn, options, population, clients_per_round, sampler, reconstruction
+        model_fn,
+        options,
+        population,
+        clients_per_round,
+        sampler,
+        _reconstruction(model_fn, population, reconstruction, reconstruction_model_fn),
     )
     training = fed_avg.build_fed_avg(model_fn, options, clients_per_shard=packer.clients_per_shard)
     return Algorithm(
@@ -222,6 +230,7 @@ def prepare_stateful_fed_avg(
     open_store: Callable[[int, int], RowStore],
     sampler: str = "uniform",
     reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
 ) -> Algorithm:
     """Returns federated averaging whose clients keep their local part between rounds.
 
@@ -232,7 +241,12 @@ def prepare_stateful_fed_avg(
         such as `fedrecon.runs.client_store.ClientStore`.
     """
     model, packer, common = _joint(
-        model_fn, options, population, clients_per_round, sampler, reconstruction
+        model_fn,
+        options,
+        population,
+        clients_per_round,
+        sampler,
+        _reconstruction(model_fn, population, reconstruction, reconstruction_model_fn),
     )
     process = fed_avg.build_stateful_fed_avg(
         model_fn, options, clients_per_shard=packer.clients_per_shard
@@ -257,10 +271,16 @@ def prepare_fed_ncf(
     clients_per_round: int,
     sampler: str = "uniform",
     reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
 ) -> Algorithm:
     """Returns FedNCF, ready to train on a population; see `prepare_fed_avg`."""
     model, packer, common = _joint(
-        model_fn, options, population, clients_per_round, sampler, reconstruction
+        model_fn,
+        options,
+        population,
+        clients_per_round,
+        sampler,
+        _reconstruction(model_fn, population, reconstruction, reconstruction_model_fn),
     )
     training = fed_ncf.build_fed_ncf(
         model_fn,
@@ -285,6 +305,7 @@ def prepare_centralized(
     *,
     clients_per_round: int,
     reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
 ) -> Algorithm:
     """Returns centralized training, ready to train on a population.
 
@@ -313,11 +334,22 @@ def prepare_centralized(
         sample_cohort=cohort_sampler(population, clients_per_round=clients_per_round),
         training_data=lambda users, round_num: stream.round(round_num),
         training_metrics=training_metrics,
-        reconstruction=reconstruction_of(
-            model_fn, reconstruction or FedReconOptions(), seed=population.seed
+        reconstruction=_reconstruction(
+            model_fn, population, reconstruction, reconstruction_model_fn
         ),
         costs=lambda state: costs_of_one_machine(population, bytes_of_state(state)),
         **_rows_of_server(model, population),
+    )
+
+
+def _reconstruction(
+    model_fn: ModelFn,
+    population: Population,
+    options: FedReconOptions | None,
+    own_model_fn: ModelFn | None,
+) -> Reconstruction:
+    return reconstruction_of(
+        own_model_fn or model_fn, options or FedReconOptions(), seed=population.seed
     )
 
 
@@ -337,9 +369,7 @@ def _joint(model_fn, options, population, clients_per_round, sampler, reconstruc
         ),
         "training_data": packer.pack,
         "training_metrics": training_metrics,
-        "reconstruction": reconstruction_of(
-            model_fn, reconstruction or FedReconOptions(), seed=population.seed
-        ),
+        "reconstruction": reconstruction,
     }
     return model, packer, common
 

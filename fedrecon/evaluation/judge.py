@@ -62,7 +62,10 @@ class Judge:
 
     def metrics(self, state: Any, group: str) -> dict[str, float]:
         """Returns the means of a group's results, and how many ratings or users they are over."""
-        results = self.results(state, group)
+        return self.summarize(self.results(state, group))
+
+    def summarize(self, results: UserResults) -> dict[str, float]:
+        """Returns the means of results, and how many ratings or users they are over."""
         return {**self._feedback.means(results), **self._feedback.count(results)}
 
     def results(self, state: Any, group: str) -> UserResults:

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
-from fedrecon.runs.run_directory import RunRecorder
-from fedrecon.runs.client_store import ClientStore
+from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
+from fedrecon.runs.recorder import RunRecorder
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
