@@ -6,9 +6,9 @@ import functools
 import numpy as np
 import pytest
 
+from fedrecon import baselines
 from fedrecon.algorithms import fed_recon, prepare
 from fedrecon.algorithms.algorithm import Algorithm
-from fedrecon.baselines.popularity import PopularityOptions, train_popularity
 from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
@@ -379,13 +379,13 @@ def test_baselines_are_judged_by_what_users_give():
     population = population_of("implicit")
     train_items = [population.examples.positives(user) for user in population.train.tolist()]
     users = np.repeat(population.train, [len(items) for items in train_items])
-    model = train_popularity(
+    model = baselines.IMPLICIT["popularity"](
         users,
         np.concatenate(train_items),
         None,
         num_users=90,
         num_items=260,
-        options=PopularityOptions(),
+        options=baselines.OPTIONS["popularity"](),
     )
     judge = Judge.of_scores(BaselineScores(), population)
     cases = judge.cases("unseen_test")
