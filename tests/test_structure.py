@@ -20,6 +20,7 @@ ALLOWED = {
     "wiring": BASE | {"options", "data", "models", "engine", "wiring"},
     "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms", "runs"},
     "runs": BASE | {"algorithms", "runs"},
+    "serving": BASE | {"data", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
 }
 
