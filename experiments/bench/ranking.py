@@ -27,7 +27,6 @@ def time_ranking(sizes: Sizes, start: Start) -> dict[str, Any]:
     scorer = Scorer(
         reconstruct=None,
         score=process.build_scoring(model_fn, clients_per_shard=size),
-        make_candidates=process.Candidates,
         packing=None,
         clients_per_shard=size,
     )

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start
-from experiments.run import data, tasks
+from experiments.run import build
 from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.algorithms import fed_recon, stock_fed_recon
@@ -168,16 +168,16 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
         clients_per_round=50,
         client_sampler="queue",
     )
-    seconds = time_task("FedNCF", settings, sizes)
+    seconds = time_algorithm("FedNCF", settings, sizes)
     return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
 
 
-def time_task(name: str, settings: Settings, sizes: Sizes) -> float:
+def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
     """Returns the median seconds of a round of real clients."""
-    task, _ = tasks.build_task(settings, data.load_clients(settings))
-    cohorts = [task.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
+    algorithm = build.build_algorithm(settings, build.load_population(settings))
+    cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
     timing = _time_rounds(
-        name, task.training, lambda users: task.training_data(users, 1), cohorts, cohorts
+        name, algorithm.process, lambda users: algorithm.training_data(users, 1), cohorts, cohorts
     )
     return statistics.median(timing.seconds)
 
