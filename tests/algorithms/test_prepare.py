@@ -66,6 +66,7 @@ def exact(batch_size, server_rate):
     )
 
 
+@functools.cache
 def prepare_algorithm(name, feedback, *, store_dir=None, read_round=None):
     population, build_model = population_of(feedback), mf(feedback)
     common = {"clients_per_round": CLIENTS_PER_ROUND[feedback]}
@@ -116,7 +117,8 @@ EVERY_ALGORITHM = [
 def test_every_algorithm_trains_and_is_judged_on_every_group(name, feedback, tmp_path):
     """An untrained model ranks at chance level; one that was trained, even a little, does not."""
     run = RunDirectory(tmp_path)
-    population, algorithm = prepare_algorithm(name, feedback, store_dir=run.store_path)
+    store = {"store_dir": run.store_path} if name == "stateful_fed_avg" else {}
+    population, algorithm = prepare_algorithm(name, feedback, **store)
     judge, groups = Judge(algorithm, population), list(population.groups)
     watched = "unseen_validation" if feedback == "explicit" else "seen_validation"
     assert (algorithm.store is not None) == (name == "stateful_fed_avg")
@@ -166,7 +168,7 @@ def test_every_algorithm_trains_and_is_judged_on_every_group(name, feedback, tmp
 
     if name == "stateful_fed_avg" and feedback == "implicit":
         # An earlier checkpoint is judged with the rows that devices had then.
-        _, then = prepare_algorithm(name, feedback, store_dir=run.store_path, read_round=1)
+        _, then = prepare_algorithm(name, feedback, **store, read_round=1)
         expected = recorder.metrics(1, watched)
         assert Judge(then, population).metrics(recorder.load(1, untrained), watched) == expected
         assert expected != recorder.metrics(2, watched)
