@@ -41,6 +41,7 @@ _NAMES = {
     "CentralizedOptions": "options",
     # Algorithms.
     "prepare_fed_recon": "algorithms.fed_recon",
+    "prepare_stock_fed_recon": "algorithms.stock_fed_recon",
     "prepare_fed_ials": "algorithms.fed_ials",
     "prepare_fed_avg": "algorithms.fed_avg",
     "prepare_stateful_fed_avg": "algorithms.fed_avg",
