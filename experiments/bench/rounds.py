@@ -26,7 +26,8 @@ from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.ratings import Ratings, RatingScale
-from fedrecon.engine import client_work
+from fedrecon.engine.shards import shard_spec
+from fedrecon.engine.values import by_name
 from fedrecon.errors import InputError
 from fedrecon.execution import set_native_context
 from fedrecon.execution.in_process import InProcessContext
@@ -269,14 +270,10 @@ class Bench:
     def time_clients(self) -> float:
         """Returns the median seconds of the clients' part of a round, in this process."""
         split_model = self.model_fn()
-        update = tf.function(
-            fed_recon.build_clients_update(
-                FunctionalModel(split_model),
-                self.options,
-                client_work.shard_spec(self.options.batch_size, self.packer.clients_per_shard),
-            )
-        )
-        values = [tf.identity(weight) for weight in split_model.global_weights]
+        model = FunctionalModel(split_model)
+        spec = shard_spec(self.options.batch_size, self.packer.clients_per_shard)
+        update = tf.function(fed_recon.build_clients_update(model, self.options, spec))
+        values = by_name(model.global_weights, map(tf.identity, split_model.global_weights))
 
         def run(users):
             for shard in self.packer.pack(users, 0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedrecon.algorithms import prepare
+import fedrecon as fr
 from fedrecon.algorithms.algorithm import Costs
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_by_user, divide_for_ranking
@@ -75,25 +75,25 @@ def prepare_algorithm(name, feedback, *, store_dir=None, read_round=None):
         # It takes no biases; it ranks by its rows alone. Its clients draw no negatives.
         options = FedIalsOptions(regularization=0.1, server_optimizer=OptimizerOptions("adam", 0.3))
         population = population_of(feedback, negatives_per_positive=0)
-        return population, prepare.prepare_fed_ials(
+        return population, fr.prepare_fed_ials(
             mf(feedback, item_bias=False), options, population, **common
         )
     if name in ("fed_recon", "fed_recon_ls"):
         options = FedReconOptions(batch_size=batch_size)
         if name == "fed_recon_ls":
             options = exact(batch_size, 0.1)
-        return population, prepare.prepare_fed_recon(build_model, options, population, **common)
+        return population, fr.prepare_fed_recon(build_model, options, population, **common)
     common["reconstruction"] = FedReconOptions(batch_size=batch_size)
     if name == "centralized":
         options = CentralizedOptions(OptimizerOptions("adam", 0.02), 256)
-        return population, prepare.prepare_centralized(build_model, options, population, **common)
+        return population, fr.prepare_centralized(build_model, options, population, **common)
     options = FedAvgOptions(batch_size=batch_size)
     if name == "stateful_fed_avg":
         open_store = functools.partial(ClientStore, path=store_dir, read_round=read_round)
-        return population, prepare.prepare_stateful_fed_avg(
+        return population, fr.prepare_stateful_fed_avg(
             build_model, options, population, open_store=open_store, **common
         )
-    of_name = {"fed_avg": prepare.prepare_fed_avg, "fed_ncf": prepare.prepare_fed_ncf}
+    of_name = {"fed_avg": fr.prepare_fed_avg, "fed_ncf": fr.prepare_fed_ncf}
     return population, of_name[name](build_model, options, population, **common)
 
 
@@ -229,7 +229,7 @@ def test_tffs_builder_costs_what_ours_does():
     common = (mf("explicit"), FedReconOptions(), population)
     stock, ours = (
         prepared(*common, clients_per_round=5)
-        for prepared in (prepare.prepare_stock_fed_recon, prepare.prepare_fed_recon)
+        for prepared in (fr.prepare_stock_fed_recon, fr.prepare_fed_recon)
     )
     assert stock.costs(stock.initialize()) == ours.costs(ours.initialize())
 
@@ -240,7 +240,7 @@ def test_tffs_builder_costs_what_ours_does():
 @pytest.mark.parametrize("sampler", ["uniform", "queue"])
 def test_only_training_users_train_and_each_is_a_client_with_own_ratings(sampler):
     population = population_of("explicit")
-    algorithm = prepare.prepare_stock_fed_recon(
+    algorithm = fr.prepare_stock_fed_recon(
         mf("explicit"),
         FedReconOptions(batch_size=5),
         population,
@@ -272,7 +272,7 @@ def test_only_training_users_train_and_each_is_a_client_with_own_ratings(sampler
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 def test_centralized_training_sees_all_of_training_users_and_nobody_else(feedback):
     population = population_of(feedback)
-    algorithm = prepare.prepare_centralized(
+    algorithm = fr.prepare_centralized(
         mf(feedback), CentralizedOptions(), population, clients_per_round=40
     )
     train, examples = population.train, population.examples
@@ -337,15 +337,15 @@ def test_where_there_is_nothing_to_learn_training_finds_nothing(name):
         batch_size=20,
     )
     if name == "fed_recon":
-        prepared, options, more = prepare.prepare_fed_recon, fitted, {}
+        prepared, options, more = fr.prepare_fed_recon, fitted, {}
     elif is_ials:
         prepared, options, more = (
-            prepare.prepare_fed_ials,
+            fr.prepare_fed_ials,
             FedIalsOptions(server_optimizer=adam(0.1)),
             {},
         )
     else:
-        prepared, options = prepare.prepare_centralized, CentralizedOptions(adam(0.05), 256)
+        prepared, options = fr.prepare_centralized, CentralizedOptions(adam(0.05), 256)
         more = {"reconstruction": fitted}
     algorithm = prepared(build_model, options, population, clients_per_round=150, **more)
     state, losses = algorithm.initialize(), []

@@ -6,11 +6,12 @@ import functools
 import numpy as np
 import pytest
 
-from fedrecon.algorithms.prepare import prepare_fed_ials
-from fedrecon.algorithms.reconstruction import reconstruction
+from fedrecon.algorithms.fed_ials import prepare_fed_ials
+from fedrecon.algorithms.reconstruction import prepare_reconstruction
 from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_for_ranking
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
 from fedrecon.options import (
@@ -19,7 +20,7 @@ from fedrecon.options import (
     LeastSquaresOptions,
     OptimizerOptions,
 )
-from fedrecon.wiring import process
+from fedrecon.wiring.weights import global_part
 
 NUM_ITEMS = 9
 ADAM = OptimizerOptions("adam", 0.25)
@@ -50,7 +51,7 @@ def mf(**settings):
 
 
 def of(options=None, *, seed=0, **settings):
-    return reconstruction(mf(**settings), options or FedReconOptions(), seed=seed)
+    return prepare_reconstruction(mf(**settings), options or FedReconOptions(), seed=seed)
 
 
 def is_shared(first, second):
@@ -89,7 +90,7 @@ def test_a_setting_that_does_not_matter_is_not_told_apart(name):
 def test_models_are_told_apart_but_for_their_seed():
     assert is_shared(of(), of(**{"seed": 0}))
     assert of(l2=0.5).key != of().key
-    other_start = reconstruction(mf(seed=1), FedReconOptions(), seed=0)
+    other_start = prepare_reconstruction(mf(seed=1), FedReconOptions(), seed=0)
     assert is_shared(other_start, of())
 
 
@@ -150,9 +151,9 @@ class Given:
 @functools.cache
 def local_values(options, build_model=None):
     """The users' local part, by the computation and the packing of these options."""
-    built = reconstruction(build_model or mf(), options, seed=0)
+    built = prepare_reconstruction(build_model or mf(), options, seed=0)
     (shard,) = CohortPacker(Given(), built.packing, clients_per_shard=4).pack(Given.users, 0)
-    weights = process.initial_weights(mf())()
+    weights = global_part(mf(), FunctionalModel(mf()())).initialize()
     (output,) = built.build(4)(weights, [shard])
     order = np.argsort(shard.user_ids[:3])
     return [np.asarray(value)[:3][order] for value in output]

@@ -6,8 +6,9 @@ import functools
 import numpy as np
 import pytest
 
+import fedrecon as fr
 from fedrecon import baselines
-from fedrecon.algorithms import fed_recon, prepare
+from fedrecon.algorithms import fed_recon
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
@@ -78,15 +79,15 @@ def prepare_algorithm(name, population, build_model, options=None):
     common = {"clients_per_round": 20}
     options = options or FedReconOptions(batch_size=BATCH_SIZE[population.feedback])
     if name == "fed_recon":
-        return prepare.prepare_fed_recon(build_model, options, population, **common)
+        return fr.prepare_fed_recon(build_model, options, population, **common)
     common["reconstruction"] = options
     if name == "centralized":
         of_all = CentralizedOptions(OptimizerOptions("sgd", 0.5), 256)
-        return prepare.prepare_centralized(build_model, of_all, population, **common)
+        return fr.prepare_centralized(build_model, of_all, population, **common)
     of_clients = FedAvgOptions(batch_size=options.batch_size)
     if name == "fed_ncf":
-        return prepare.prepare_fed_ncf(build_model, of_clients, population, **common)
-    return prepare.prepare_stateful_fed_avg(
+        return fr.prepare_fed_ncf(build_model, of_clients, population, **common)
+    return fr.prepare_stateful_fed_avg(
         build_model, of_clients, population, open_store=ClientStore, **common
     )
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import fedrecon as fr
 from experiments.run import build
 from experiments.run.settings import Settings
-from fedrecon.algorithms import prepare
 from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import DataError, InputError
@@ -262,15 +262,13 @@ EXACT = FedReconOptions(
         (
             explicit(**STEPS, **FITTED, support_query_split="none"),
             of_fed_recon(
-                prepare.prepare_fed_recon,
+                fr.prepare_fed_recon,
                 FedReconOptions(**TAKE_STEPS, **FIT, support_query_split="none"),
             ),
         ),
         (
             explicit(engine="stock", client_learning_rate=0.25),
-            of_fed_recon(
-                prepare.prepare_stock_fed_recon, FedReconOptions(client_optimizer=sgd(0.25))
-            ),
+            of_fed_recon(fr.prepare_stock_fed_recon, FedReconOptions(client_optimizer=sgd(0.25))),
         ),
         (
             explicit(
@@ -282,7 +280,7 @@ EXACT = FedReconOptions(
                 user_bias=True,
             ),
             # What is solved for has no L2 beside its ridge.
-            of_fed_recon(prepare.prepare_fed_recon, EXACT, user_bias=True, l2=0.125, user_l2=0.0),
+            of_fed_recon(fr.prepare_fed_recon, EXACT, user_bias=True, l2=0.125, user_l2=0.0),
         ),
         (
             implicit(
@@ -294,16 +292,16 @@ EXACT = FedReconOptions(
                 server_learning_rate=0.125,
             ),
             of_fed_recon(
-                prepare.prepare_fed_ials,
+                fr.prepare_fed_ials,
                 FedIalsOptions(0.5, 0.25, 0.75, OptimizerOptions("adam", 0.125)),
             ),
         ),
-        (of_averaging_settings("fed_avg"), of_averaging(prepare.prepare_fed_avg)),
+        (of_averaging_settings("fed_avg"), of_averaging(fr.prepare_fed_avg)),
         (
             of_averaging_settings("stateful_fed_avg"),
-            of_averaging(prepare.prepare_stateful_fed_avg, open_store=ClientStore),
+            of_averaging(fr.prepare_stateful_fed_avg, open_store=ClientStore),
         ),
-        (of_averaging_settings("fed_ncf"), of_averaging(prepare.prepare_fed_ncf)),
+        (of_averaging_settings("fed_ncf"), of_averaging(fr.prepare_fed_ncf)),
         (
             explicit(
                 **FITTED,
@@ -313,7 +311,7 @@ EXACT = FedReconOptions(
                 minibatch_size=33,
                 batch_size=3,
             ),
-            lambda population: prepare.prepare_centralized(
+            lambda population: fr.prepare_centralized(
                 mf(population),
                 CentralizedOptions(OptimizerOptions("adam", 0.125), 33),
                 population,
@@ -357,7 +355,7 @@ def test_users_without_a_row_are_solved_for_though_others_are_regularized(algori
     built = build.build_algorithm(settings, population)
     state = built.initialize()
     metrics = Judge(built, population).metrics(state, "unseen_test")
-    solved = prepare.prepare_fed_recon(
+    solved = fr.prepare_fed_recon(
         mf(population, user_bias=True),
         dataclasses.replace(EXACT, least_squares=LeastSquaresOptions(3.0)),
         population,
