@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from experiments.run.settings import Settings
@@ -44,6 +45,24 @@ def test_the_example_of_library_use_runs(in_process_runtime, capsys):
         code = code.replace(found, instead)
     exec(code, {})
     assert "'rmse'" in capsys.readouterr().out
+
+
+def test_the_examples_of_own_data_and_own_model_work():
+    from fedrecon.models.functional import FunctionalModel
+
+    names = {}
+    own_data, own_model, _ = re.findall(r"```python\n(.*?)```", read("docs/adding.md"), re.DOTALL)
+    exec(own_data, names)
+    assert (names["ratings"].num_users, names["ratings"].num_items) == (2, 2)
+    exec(own_model, names)
+    genres = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
+    model = FunctionalModel(names["genre_factorization"](num_items=5, genres=genres, dim=2))
+    assert [(w.name, w.is_local, w.is_item_table, w.trainable) for w in model.weights] == [
+        ("items/embeddings", False, True, True),
+        ("genres/embeddings", False, True, False),
+        ("user/embeddings", True, False, True),
+        ("taste/embeddings", True, False, True),
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)
