@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
-from fedrecon.errors import InputError
+from fedrecon.errors import InputError, check_positive
 
 if TYPE_CHECKING:
     import tensorflow_federated as tff
@@ -22,12 +22,6 @@ MOMENTUM = 0.9
 def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
     if found not in choices:
         raise InputError(f"the {what} is {found!r}; it must be one of {', '.join(choices)}.")
-
-
-def _check_positive(what: str, value: float) -> None:
-    # `not <` instead of `>=`: NaN must fail too.
-    if not 0.0 < value < float("inf"):
-        raise InputError(f"{what} is {value}; it must be positive.")
 
 
 def _check_exponent(exponent: float) -> None:
@@ -54,7 +48,7 @@ class OptimizerOptions:
 
     def __post_init__(self):
         _check_choice("optimizer", self.name, OPTIMIZERS)
-        _check_positive(f"the learning rate of {self.name}", self.learning_rate)
+        check_positive(f"the learning rate of {self.name}", self.learning_rate)
 
     @property
     def is_plain_sgd(self) -> bool:
@@ -93,20 +87,17 @@ class LeastSquaresOptions:
         examples, as it does where each step of stochastic gradient descent regularizes.
       bias_regularization: In place of `regularization` for local weights that are one number, such
         as a user's bias; None is the same.
-      differentiates: Whether the gradient of the global update goes through the solution, which
-        depends on the global part (implicit differentiation); otherwise the local part is frozen.
     """
 
     regularization: float = 10.0
     exponent: float = 0.0
     bias_regularization: float | None = None
-    differentiates: bool = False
 
     def __post_init__(self):
         for name in ("regularization", "bias_regularization"):
             value = getattr(self, name)
             if value is not None:
-                _check_positive(f"the {name} of least squares", value)
+                check_positive(f"the {name} of least squares", value)
         _check_exponent(self.exponent)
 
 
@@ -166,22 +157,11 @@ class FedReconOptions:
                 f"client_takes_one_step is with client_epochs={self.client_epochs} and"
                 f" client_steps_max={self.client_steps_max}; with 1 and None there is one step."
             )
-        if self.differentiates_reconstruction and not (
-            self.client_takes_one_step and self.client_optimizer.is_plain_sgd
-        ):
-            raise InputError(
-                "a gradient through the reconstruction is that of the whole query; it needs"
-                " client_takes_one_step=True and a client_optimizer of plain sgd."
-            )
 
     @property
     def is_exact(self) -> bool:
         """Whether the local part is solved for."""
         return self.reconstruction == "least_squares"
-
-    @property
-    def differentiates_reconstruction(self) -> bool:
-        return self.is_exact and self.least_squares.differentiates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +184,7 @@ class FedIalsOptions:
 
     def __post_init__(self):
         for name in ("regularization", "unobserved_weight"):
-            _check_positive(f"the {name} of federated iALS", getattr(self, name))
+            check_positive(f"the {name} of federated iALS", getattr(self, name))
         _check_exponent(self.exponent)
 
 
@@ -243,7 +223,7 @@ class FedAvgOptions:
         _check_choice("averaging", self.averaging, AVERAGINGS)
         _check_counts(self, ("batch_size", "client_epochs"), ("client_steps_max",))
         if self.gradient_clip_norm is not None:
-            _check_positive("gradient_clip_norm", self.gradient_clip_norm)
+            check_positive("gradient_clip_norm", self.gradient_clip_norm)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,10 @@ ALLOWED = {
     "baselines": BASE | {"baselines"},
     "engine": BASE | {"options", "data", "models", "engine"},
     "wiring": BASE | {"options", "data", "models", "engine", "wiring"},
-    "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms", "runs"},
-    "runs": BASE | {"runs"},
-    "evaluation": BASE | {"data", "evaluation"},
+    "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms"},
+    "runs": BASE | {"algorithms", "runs"},
+    "serving": BASE | {"data", "evaluation", "serving"},
+    "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
 }
 
 
