@@ -1,9 +1,10 @@
 """Federated iALS: FedRecon on implicit feedback with exact reconstruction, and nothing sampled.
 
 The model is matrix factorization, with a row `x_u` for each user, on the device, and a row `v_i`
-for each item. The loss is the one of iALS: Hu, Koren and Volinsky 2008, "Collaborative Filtering for
-Implicit Feedback Datasets", as stated in Rendle et al. 2022, "Revisiting the Performance of iALS on
-Item Recommendation Benchmarks" (arXiv:2110.14037), with its frequency-scaled regularization:
+for each item. The loss is the one of iALS: Hu, Koren and Volinsky 2008, "Collaborative Filtering
+for Implicit Feedback Datasets", as stated in Rendle et al. 2022, "Revisiting the Performance of
+iALS on Item Recommendation Benchmarks" (arXiv:2110.14037), with its frequency-scaled
+regularization:
 
     L = sum over observed (u, i) of (1 - x_u . v_i)^2
         + a * sum over all (u, i) of (x_u . v_i)^2
@@ -25,8 +26,8 @@ they do not. A round:
 
 So a client's work grows with its own items, not with the catalog, and nothing is sampled. Since
 `x_u` is the minimum of the same loss, the gradient in `V` is the gradient of the loss minimized
-over all users, although no gradient goes through the solution (the envelope theorem). A round with a
-uniform sample of the users is a step on an unbiased estimate of it, but for the regularization of
+over all users, although no gradient goes through the solution (the envelope theorem). A round with
+a uniform sample of the users is a step on an unbiased estimate of it, but for the regularization of
 items if `0 < nu < 1`, which is not linear in the counts.
 
 **What one client's contribution reveals**, if the server sees it by itself: which items the client
@@ -34,10 +35,10 @@ has, from the counts; `x_u` up to its sign, from `x_u x_u'`, and its sign from t
 is all there is to know of a client. It must therefore only be summed, by secure aggregation
 (`wiring.secure.secure_mean`). There a client sends whole tables, since rows of its items alone
 would name them, as would a request to the server for these alone: traffic does grow with the
-catalog. And a sum hides a client only among others: the sum of `x_u x_u'` over fewer clients than `dim` spans
-exactly their rows, and if one client alone in a round has an item, the item's row is its own. The
-metrics of a round are sums too, but plain ones. Secure sums are no differential privacy; use
-cohorts much larger than `dim`.
+catalog. And a sum hides a client only among others: the sum of `x_u x_u'` over fewer clients than
+`dim` spans exactly their rows, and if one client alone in a round has an item, the item's row is
+its own. The metrics of a round are sums too, but plain ones. Secure sums are no differential
+privacy; use cohorts much larger than `dim`.
 """
 
 from __future__ import annotations
