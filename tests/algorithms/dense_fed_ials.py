@@ -55,7 +55,7 @@ def strengths_of_users(observed, options):
 
 
 def minimum(table, observed=OBSERVED, options=OPTIONS):
-    """The users' rows that minimise the loss, each by itself."""
+    """The users' rows that minimize the loss, each by itself."""
     matrices, targets = least_squares(np.float64(table), observed, options)
     return np.stack([np.linalg.lstsq(*pair, rcond=None)[0] for pair in zip(matrices, targets)])
 

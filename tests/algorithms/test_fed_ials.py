@@ -52,14 +52,14 @@ def test_a_round_of_all_users_is_the_gradient_of_the_dense_loss(exponent):
     def at_fixed_rows(table):
         return whole_loss(table, rows, options) / NUM_USERS
 
-    def minimised(table):
+    def minimized(table):
         rows = minimum_with_gradient(table, OBSERVED, options)
         return whole_loss(table, rows, options) / NUM_USERS
 
     expected = gradient_of(at_fixed_rows, START)
     assert_same(moved(training(options), pack(ALL)), expected)
     # At the minimum nothing comes through the rows (the envelope theorem), though they move.
-    assert_same(gradient_of(minimised, START), expected, 1e-12)
+    assert_same(gradient_of(minimized, START), expected, 1e-12)
     through_rows = gradient_of(
         lambda table: tf.reduce_sum(minimum_with_gradient(table, OBSERVED, options)), START
     )

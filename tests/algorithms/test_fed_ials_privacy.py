@@ -67,7 +67,7 @@ def test_secure_sums_give_the_same_within_their_quantization(clients_per_shard):
     tolerance = of_mean * (1 + 2 * 0.3 * largest + 2 * 0.2 * DIM * largest) + 1e-6
     gap = np.abs(found - cohort_gradient(START, ALL, OPTIONS))
     assert (gap < tolerance).all()
-    assert gap.max() > 2e-5  # It is quantised.
+    assert gap.max() > 2e-5  # It is quantized.
     assert fed_ials.training_metrics(output.metrics) == pytest.approx(reference()[1], abs=1e-5)
     sums = output.metrics["aggregator"]["mean_value"]
     assert sums["secure_upper_clipped_count"] == sums["secure_lower_clipped_count"] == 0

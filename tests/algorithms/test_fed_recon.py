@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 
 def same(name, rate=0.01):
-    """One optimiser for both client stages."""
+    """One optimizer for both client stages."""
     optimizer = OptimizerOptions(name, rate)
     return {"reconstruction_optimizer": optimizer, "client_optimizer": optimizer}
 
