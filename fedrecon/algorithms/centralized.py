@@ -17,15 +17,24 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.data.minibatches import Minibatches
+from fedrecon.algorithms.algorithm import (
+    Algorithm,
+    bytes_of_state,
+    cohort_sampler,
+    costs_of_one_machine,
+    rows_of_server,
+)
+from fedrecon.algorithms.reconstruction import prepare_reconstruction
+from fedrecon.data.minibatches import Minibatches, MinibatchStream
+from fedrecon.data.population import Population
 from fedrecon.engine.calls import call_model
-from fedrecon.engine.client_metrics import ClientMetrics
+from fedrecon.engine.client_metrics import ClientMetrics, training_metrics
 from fedrecon.engine.values import Values, by_name, in_order
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 from fedrecon.models.weights import regularization
-from fedrecon.options import CentralizedOptions
+from fedrecon.options import CentralizedOptions, FedReconOptions
 from fedrecon.wiring.outputs import State
 from fedrecon.wiring.types import tensor_type
 from fedrecon.wiring.user_tables import specs_with_user_rows, with_user_rows
@@ -196,3 +205,49 @@ def _minibatches_specs(num_steps: int, batch_size: int) -> Minibatches:
     dtypes = (tf.int32, tf.int32, tf.float32, tf.bool)
     arrays = (tf.TensorSpec([num_steps, batch_size], dtype) for dtype in dtypes)
     return Minibatches(*arrays, tf.TensorSpec([], tf.uint32))
+
+
+def prepare_centralized(
+    model_fn: ModelFn,
+    options: CentralizedOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+) -> Algorithm:
+    """Returns centralized training, ready to train on a population.
+
+    A round has as many examples as `clients_per_round` clients have on average. Other arguments are
+    those of `prepare_fed_avg`.
+    """
+    model = FunctionalModel(model_fn())
+    examples, train = population.examples, population.train
+    num_examples = sum(map(examples.num_examples, train.tolist()))
+    stream = MinibatchStream(
+        examples,
+        users=train,
+        batch_size=options.batch_size,
+        examples_per_round=max(1, round(num_examples / len(train) * clients_per_round)),
+        seed=population.seed,
+    )
+    training = build_centralized(
+        model_fn,
+        options,
+        num_users=population.ratings.num_users,
+        num_steps=stream.num_steps,
+        seed=population.seed,
+    )
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(population, clients_per_round=clients_per_round),
+        training_data=lambda users, round_num: stream.round(round_num),
+        training_metrics=training_metrics,
+        reconstruction=prepare_reconstruction(
+            reconstruction_model_fn or model_fn,
+            reconstruction or FedReconOptions(),
+            seed=population.seed,
+        ),
+        costs=lambda state: costs_of_one_machine(population, bytes_of_state(state)),
+        **rows_of_server(model, population),
+    )

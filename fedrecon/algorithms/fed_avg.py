@@ -27,21 +27,24 @@ only be summed, by secure aggregation, which this baseline does not have.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import joint_update
+from fedrecon.algorithms.algorithm import Algorithm, RowStore, costs_of_rounds, num_bytes
 from fedrecon.data.cohorts import Shard
+from fedrecon.data.population import Population
 from fedrecon.engine.calls import fresh_local_values
 from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.engine.shards import shard_spec
 from fedrecon.engine.values import Values, by_name, in_order, where_client
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import FedAvgOptions
+from fedrecon.options import FedAvgOptions, FedReconOptions
 from fedrecon.wiring.outputs import ShardOutput, State
 from fedrecon.wiring.process import build_stateful_training_process, build_training_process
 from fedrecon.wiring.types import local_values_type, shard_type
@@ -170,16 +173,6 @@ class _ClientWork:
         return output, update.local_values
 
 
-class RowStore(Protocol):
-    """Where the rows of stateful clients are kept, such as `runs.client_store.ClientStore`."""
-
-    def read(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows of users, `[n, width]` float32, and which users have one, `[n]` bool."""
-
-    def stage(self, users: np.ndarray, rows: np.ndarray) -> None:
-        """Takes the new rows of users, `[n, width]`; whoever drives the rounds commits them."""
-
-
 class StatefulRound(NamedTuple):
     """The server's side of a round; the clients' rows are staged in the store."""
 
@@ -233,3 +226,96 @@ class StatefulFedAvg:
 def row_width(model: FunctionalModel) -> int:
     """Returns how many numbers the local part of a model has."""
     return sum(weight.shape.num_elements() for weight in model.local_weights)
+
+
+def prepare_fed_avg(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns stateless federated averaging, ready to train on a population.
+
+    Args:
+      model_fn: Builds the model; see `fedrecon.models.model_fn`.
+      options: The settings of the algorithm.
+      population: The users; its seed decides every draw.
+      clients_per_round: The size of a cohort.
+      sampler: See `cohort_sampler`.
+      reconstruction: How users without a kept local part are served; None means the defaults of
+        `FedReconOptions`. Only its reconstruction settings and its batch size apply.
+      reconstruction_model_fn: Builds the model that serves these users, if it differs from the
+        trained one: exact reconstruction takes a model without regularizers of local weights.
+      debug: Whether breakpoints work in a client's step; see `build_fed_avg`. It is slow.
+
+    Raises:
+      InputError: If there are too few training users; see also `build_fed_avg`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
+    """
+    model, packer, common = joint_update.prepare_joint(
+        model_fn,
+        options,
+        population,
+        clients_per_round=clients_per_round,
+        sampler=sampler,
+        reconstruction=reconstruction,
+        reconstruction_model_fn=reconstruction_model_fn,
+        debug=debug,
+    )
+    training = build_fed_avg(model_fn, options, clients_per_shard=packer.clients_per_shard)
+    return Algorithm(
+        process=training,
+        get_weights=training.get_model_weights,
+        costs=costs_of_rounds(model),
+        **common,
+    )
+
+
+def prepare_stateful_fed_avg(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    open_store: Callable[[int, int], RowStore],
+    sampler: str = "uniform",
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns federated averaging whose clients keep their local part between rounds.
+
+    Arguments and errors are those of `prepare_fed_avg`, and:
+
+    Args:
+      open_store: From the number of users and the width of a row to the store of the clients' rows,
+        such as `fedrecon.runs.client_store.ClientStore`.
+    """
+    model, packer, common = joint_update.prepare_joint(
+        model_fn,
+        options,
+        population,
+        clients_per_round=clients_per_round,
+        sampler=sampler,
+        reconstruction=reconstruction,
+        reconstruction_model_fn=reconstruction_model_fn,
+        debug=debug,
+    )
+    process = build_stateful_fed_avg(
+        model_fn, options, clients_per_shard=packer.clients_per_shard, debug=debug
+    )
+    store = open_store(population.ratings.num_users, row_width(model))
+    training = StatefulFedAvg(process, model, store)
+    return Algorithm(
+        process=training,
+        get_weights=lambda state: state.global_model_weights,
+        kept_rows=lambda state, users: training.read(users),
+        store=store,
+        costs=costs_of_rounds(model, device=num_bytes(model.local_weights)),
+        **common,
+    )

@@ -49,12 +49,20 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.algorithms.algorithm import (
+    Algorithm,
+    Reconstruction,
+    cohort_sampler,
+    costs_of_rounds,
+)
+from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, Shard
+from fedrecon.data.population import Population
 from fedrecon.engine.least_squares import solve_systems
 from fedrecon.engine.updates import sum_rows
 from fedrecon.engine.values import Values
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.model_fn import structure
 from fedrecon.models.split_model import ModelFn, SplitModel
 from fedrecon.options import FedIalsOptions
 from fedrecon.wiring.at_clients import build_at_clients
@@ -64,6 +72,8 @@ from fedrecon.wiring.secure import check_aggregator
 from fedrecon.wiring.types import shard_type
 from fedrecon.wiring.weights import global_part
 
+# No steps are waited for, and small shards have less padding (measured; see BUILD_NOTES.md).
+_CLIENTS_PER_SHARD = 32
 # Clients have no steps, so batches mean nothing.
 _BATCH_SIZE = 1
 
@@ -142,6 +152,60 @@ def build_fed_ials(
         server_update=lambda values, mean: _gradient(options, num_users, values, mean),
         aggregator_factory=aggregator_factory,
         debug=debug,
+    )
+
+
+def prepare_fed_ials(
+    model_fn: ModelFn,
+    options: FedIalsOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
+    is_aggregator_linear: bool = False,
+) -> Algorithm:
+    """Returns federated iALS, ready to train on a population with implicit feedback.
+
+    Arguments and errors are those of `prepare_fed_recon`; clients draw no negatives, so
+    `population` needs `negatives_per_positive=0`.
+    """
+    packing = packing_options(seed=population.seed)
+    size = min(_CLIENTS_PER_SHARD, clients_per_round)
+    if aggregator_factory is not None and not is_aggregator_linear:
+        size = 1
+    training = build_fed_ials(
+        model_fn,
+        options,
+        num_users=len(population.train),
+        clients_per_shard=size,
+        aggregator_factory=aggregator_factory,
+        is_aggregator_linear=is_aggregator_linear,
+    )
+    model = FunctionalModel(model_fn())
+    # A client also gets the Gram matrix, and sends the sum of outer products and the item counts.
+    (table,) = model.global_weights
+    num_items, dim = table.shape
+    square = dim * dim * table.dtype.size
+
+    def build(clients_per_shard: int):
+        return build_reconstruction(model_fn, options, clients_per_shard=clients_per_shard)
+
+    of_loss = (options.regularization, options.exponent, options.unobserved_weight)
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        training_data=CohortPacker(population.examples, packing, clients_per_shard=size).pack,
+        training_metrics=training_metrics,
+        get_weights=training.get_model_weights,
+        reconstruction=Reconstruction(
+            model_fn, build, packing, key=("fed_ials", structure(model_fn), of_loss)
+        ),
+        costs=costs_of_rounds(
+            model, more_down=square, more_up=square + num_items * table.dtype.size
+        ),
     )
 
 

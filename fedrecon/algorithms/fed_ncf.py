@@ -29,14 +29,16 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import joint_update
+from fedrecon.algorithms.algorithm import Algorithm, costs_of_rounds, num_bytes, rows_of_server
 from fedrecon.data.cohorts import Shard
+from fedrecon.data.population import Population
 from fedrecon.engine.client_metrics import ClientMetrics
 from fedrecon.engine.shards import shard_spec
 from fedrecon.engine.updates import Contribution, sum_rows
 from fedrecon.engine.values import Values, by_client, in_order
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import FedAvgOptions
+from fedrecon.options import FedAvgOptions, FedReconOptions
 from fedrecon.wiring.outputs import ShardOutput
 from fedrecon.wiring.process import build_training_process
 from fedrecon.wiring.types import shard_type
@@ -118,3 +120,42 @@ def _sum_user_rows(
             of_clients = by_client(contribution.weights, change)
             divisors[name] = sum_rows(of_clients, shard.user_ids, num_users)
     return updates, divisors
+
+
+def prepare_fed_ncf(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns FedNCF, ready to train on a population; see `prepare_fed_avg`."""
+    model, packer, common = joint_update.prepare_joint(
+        model_fn,
+        options,
+        population,
+        clients_per_round=clients_per_round,
+        sampler=sampler,
+        reconstruction=reconstruction,
+        reconstruction_model_fn=reconstruction_model_fn,
+        debug=debug,
+    )
+    training = build_fed_ncf(
+        model_fn,
+        options,
+        num_users=population.ratings.num_users,
+        clients_per_shard=packer.clients_per_shard,
+        seed=population.seed,
+        debug=debug,
+    )
+    row = num_bytes(model.local_weights)
+    return Algorithm(
+        process=training,
+        costs=costs_of_rounds(model, more_down=row, more_up=row),
+        **common,
+        **rows_of_server(model, population),
+    )

@@ -31,28 +31,40 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.algorithm import (
+    Algorithm,
+    cohort_packer,
+    cohort_sampler,
+    costs_of_rounds,
+)
+from fedrecon.algorithms.reconstruction import (
+    RECONSTRUCTION_SEED,
+    build_models,
+    compile_after_reconstruction,
+    prepare_reconstruction,
+    support_passes,
+)
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
-from fedrecon.engine import least_squares
-from fedrecon.engine.calls import FREE_SEED, fresh_local_values, predict
-from fedrecon.engine.client_metrics import ClientMetrics
+from fedrecon.data.population import Population
+from fedrecon.engine.calls import predict
+from fedrecon.engine.client_metrics import ClientMetrics, training_metrics
 from fedrecon.engine.client_step import Stage
-from fedrecon.engine.shards import Examples, compile_for_shards, shard_spec
+from fedrecon.engine.shards import Examples, shard_spec
 from fedrecon.engine.stages import run_stage
 from fedrecon.engine.updates import contribute, sum_updates
-from fedrecon.engine.values import Values, in_order, local_specs
+from fedrecon.engine.values import in_order
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
-from fedrecon.models.split_model import ModelFn, SplitModel
+from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
-from fedrecon.wiring.at_clients import build_at_clients
 from fedrecon.wiring.outputs import ShardOutput
 from fedrecon.wiring.process import build_evaluation_process, build_training_process
 from fedrecon.wiring.secure import check_aggregator
 from fedrecon.wiring.types import shard_type
 from fedrecon.wiring.weights import global_part
 
-# What a client's seed is used for. Other numbers would draw other values.
-_RECONSTRUCTION, _UPDATE = FREE_SEED + 1, FREE_SEED + 2
+# What a client's seed is used for beside reconstruction.
+_UPDATE = RECONSTRUCTION_SEED + 1
 
 
 def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
@@ -62,11 +74,10 @@ def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
       options: The settings.
       seed: Draws each client's local initial values, with the round and the user id.
     """
-    support = Passes(options.reconstruction_epochs, options.reconstruction_steps_max)
     return PackingOptions(
         batch_size=options.batch_size,
         support_query_split=options.support_query_split,
-        support=Passes() if options.is_exact else support,
+        support=support_passes(options),
         query=Passes(options.client_epochs, options.client_steps_max),
         seed=seed,
     )
@@ -75,13 +86,6 @@ def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
 def evaluation_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon_evaluation`; see `packing_options`."""
     return dataclasses.replace(packing_options(options, seed=seed), query=Passes(1, None))
-
-
-def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
-    """Returns how clients are packed for `build_reconstruction`; see `packing_options`."""
-    return dataclasses.replace(
-        packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
-    )
 
 
 def build_fed_recon(
@@ -122,7 +126,7 @@ def build_fed_recon(
     check_aggregator(
         aggregator_factory, is_linear=is_aggregator_linear, clients_per_shard=clients_per_shard
     )
-    split_model, model = _models(model_fn, options)
+    split_model, model = build_models(model_fn, options)
     metrics = ClientMetrics(split_model)
     weights = global_part(model_fn, model)
     spec = shard_spec(options.batch_size, clients_per_shard)
@@ -177,7 +181,7 @@ def build_clients_update(
         contribution = contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
-    return _compile_after_reconstruction(model, options, spec, update, debug=debug)
+    return compile_after_reconstruction(model, options, spec, update, debug=debug)
 
 
 def build_fed_recon_evaluation(
@@ -188,7 +192,7 @@ def build_fed_recon_evaluation(
     Only the reconstruction settings, the batch size and the support/query split of `options` apply.
     The shards are packed with `evaluation_packing_options`.
     """
-    split_model, model = _models(model_fn, options)
+    split_model, model = build_models(model_fn, options)
     metrics = ClientMetrics(split_model)
 
     def evaluate(values, shard):
@@ -196,7 +200,7 @@ def build_fed_recon_evaluation(
         return query, predict(model, values, query)
 
     spec = shard_spec(options.batch_size, clients_per_shard)
-    evaluate_clients = _compile_after_reconstruction(model, options, spec, evaluate)
+    evaluate_clients = compile_after_reconstruction(model, options, spec, evaluate)
 
     def shard_metrics(global_values, shard):
         query, predictions = evaluate_clients(global_values, shard)
@@ -210,81 +214,58 @@ def build_fed_recon_evaluation(
     )
 
 
-def build_reconstruction(
-    model_fn: ModelFn, options: FedReconOptions, *, clients_per_shard: int
-) -> tff.Computation:
-    """Builds the reconstruction of users' local part, by which anybody can be served.
+def prepare_fed_recon(
+    model_fn: ModelFn,
+    options: FedReconOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
+    is_aggregator_linear: bool = False,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns FedRecon, ready to train on a population.
 
-    Only the reconstruction settings and the batch size of `options` apply. The shards are packed
-    with `reconstruction_packing_options`: all that a user gives is support.
-
-    Returns:
-      A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to the
-      local values `[clients, ...]`, at CLIENTS, for each of the local weights.
-    """
-    _, model = _models(model_fn, options)
-
-    def local_values(values, shard):
-        del shard
-        return [tf.identity(value) for value in in_order(model.local_weights, values)]
-
-    spec = shard_spec(options.batch_size, clients_per_shard)
-    return build_at_clients(
-        global_part(model_fn, model),
-        shard_type(options.batch_size, clients_per_shard),
-        _compile_after_reconstruction(model, options, spec, local_values),
-    )
-
-
-def _models(model_fn: ModelFn, options: FedReconOptions) -> tuple[SplitModel, FunctionalModel]:
-    """Returns the model and its functional form.
+    Args:
+      model_fn: Builds the model; see `fedrecon.models.model_fn`.
+      options: The settings of the algorithm.
+      population: The users; its seed decides every draw.
+      clients_per_round: The size of a cohort.
+      sampler: See `cohort_sampler`.
+      aggregator_factory: See `build_fed_recon`.
+      is_aggregator_linear: See `build_fed_recon`.
+      debug: Whether breakpoints work in a client's step; see `build_fed_recon`. It is slow.
 
     Raises:
-      InputError: If the model cannot be reconstructed as `options` say.
+      InputError: If there are too few training users; see also `build_fed_recon`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
-    split_model = model_fn()
-    model = FunctionalModel(split_model)
-    if options.is_exact:
-        least_squares.check_is_solvable(split_model, model)
-    return split_model, model
-
-
-def _compile_after_reconstruction(
-    model: FunctionalModel, options: FedReconOptions, spec: Shard, work, *, debug: bool = False
-) -> Callable:
-    """Compiles step 2 of a round, and `work(values, shard)` with the values of all weights."""
-    if not options.is_exact:
-
-        def reconstruct_and_work(global_values, shard):
-            return work(_reconstruct(model, options, global_values, shard), shard)
-
-        return compile_for_shards(reconstruct_and_work, model, spec, debug=debug)
-
-    reconstruct = least_squares.build_reconstruction(
-        model, options.least_squares, spec, debug=debug
+    model = FunctionalModel(model_fn())
+    packer = cohort_packer(
+        population,
+        packing_options(options, seed=population.seed),
+        clients_per_round=clients_per_round,
+        client_optimizer=options.client_optimizer,
+        model=model,
+        one_client_per_shard=debug or (aggregator_factory is not None and not is_aggregator_linear),
     )
-    work_after = compile_for_shards(
-        lambda values, shard, local_values: work(values | local_values, shard),
-        model,
-        spec,
-        local_specs(model, spec.seeds.shape[0]),
+    training = build_fed_recon(
+        model_fn,
+        options,
+        clients_per_shard=packer.clients_per_shard,
+        aggregator_factory=aggregator_factory,
+        is_aggregator_linear=is_aggregator_linear,
         debug=debug,
     )
-
-    def solve_and_work(global_values, shard):
-        return work_after(global_values, shard, reconstruct(global_values, shard))
-
-    return solve_and_work
-
-
-def _reconstruct(
-    model: FunctionalModel, options: FedReconOptions, global_values: Values, shard: Shard
-) -> Values:
-    """Returns the values of all weights after reconstruction by gradient steps."""
-    stage = Stage(options.reconstruction_optimizer, trains_local=True)
-    values = global_values | fresh_local_values(model, shard)
-    if not stage.trained(model.weights):
-        return values
-    support = Examples.scheduled(shard, shard.support_batches)
-    seeds = fold_in(shard.seeds, _RECONSTRUCTION)
-    return run_stage(model, stage, values, support, seeds).values
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        training_data=packer.pack,
+        training_metrics=training_metrics,
+        get_weights=training.get_model_weights,
+        reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
+        costs=costs_of_rounds(model),
+    )

@@ -6,12 +6,16 @@ The three differ in where a client's local values come from and where they go.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fedrecon.data.cohorts import PackingOptions, Passes, Shard
+from fedrecon.algorithms.algorithm import cohort_packer, cohort_sampler
+from fedrecon.algorithms.reconstruction import prepare_reconstruction
+from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, Shard
+from fedrecon.data.population import Population
 from fedrecon.engine.calls import FREE_SEED
+from fedrecon.engine.client_metrics import training_metrics
 from fedrecon.engine.client_step import Stage
 from fedrecon.engine.shards import Examples, compile_for_shards
 from fedrecon.engine.stages import run_stage
@@ -19,7 +23,8 @@ from fedrecon.engine.updates import Contribution, contribute, sum_rows, sum_upda
 from fedrecon.engine.values import Values, local_specs, where_client
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
-from fedrecon.options import FedAvgOptions
+from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedAvgOptions, FedReconOptions
 
 _UPDATE = FREE_SEED  # What a client's seed is used for.
 
@@ -128,3 +133,42 @@ def sum_joint_updates(
             divisor = sum_rows(of_items, shard.item_ids, weight.shape[0])
         updates[weight.name], divisors[weight.name] = update, divisor
     return updates, divisors
+
+
+def prepare_joint(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str,
+    reconstruction: FedReconOptions | None,
+    reconstruction_model_fn: ModelFn | None,
+    debug: bool,
+) -> tuple[FunctionalModel, CohortPacker, dict[str, Any]]:
+    """Returns the model, the packer and the fields of `Algorithm` that FedAvg's forms share.
+
+    Arguments are those of `fed_avg.prepare_fed_avg`.
+    """
+    model = FunctionalModel(model_fn())
+    packer = cohort_packer(
+        population,
+        packing_options(options, seed=population.seed),
+        clients_per_round=clients_per_round,
+        client_optimizer=options.client_optimizer,
+        model=model,
+        one_client_per_shard=debug,
+    )
+    common = {
+        "sample_cohort": cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        "training_data": packer.pack,
+        "training_metrics": training_metrics,
+        "reconstruction": prepare_reconstruction(
+            reconstruction_model_fn or model_fn,
+            reconstruction or FedReconOptions(),
+            seed=population.seed,
+        ),
+    }
+    return model, packer, common

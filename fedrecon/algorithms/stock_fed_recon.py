@@ -13,6 +13,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.algorithm import Algorithm, cohort_sampler, costs_of_rounds
+from fedrecon.algorithms.reconstruction import prepare_reconstruction
+from fedrecon.data.population import Population
+from fedrecon.engine.client_metrics import training_metrics
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
 
@@ -78,6 +83,41 @@ def build_fed_recon_evaluation(
         **_loss_and_metrics(model_fn),
         reconstruction_optimizer_fn=options.reconstruction_optimizer.build(),
         dataset_split_fn=_dataset_split_fn(options, query_epochs=1, query_steps_max=None),
+    )
+
+
+def prepare_stock_fed_recon(
+    model_fn: ModelFn,
+    options: FedReconOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+) -> Algorithm:
+    """Returns FedRecon by TFF's own builder, client by client: the slow reference.
+
+    Arguments and errors are those of `prepare_fed_recon`.
+    """
+    training = build_fed_recon(model_fn, options)
+
+    def client_datasets(users: np.ndarray, round_num: int) -> list:
+        return [
+            client_dataset(
+                *population.examples.examples(user, round_num), batch_size=options.batch_size
+            )
+            for user in users
+        ]
+
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        training_data=client_datasets,
+        training_metrics=training_metrics,
+        get_weights=training.get_model_weights,
+        reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
+        costs=costs_of_rounds(FunctionalModel(model_fn())),
     )
 
 
