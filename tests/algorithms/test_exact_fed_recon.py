@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import fed_recon
+from fedrecon.algorithms import fed_recon, reconstruction
 from fedrecon.errors import InputError
 from fedrecon.options import FedReconOptions, OptimizerOptions
 from tests.engine.linear_models import (
@@ -52,11 +52,11 @@ def flat(local_values):
 
 @functools.cache
 def serving():
-    return fed_recon.build_reconstruction(mf(), EXACT, clients_per_shard=4)
+    return reconstruction.build_reconstruction(mf(), EXACT, clients_per_shard=4)
 
 
 def serve(weights, clients):
-    packing = fed_recon.reconstruction_packing_options(EXACT, seed=0)
+    packing = reconstruction.reconstruction_packing_options(EXACT, seed=0)
     shards = pack(clients, packing, num_clients=4, num_examples=None)
     found = serving()(tff.learning.models.ModelWeights(weights, []), shards)
     return np.concatenate([flat(of_shard) for of_shard in found])
@@ -255,7 +255,7 @@ def test_evaluation_is_at_the_solution():
     [
         fed_recon.build_fed_recon,
         fed_recon.build_fed_recon_evaluation,
-        fed_recon.build_reconstruction,
+        reconstruction.build_reconstruction,
     ],
 )
 def test_whatever_reconstructs_refuses_a_model_that_is_not_linear(build):
