@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import types
-from typing import NamedTuple
 
 import pytest
 
@@ -30,55 +29,6 @@ def real_data_dir() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no real data: set FEDRECON_TEST_DATA to their folder ({path} does not exist)")
     return path
-
-
-class Ended(NamedTuple):
-    """What a process left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture(scope="session")
-def start_python(repository):
-    """A function of an interpreter's arguments that starts it in the project's root.
-
-    It returns a `Popen` whose output and errors are pipes of text; keywords are `Popen`'s.
-    """
-
-    def start(*arguments, **keywords) -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, *map(str, arguments)]
-        return subprocess.Popen(command, **{"cwd": repository, **pipes, **keywords})
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def run_python(start_python):
-    """A function like `start_python`'s that waits for the end, returning `Ended`."""
-
-    def run(*arguments, timeout=300, **keywords) -> Ended:
-        with start_python(*arguments, **keywords) as process:
-            try:
-                output, errors = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        return Ended(process.returncode, output, errors)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def run_binary(run_python):
-    """A function that runs a binary: `run_binary("experiments.train", "--dim=4")`."""
-
-    def run(module, *arguments, **keywords) -> Ended:
-        return run_python("-m", module, *arguments, **keywords)
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -153,37 +103,33 @@ def in_tffs_runtime(native_worker):
     return lambda process: _Elsewhere(process, context)
 
 
-# What makes a test slow: each starts processes, TFF's worker among them.
-PROCESS_FIXTURES = {"start_python", "native_worker"}
-# The test that runs, if it is a quick one.
-_quick_test = None
+_quick_test = None  # The test that runs, if it is a quick one.
 
 
-def _names_subprocess(function, seen) -> bool:
-    """Whether a function, or one of its file that it names, uses `subprocess`."""
-    function = inspect.unwrap(function)
+def _starts_a_process(function, seen) -> bool:
+    """Whether a function of the tests, or one of them that it names, uses `subprocess`."""
     if not isinstance(function, types.FunctionType) or function in seen:
         return False
     seen.add(function)
+    function = inspect.unwrap(function)
     names, codes = set(), [function.__code__]
+    if REPOSITORY / "tests" not in pathlib.Path(codes[0].co_filename).resolve().parents:
+        return False
     for code in codes:
         names.update(code.co_names)
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
     named = [function.__globals__.get(name) for name in names]
-    if any(value is subprocess for value in named):
-        return True
-    helpers = [f for f in named if getattr(f, "__globals__", None) is function.__globals__]
-    return any(_names_subprocess(helper, seen) for helper in helpers)
+    return any(v is subprocess or _starts_a_process(v, seen) for v in named)
 
 
 def pytest_collection_modifyitems(items):
-    """Marks as slow what starts a process, by itself or in a fixture."""
+    """Marks as slow what starts a process, TFF's worker too, by itself or in a fixture."""
     for item in items:
         fixtures = [d[-1].func for d in item._fixtureinfo.name2fixturedefs.values()]
-        starts = not PROCESS_FIXTURES.isdisjoint(item.fixturenames) or any(
-            _names_subprocess(f, set()) for f in (item.function, *fixtures)
-        )
-        if starts:
+        functions = (getattr(item, "function", None), *fixtures)
+        if "native_worker" in item.fixturenames or any(
+            _starts_a_process(function, set()) for function in functions
+        ):
             item.add_marker(pytest.mark.slow)
 
 
@@ -193,8 +139,8 @@ def _refuse_processes_of_quick_tests(event, arguments):
         program = os.path.basename(os.fspath(command if isinstance(command, str) else command[0]))
         if program != "fc-list":  # matplotlib looks for fonts once on a machine.
             raise RuntimeError(
-                f"{_quick_test} starts a process ({program}) and is not marked slow: take the "
-                "fixture run_python or run_binary, or mark it with pytest.mark.slow."
+                f"{_quick_test} starts a process ({program}) and is not marked slow: mark it with "
+                "pytest.mark.slow."
             )
 
 
