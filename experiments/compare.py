@@ -1,97 +1,119 @@
 """Compares algorithms on the same data, splits, model and budget, over several seeds.
 
-    python -m experiments.compare --algorithms=fedrecon,stateful_fedavg,fedavg,fedncf,centralized \\
-        --dataset=movielens-1m --data_dir=DIR --seeds=3 --output_dir=runs/comparison
+    python -m experiments.compare --dataset=movielens-1m --seeds=3 --output_dir=runs/comparison \\
+        --algorithms=fed_recon,stateful_fed_avg,fed_avg,fed_ncf,centralized
 
-Each algorithm and seed is a part: a run directory as `train` leaves it, in `parts/`. The same
-command again goes on with the part that was interrupted, and does not run a finished one again.
-`--set=fedncf:client_learning_rate=0.001` changes a setting of one algorithm;
-`--sweep=local_epochs:1,2,5` runs each algorithm with each value.
+Each algorithm and seed is a run: a directory in `runs/`, as `train` leaves it. The same command
+again resumes the run that was interrupted, and does not repeat a finished one.
+`--set=fed_ncf:client_learning_rate=0.001` changes a setting of one algorithm;
+`--sweep=client_epochs:1,2,5` runs each algorithm with each value.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments.comparison import costs, references
-from experiments.run import cli, data, runtime, settings
+from experiments.comparison import references
+from experiments.comparison.results import RunResults, judged, read_results
+from experiments.run import build, cli, display, runtime, settings
+from experiments.run.flags import (
+    define_flags,
+    parse_changes,
+    parse_sweeps,
+    refuse_unused,
+    settings_from_flags,
+)
+from experiments.run.names import (
+    ALGORITHMS,
+    REFERENCES,
+    current_algorithm,
+    did_you_mean,
+    listed,
+)
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS
+from fedrecon.runs.run_directory import RunDirectory
 
-_KNOWN = (*settings.ALGORITHMS, *references.OPTIONS)
-# Without these, nobody is judged as seen, or as unseen.
+if TYPE_CHECKING:
+    from fedrecon.data.population import Population
+
+_KNOWN = (*ALGORITHMS, *REFERENCES)
+# Without held-out ratings or users, no user is judged as seen, or as unseen.
 _HELD_OUT = 0.1
-_JUDGED_BY = {
-    "explicit": {"seen": "seen", "unseen": "test"},
-    "implicit": {"seen": "test", "unseen": "unseen"},
-}
-# What settings may be chosen by.
-_VALIDATED_BY = {
-    "explicit": {"seen": "seen_validation", "unseen": "validation"},
-    "implicit": {"seen": "validation"},
-}
-
-settings.define_flags(without=("algorithm", "seed"))
-flags.adopt_module_key_flags(settings)
+define_flags(without=("algorithm", "seed"))
 _ALGORITHMS = flags.DEFINE_list(
-    "algorithms", "fedrecon,stateful_fedavg,fedavg,fedncf,centralized", f"Of {', '.join(_KNOWN)}."
+    "algorithms",
+    "fed_recon,stateful_fed_avg,fed_avg,fed_ncf,centralized",
+    f"Algorithms and references to compare, from {listed(_KNOWN)}.",
 )
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 1, "How many seeds, from 0; a seed decides who is in which part, too.", lower_bound=1
+    "seeds",
+    1,
+    "Number of seeds, from 0. The seed also decides which users are held out.",
+    lower_bound=1,
+    upper_bound=1000,
 )
 _SET = flags.DEFINE_multi_string(
-    "set", [], "ALGORITHM:SETTING=VALUE changes a setting of one algorithm; may come again."
+    "set", [], "ALGORITHM:SETTING=VALUE changes a setting of one algorithm. It can be repeated."
 )
 _SWEEP = flags.DEFINE_multi_string(
     "sweep",
     [],
-    "SETTING:VALUE,VALUE,... runs each algorithm that uses the setting with each value, all else "
-    "as it is (local_epochs is client_epochs); may come again.",
+    "SETTING:VALUE,VALUE,... runs each algorithm that uses the setting with each value, and also "
+    "unchanged. It can be repeated.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One algorithm with one seed.
+class Planned:
+    """One run: an algorithm or a reference with one seed.
 
     Attributes:
-      algorithm: One of `_KNOWN`.
-      settings: Its settings, its directory among them. (Classical references use few of them.)
-      changes: What a sweep changed.
+      settings: Its settings, its directory among them.
+      changes: The settings that a sweep changed.
     """
 
-    algorithm: str
     settings: Settings
     changes: dict[str, Any]
+
+    @property
+    def algorithm(self) -> str:
+        return self.settings.algorithm
 
     @property
     def path(self) -> pathlib.Path:
         return pathlib.Path(self.settings.output_dir)
 
+    @property
+    def label(self) -> str:
+        return self.path.name
+
 
 def main(interruption: cli.Interruption) -> None:
-    parts = _plan()
+    planned = _plan()
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "parts").is_dir():
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "runs").is_dir():
         raise InputError(
             f"{output_dir} holds files but no comparison; give an empty or a new output directory."
         )
-    _check_resumable(parts)
+    _check_resumable(planned)
     failures = []
-    if all(_read_results(part) for part in parts):
-        print("All parts are finished.")
+    if all(_read_results(each) for each in planned):
+        print("All runs are finished.")
     else:
-        failures = _run(parts, interruption)
+        runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
+        failures = display.run_all(
+            [(each.label, each) for each in planned], lambda each: _run(each, interruption)
+        )
 
     from experiments.comparison import report
 
-    finished = [part.path for part in parts if _read_results(part)]
+    finished = [each.path for each in planned if _read_results(each)]
     if finished:
         files = report.write_report(output_dir, finished)
         print()
@@ -101,259 +123,175 @@ def main(interruption: cli.Interruption) -> None:
             print(f"  {path.name}")
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(parts)} parts could not be finished, and are in no table:\n  "
-            + "\n  ".join(failures)
+            f"{len(failures)} of {len(planned)} runs could not be finished, and are in no table:\n"
+            "  " + "\n  ".join(failures)
         )
 
 
-def _plan() -> list[Part]:
-    """Returns the parts, a whole comparison for one seed after the other, then the sweeps."""
-    algorithms = _ALGORITHMS.value
+def _plan() -> list[Planned]:
+    """Returns the runs: a whole comparison for one seed after the other, then the sweeps."""
+    feedback = flags.FLAGS.feedback
+    algorithms = [current_algorithm(a, feedback, flag="algorithms") for a in _ALGORITHMS.value]
     for algorithm in algorithms:
-        if algorithm not in _KNOWN or algorithms.count(algorithm) > 1:
+        if algorithm not in _KNOWN:
             raise InputError(
-                f"--algorithms={','.join(algorithms)}: each must be another one of "
-                f"{', '.join(_KNOWN)}."
+                f"--algorithms={','.join(algorithms)}: there is no algorithm {algorithm!r}"
+                f"{did_you_mean(algorithm, _KNOWN)} Known are {', '.join(_KNOWN)}."
             )
-    own_settings = _own_settings()
-    sweeps = settings.parse_sweeps("sweep", _SWEEP.value)
-    _check_common_flags(algorithms, own_settings, [name for name, _ in sweeps])
+        if algorithms.count(algorithm) > 1:
+            raise InputError(
+                f"--algorithms={','.join(algorithms)} has {algorithm} twice; name each once."
+            )
+    own = parse_changes("set", _SET.value, feedback=feedback, known=_KNOWN)
+    bases = {algorithm: _planned(algorithm, 0, {}, own).settings for algorithm in algorithms}
+    refuse_unused(list(bases.values()), is_comparison=True)
+    _refuse_unused_changes(bases, own)
     seeds = range(_SEEDS.value)
     plans = [(algorithm, seed, {}) for seed in seeds for algorithm in algorithms]
-    for name, values in sweeps:
-        for seed in seeds:
-            for algorithm in algorithms:
-                base = _part(algorithm, seed, {}, own_settings).settings
-                if not references.takes(algorithm, base, name):
-                    continue  # It would be the same part again.
-                plans += [(algorithm, seed, {name: v}) for v in values if v != getattr(base, name)]
-    return [_part(*plan, own_settings) for plan in plans]
-
-
-def _part(algorithm: str, seed: int, changes: dict[str, Any], own_settings) -> Part:
-    given = flags.FLAGS
-    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("algorithm", "seed")]
-    values = {name: given[name].value for name in names}
-    name = "unseen_fraction" if given.feedback == "implicit" else "held_out_fraction"
-    if not given[name].present:
-        values[name] = _HELD_OUT
-    label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
-    values.update(
-        own_settings.get(algorithm, {}),
-        algorithm=references.settings_algorithm(algorithm),
-        seed=seed,
-        output_dir=str(pathlib.Path(given.output_dir) / "parts" / label),
-        **changes,
-    )
-    part = Part(algorithm, Settings(**values), changes)
-    if algorithm == "ials" and part.settings.is_explicit:
-        raise InputError(
-            "ials is for implicit feedback; leave it out, or give --feedback=implicit."
-        )
-    return part
-
-
-def _own_settings() -> dict[str, dict[str, Any]]:
-    """Returns what --set says, by algorithm; presets name those, too, that are not compared."""
-    own: dict[str, dict[str, Any]] = {}
-    for text in _SET.value:
-        algorithm, colon, assignment = text.partition(":")
-        name, equals, value = assignment.partition("=")
-        if not (colon and equals) or algorithm not in _KNOWN:
+    for name, values in parse_sweeps("sweep", _SWEEP.value):
+        used_by = [a for a in algorithms if settings.uses(bases[a], name)]
+        if not used_by:
             raise InputError(
-                f"--set={text} must be ALGORITHM:SETTING=VALUE with one of {', '.join(_KNOWN)}."
+                f"--sweep={name} has no effect with --algorithms={','.join(algorithms)}."
             )
-        name, value = settings.parse_value("set", text, name, value)
-        own.setdefault(algorithm, {})[name] = value
-    return own
+        for seed in seeds:
+            for algorithm in used_by:
+                unchanged = getattr(bases[algorithm], name)
+                plans += [(algorithm, seed, {name: v}) for v in values if v != unchanged]
+    return [_planned(*plan, own) for plan in plans]
 
 
-def _check_common_flags(algorithms, own_settings, swept) -> None:
-    """Refuses a flag, a --set or a --sweep that no algorithm, or not its own, has a use for."""
-    bases = {algorithm: _part(algorithm, 0, {}, own_settings).settings for algorithm in algorithms}
-    for field in dataclasses.fields(Settings):
-        name = field.name
-        if name in ("algorithm", "seed"):
-            continue
-        used_by = [a for a in algorithms if references.takes(a, bases[a], name)]
-        is_asked = flags.FLAGS[name].present or name in swept
-        if is_asked and not used_by:
-            raise InputError(f"--{name} has no effect with --algorithms={','.join(algorithms)}.")
-        for algorithm in algorithms:
-            if name in own_settings.get(algorithm, {}) and algorithm not in used_by:
+def _planned(algorithm: str, seed: int, changes: dict[str, Any], own) -> Planned:
+    given = flags.FLAGS
+    held_out = "unseen_fraction" if given.feedback == "implicit" else "held_out_fraction"
+    defaults = {} if given[held_out].present else {held_out: _HELD_OUT}
+    label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
+    output_dir = given.output_dir and str(pathlib.Path(given.output_dir) / "runs" / label)
+    fixed = {"algorithm": algorithm, "seed": seed, "output_dir": output_dir}
+    values = {**defaults, **own.get(algorithm, {}), **fixed, **changes}
+    return Planned(settings_from_flags(has_references=True, **values), changes)
+
+
+def _refuse_unused_changes(bases: dict[str, Settings], own: dict[str, dict[str, Any]]) -> None:
+    """Refuses a --set that its algorithm has no use for; presets also change others."""
+    for algorithm, base in bases.items():
+        for name in own.get(algorithm, {}):
+            if not settings.uses(base, name):
                 raise InputError(f"--set={algorithm}:{name}: {algorithm} does not use it.")
 
 
-def _read_results(part: Part) -> dict[str, Any] | None:
-    """Returns the results of a part that is finished, for as many rounds as are wanted."""
-    from fedrecon.runs.run_directory import RunDirectory
-
-    results = RunDirectory(part.path).read_results()
-    if results is None or results["rounds"] not in (None, part.settings.total_rounds):
+def _read_results(planned: Planned) -> RunResults | None:
+    """Returns the results of a run that is finished, for as many rounds as are wanted."""
+    results = read_results(RunDirectory(planned.path))
+    if results is None or results.rounds not in (None, planned.settings.total_rounds):
         return None
     return results
 
 
-def _check_resumable(parts: list[Part]) -> None:
-    """Refuses other settings or other data than those of the parts that there are, all at first.
+def _check_resumable(planned: list[Planned]) -> None:
+    """Refuses settings or data that differ from the settings and data of the runs that there are.
 
-    A finished part would be taken for one of these settings otherwise.
+    Otherwise a finished run would be taken for a run with these settings.
     """
-    from fedrecon.runs.run_directory import CONFIG, RunDirectory
+    from fedrecon.runs.run_directory import CONFIG
 
-    for part in parts:
-        if (part.path / CONFIG).exists():
-            clients = data.load_clients(part.settings)
-            RunDirectory(part.path).check(_config(part, clients), free_settings=settings.FREE)
+    for each in planned:
+        if (each.path / CONFIG).exists():
+            population, run = build.load_population(each.settings), RunDirectory(each.path)
+            settings.check_format(run.read_config(), run.path)
+            run.check(_config(each, population), free_settings=settings.FREE)
 
 
-def _config(part: Part, clients: data.Clients) -> dict[str, Any]:
-    from experiments.run import running
+def _config(planned: Planned, population: Population) -> dict[str, Any]:
+    from experiments.run import training
 
-    config = running.config(part.settings, clients)
-    if part.algorithm in references.OPTIONS:
-        config["settings"] = references.config(part.algorithm, part.settings)
+    config = training.config(planned.settings, population)
+    if not planned.settings.is_trained:
+        config["settings"] = references.config(planned.settings)
     return config
 
 
-def _run(parts: list[Part], interruption: cli.Interruption) -> list[str]:
-    """Runs what is not finished; returns what could not be, each with its reason.
-
-    One part that diverges does not take the others with it.
-    """
-    from tqdm import tqdm
-
-    runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
-    failures = []
-    with tqdm(total=len(parts), unit="part", disable=None, desc="all parts") as bar:
-        for number, part in enumerate(parts, start=1):
-            clients = data.load_clients(part.settings)
-            is_classical = part.algorithm in references.OPTIONS
-            run_part = _run_classical if is_classical else _run_algorithm
-            try:
-                results, is_new = run_part(part, clients, interruption)
-                text = _describe(results) + ("" if is_new else "  (finished before)")
-            except InputError as error:
-                failures.append(f"{part.path.name}: {error}")
-                text = "not finished: see below"
-            tqdm.write(f"{number:3} of {len(parts)}  {part.path.name:40} {text}", file=sys.stdout)
-            sys.stdout.flush()
-            bar.update()
-    return failures
+def _run(planned: Planned, interruption: cli.Interruption) -> str:
+    """Does one run; returns a line about it."""
+    population = build.load_population(planned.settings)
+    run_one = _run_algorithm if planned.settings.is_trained else _run_reference
+    results, is_new = run_one(planned, population, interruption)
+    return _describe(results) + ("" if is_new else "  (finished before)")
 
 
-def _describe(results: dict[str, Any]) -> str:
-    metric = "rmse" if results["feedback"] == "explicit" else "hr_at_10"
-    mean = "over_ratings" if results["feedback"] == "explicit" else "over_users"
-    title = {"rmse": "RMSE", "hr_at_10": "HR@10"}[metric]
-    groups = [f"{who} {found[mean][metric]:.4f}" for who, found in results["users"].items()]
-    return f"{title} {' '.join(groups)}  {results['seconds']:.0f} s"
+def _describe(results: RunResults) -> str:
+    measure = FEEDBACKS[results.feedback].measures[0]
+    values = [
+        f"{name} {group.means[measure.name]:.4f}"
+        for name, group in results.groups.items()
+        if name.endswith("_test")
+    ]
+    return f"{measure.title} {' '.join(values)}  {results.seconds:.0f} s"
 
 
-def _run_algorithm(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
-    from experiments.run import choices, running
-    from fedrecon.models.functional import FunctionalModel
+def _run_algorithm(
+    planned: Planned, population: Population, interruption
+) -> tuple[RunResults, bool]:
+    from experiments.run import training
 
-    chosen = part.settings
-    with running.claimed(chosen, clients) as run:
-        finished = _read_results(part)
+    chosen = planned.settings
+    with training.claimed(chosen, population) as run:
+        finished = _read_results(planned)
         if finished:
             return finished, False
-        done = running.train(chosen, clients, run, interruption, title=part.path.name)
-        model = FunctionalModel(choices.model_fn(chosen, clients.ratings.num_items)())
-        results = {
-            **_head(part, clients, done.seconds),
-            "rounds": chosen.total_rounds,
-            "clients_per_round": chosen.clients_per_round,
-            "watched_part": done.task.watched_part,
-            **costs.costs(chosen, model, done.state, clients.mean_ratings()),
-            **_judged(done.judge, done.state, chosen, clients.users),
-        }
-        run.write_results(results)
+        done = training.train(chosen, population, run, interruption, title=planned.label)
+        results = RunResults(
+            **_head(planned, population),
+            watched_group=done.watched_group,
+            rounds=chosen.total_rounds,
+            clients_per_round=chosen.clients_per_round,
+            seconds=round(done.seconds, 2),
+            costs=done.algorithm.costs(done.state)._asdict(),
+            groups=judged(done.judge, done.state, population),
+        )
+        run.write_results(results.to_json())
         return results, True
 
 
-def _run_classical(part: Part, clients: data.Clients, interruption) -> tuple[dict[str, Any], bool]:
+def _run_reference(
+    planned: Planned, population: Population, interruption
+) -> tuple[RunResults, bool]:
     import time
 
-    from experiments.run.judging import ClassicalJudge
-    from fedrecon.runs.run_directory import RunDirectory
+    from fedrecon.algorithms.algorithm import costs_of_one_machine
+    from fedrecon.evaluation.judge import BaselineScores, Judge
 
     del interruption  # It takes seconds; there is nothing to save.
-    chosen = part.settings
-    run = RunDirectory(part.path)
-    with run.claim(_config(part, clients)):
-        finished = _read_results(part)
+    chosen = planned.settings
+    run = RunDirectory(planned.path)
+    with run.claim(_config(planned, population)):
+        finished = _read_results(planned)
         if finished:
             return finished, False
         start = time.monotonic()
-        model = references.train(part.algorithm, chosen, clients)
+        model = references.train(chosen, population)
         seconds = time.monotonic() - start
-        results = {
-            **_head(part, clients, seconds),
-            "rounds": None,
-            "clients_per_round": None,
-            "watched_part": "validation" if chosen.is_explicit else chosen.evaluate_on,
-            **costs.of_one_machine(clients.mean_ratings(), references.num_bytes(model)),
-            **_judged(ClassicalJudge(chosen, clients), model, chosen, clients.users),
-        }
-        run.write_results(results)
+        results = RunResults(
+            **_head(planned, population),
+            watched_group=build.watched_group(chosen),
+            rounds=None,
+            clients_per_round=None,
+            seconds=round(seconds, 2),
+            costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
+            groups=judged(Judge.of_scores(BaselineScores(), population), model, population),
+        )
+        run.write_results(results.to_json())
         return results, True
 
 
-def _head(part: Part, clients: data.Clients, seconds: float) -> dict[str, Any]:
+def _head(planned: Planned, population: Population) -> dict[str, Any]:
     return {
-        "algorithm": part.algorithm,
-        "seed": part.settings.seed,
-        "changes": part.changes,
-        "feedback": part.settings.feedback,
-        "num_training_users": len(clients.users["train"]),
-        "seconds": round(seconds, 2),
+        "algorithm": planned.algorithm,
+        "seed": planned.settings.seed,
+        "changes": planned.changes,
+        "feedback": population.feedback,
+        "num_training_users": len(population.train),
     }
-
-
-def _judged(judge, state, chosen: Settings, parts: Iterable[str]) -> dict[str, Any]:
-    """Returns what the judge says of seen and unseen users, where there are any.
-
-    Args:
-      judge: A `Judge`.
-      state: Of whatever was trained.
-      chosen: The settings.
-      parts: The parts of the people that there are.
-    """
-    groups = {g: part for g, part in _JUDGED_BY[chosen.feedback].items() if part in parts}
-    spread = "rmse" if chosen.is_explicit else "mrr"
-    users = {}
-
-    def means(results):
-        return results.mean_over_ratings() if chosen.is_explicit else results.mean_over_users()
-
-    for group, part in groups.items():
-        results = judge.results(state, part)
-        users[group] = {
-            "over_users": results.mean_over_users(),
-            "deciles": {spread: results.deciles(spread).tolist()},
-            "num_users": int((results.counts > 0).sum()),
-            "num_examples": int(results.counts.sum()),
-        }
-        if chosen.is_explicit:
-            users[group]["over_ratings"] = results.mean_over_ratings()
-    given = {}
-    if "unseen" in groups:
-        for number, results in judge.results_by_given(state, groups["unseen"]).items():
-            given[str(number)] = means(results)
-    validated = {g: part for g, part in _VALIDATED_BY[chosen.feedback].items() if part in parts}
-    judged = {"users": users, "given": given}
-    if validated:
-        judged["validation"] = {
-            group: means(judge.results(state, part)) for group, part in validated.items()
-        }
-    if not chosen.is_explicit:
-        judged["full_ranking"] = {
-            group: judge.full_ranking(state, part).mean_over_users()
-            for group, part in groups.items()
-        }
-    return judged
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Evaluates a checkpoint of a run anew: reconstruction evaluation on people never seen in training.
+"""Evaluates a checkpoint of a run anew.
 
-python -m experiments.evaluate --run_dir=runs/first --split=test
+python -m experiments.evaluate --run_dir=runs/first --group=unseen_test
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ import dataclasses
 
 from absl import flags
 
-from experiments.run import cli, data, runtime, settings, tasks
+from experiments.run import build, cli, display, runtime, settings
+from experiments.run.flags import refuse_comparison
+from fedrecon.data.population import GROUPS
 from fedrecon.errors import InputError
 
 _RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "The output directory of `experiments.train`.", required=True
+    "run_dir", None, "Required: the output directory of a run (experiments.train)."
 )
-_SPLIT = flags.DEFINE_enum(
-    "split",
-    "test",
-    ("train", "validation", "test", "seen", "seen_validation", "unseen"),
-    "Whose users to evaluate.",
+_GROUP = flags.DEFINE_enum(
+    "group", None, GROUPS, "Which users to evaluate; by default every group that the run has."
 )
 _ROUND = flags.DEFINE_integer(
     "round", None, "The checkpoint after this round; by default the last.", lower_bound=0
@@ -35,21 +34,27 @@ def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
     from fedrecon.runs import run_directory
 
+    if _RUN_DIR.value is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
     run = run_directory.RunDirectory(_RUN_DIR.value)
+    refuse_comparison(run.path)
     config = run.read_config()
+    settings.check_format(config, run.path)
     chosen = settings.Settings.from_json(config["settings"])
     if _DATA_DIR.value is not None:
-        if "data_dir" not in config["settings"]:
-            raise InputError(
-                f"--data_dir has no effect on {run.path}, whose data set is {chosen.dataset}."
-            )
+        if not settings.uses(chosen, "data_dir"):
+            raise InputError(settings.no_effect(chosen, "data_dir"))
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
-    clients = data.load_clients(chosen)
-    if clients.ratings.fingerprint() != config["data_fingerprint"]:
+    population = build.load_population(chosen)
+    if population.ratings.fingerprint() != config["data_fingerprint"]:
         raise InputError(
             f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
             "give the same files with --data_dir."
         )
+
+    groups = list(population.groups) if _GROUP.value is None else [_GROUP.value]
+    for group in groups:
+        population.group(group)  # Raises where there is no such group.
 
     checkpoints = run.checkpoints()
     if not checkpoints:
@@ -62,12 +67,18 @@ def main(interruption: cli.Interruption) -> None:
         )
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
-    task, _ = tasks.build_task(chosen, clients, store_dir=run.store_path, store_round=round_num)
-    state = run_directory.RunRecorder(run).load(round_num, task.training.initialize())
-    metrics = task.evaluate(state, _SPLIT.value)
-    cli.print_table({_SPLIT.value: metrics})
-    path = run.write_evaluation(_SPLIT.value, {**metrics, "round": round_num})
-    print(f"\nModel after round {round_num}. File: {path}")
+    from fedrecon.evaluation.judge import Judge
+
+    algorithm = build.build_algorithm(
+        chosen, population, store_dir=run.store_path, store_round=round_num
+    )
+    state = run.open_checkpoints().load(round_num, algorithm.initialize())
+    judge = Judge(algorithm, population)
+    metrics = {group: judge.metrics(state, group) for group in groups}
+    display.print_table(metrics)
+    print(f"\nModel after round {round_num}. Files:")
+    for group, row in metrics.items():
+        print(f"  {run.write_evaluation(group, {**row, 'round': round_num})}")
 
 
 if __name__ == "__main__":

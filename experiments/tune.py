@@ -1,96 +1,102 @@
 """Searches settings by validation data, and by nothing else: no test figure is ever computed.
 
-    python -m experiments.tune --flagfile=experiments/presets/tune_fedrecon_ls_ml1m.flags \\
+    python -m experiments.tune --flagfile=experiments/presets/tune_fed_recon_ls_ml1m.flags \\
         --data_dir=DIR --output_dir=runs/tune
 
-`--search=ridge:5,10,20` is a setting and its values; may come again. Trials are all combinations,
-or `--trials` of them drawn at random, each with every seed: a run directory in `trials/`, as
-`train` leaves it, so the same command goes on where it was interrupted. How many rounds to train is
-searched in the same runs, by the curve of the validation metric: RMSE over the ratings of
-validation users, or NDCG@10 of each user's validation item. `trials.csv` has every trial, the best
-first: means over seeds after the best number of rounds.
+`--search=ridge:5,10,20` is a setting and its values; it can be repeated. Trials are all
+combinations, or `--trials` of them drawn at random. Each trial has a run for each seed: a directory
+in `runs/`, as `train` leaves it, so the same command resumes a search that was interrupted. The
+number of rounds is searched in the same runs, by the curve of the validation metric: RMSE over the
+ratings of validation users, or NDCG@10 of each user's validation item. `trials.csv` has every
+trial, the best first: means over seeds after the best number of rounds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
 
 from experiments.comparison import references
-from experiments.run import cli, data, runtime, settings
+from experiments.run import build, cli, display, runtime, settings
+from experiments.run.flags import (
+    define_flags,
+    parse_sweeps,
+    refuse_given,
+    refuse_unused,
+    settings_from_flags,
+)
+from experiments.run.names import ALGORITHMS, REFERENCES, current_algorithm, listed
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS
 
 TABLE = "trials.csv"
 _NUM_SHOWN = 10
-_KNOWN = (*settings.ALGORITHMS, *references.OPTIONS)
 
-settings.define_flags(without=("algorithm", "seed"))
-flags.adopt_module_key_flags(settings)
-_ALGORITHM = flags.DEFINE_enum("algorithm", "fedrecon", _KNOWN, "Whose settings are searched.")
+define_flags(without=("algorithm", "seed"))
 _SEARCH = flags.DEFINE_multi_string(
-    "search", None, "SETTING:VALUE,VALUE,... searches a setting; may come again.", required=True
+    "search", [], "Required: SETTING:VALUE,VALUE,... searches a setting. It can be repeated."
+)
+_ALGORITHM = flags.DEFINE_string(
+    "algorithm",
+    "fed_recon",
+    f"Algorithm or reference whose settings are searched: {listed((*ALGORITHMS, *REFERENCES))}.",
 )
 _TRIALS = flags.DEFINE_integer(
-    "trials", None, "How many combinations, drawn at random; by default all.", lower_bound=1
+    "trials", None, "Number of combinations, drawn at random. Without it all.", lower_bound=1
 )
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "Number of seeds, from 0.", lower_bound=1, upper_bound=1000
+)
 
 
 def main(interruption: cli.Interruption) -> None:
-    import pandas as pd
-    from tqdm import tqdm
-
-    output_dir = pathlib.Path(flags.FLAGS.output_dir)
     trials = _trials()
-    chosen = [_settings(output_dir, t, seed) for t in trials for seed in range(_SEEDS.value)]
-    _check_flags([of_run for _, of_run in chosen])
+    planned = _plan(trials)
+    chosen = planned[0][1]
+    output_dir = pathlib.Path(flags.FLAGS.output_dir)
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
-    rows, failures = [], []
-    with tqdm(total=len(chosen), unit="run", disable=None, desc="all runs") as bar:
-        for number, (changes, of_run) in enumerate(chosen, start=1):
-            label = pathlib.Path(of_run.output_dir).name
-            try:
-                curve, seconds = _validation_curve(of_run, interruption)
-            except InputError as error:
-                failures.append(f"{label}: {error}")
-                text = "not finished: see below"
-            else:
-                row = {**changes, "seed": of_run.seed, "seconds": seconds}
-                rows += [{**row, "rounds": n, _metric(of_run): value} for n, value in curve.items()]
-                text = f"{_metric(of_run)} {list(curve.values())[-1]:.4f}"
-            bar.update()
-            tqdm.write(f"{number:3} of {len(chosen)}  {label:40} {text}", file=sys.stdout)
-            sys.stdout.flush()
+    rows = []
+
+    def run(each: tuple[dict[str, Any], Settings]) -> str:
+        changes, of_run = each
+        curve, seconds = _validation_curve(of_run, interruption)
+        row = {**changes, "seed": of_run.seed, "seconds": seconds}
+        rows.extend({**row, "rounds": n, _metric(of_run): value} for n, value in curve.items())
+        return f"{_metric(of_run)} {list(curve.values())[-1]:.4f}"
+
+    labels = [pathlib.Path(of_run.output_dir).name for _, of_run in planned]
+    failures = display.run_all(list(zip(labels, planned)), run)
     if not rows:
-        raise InputError("no trial could be finished:\n  " + "\n  ".join(failures))
-    table = _best_first(pd.DataFrame(rows), list(trials[0]), chosen[0][1])
-    output_dir.mkdir(parents=True, exist_ok=True)  # A classical reference leaves nothing there.
+        raise InputError("no run could be finished:\n  " + "\n  ".join(failures))
+
+    import pandas as pd
+
+    table = _best_first(pd.DataFrame(rows), list(trials[0]), chosen)
+    output_dir.mkdir(parents=True, exist_ok=True)  # A reference leaves nothing there.
     table.to_csv(output_dir / TABLE, index=False)
     print(table.head(_NUM_SHOWN).to_string(index=False))
-    print(
-        f"\n{len(table)} of {len(trials)} trials, {_SEEDS.value} seeds. File: {output_dir / TABLE}"
-    )
+    seeds = "1 seed" if _SEEDS.value == 1 else f"{_SEEDS.value} seeds"
+    print(f"\n{len(table)} of {len(trials)} trials, {seeds}. File: {output_dir / TABLE}")
     if failures:
         print("Not finished:\n  " + "\n  ".join(failures))
 
 
 def _trials() -> list[dict[str, Any]]:
-    """Returns what the trials change."""
+    """Returns the settings that each trial changes."""
     from fedrecon import rng
 
-    searched = settings.parse_sweeps("search", _SEARCH.value)
+    if not _SEARCH.value:
+        raise InputError("give --search=SETTING:VALUE,VALUE,... at least once.")
+    searched = parse_sweeps("search", _SEARCH.value)
     names = [name for name, _ in searched]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--search={name} comes twice; give all its values at once.")
-        if flags.FLAGS[name].present:
-            raise InputError(f"--{name} is given and searched; leave one of the two out.")
+    refuse_given(names, lambda name: f"--{name} is given and searched; leave one of the two out.")
     every = [dict(zip(names, values)) for values in itertools.product(*(v for _, v in searched))]
     if _TRIALS.value is None or _TRIALS.value >= len(every):
         return every
@@ -98,34 +104,27 @@ def _trials() -> list[dict[str, Any]]:
     return [every[place] for place in sorted(places)]
 
 
-def _settings(output_dir: pathlib.Path, changes: dict[str, Any], seed: int):
-    """Returns what is changed, and the settings of one run, in a directory of its own."""
-    algorithm = _ALGORITHM.value
-    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("algorithm", "seed")]
-    values = {name: flags.FLAGS[name].value for name in names}
-    values.update(
-        changes,
-        algorithm=references.settings_algorithm(algorithm),
-        seed=seed,
-        output_dir=str(output_dir / "trials" / f"{_label(changes)}-seed{seed}"),
-    )
-    chosen = Settings(**values)
-    if not chosen.is_explicit and chosen.evaluate_on != "validation":
-        raise InputError("--evaluate_on=test would choose settings by the test; leave it out.")
-    for name in changes:
-        if not references.takes(algorithm, chosen, name):
-            raise InputError(f"--search={name}: {algorithm} does not use it.")
-    return changes, chosen
-
-
-def _check_flags(chosen: list[Settings]) -> None:
-    """Refuses a flag that no trial has a use for."""
-    algorithm = _ALGORITHM.value
-    for field in dataclasses.fields(Settings):
-        if field.name in ("algorithm", "seed") or not flags.FLAGS[field.name].present:
-            continue
-        if not any(references.takes(algorithm, each, field.name) for each in chosen):
-            raise InputError(f"--{field.name} has no effect with --algorithm={algorithm}.")
+def _plan(trials: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Settings]]:
+    """Returns the changes and the settings of each run, in a directory of its own."""
+    given = flags.FLAGS
+    algorithm = current_algorithm(_ALGORITHM.value, given.feedback, flag="algorithm")
+    planned = []
+    for changes in trials:
+        for seed in range(_SEEDS.value):
+            label = f"{_label(changes)}-seed{seed}"
+            path = given.output_dir and str(pathlib.Path(given.output_dir) / "runs" / label)
+            fixed = {"algorithm": algorithm, "seed": seed, "output_dir": path}
+            chosen = settings_from_flags(has_references=True, **fixed, **changes)
+            if not chosen.is_explicit and chosen.evaluate_on != "validation":
+                raise InputError(
+                    "--evaluate_on=test would choose settings by the test; leave it out."
+                )
+            for name in changes:
+                if not settings.uses(chosen, name):
+                    raise InputError(f"--search={name}: {algorithm} does not use it.")
+            planned.append((changes, chosen))
+    refuse_unused([chosen for _, chosen in planned])
+    return planned
 
 
 def _label(changes: dict[str, Any]) -> str:
@@ -133,32 +132,34 @@ def _label(changes: dict[str, Any]) -> str:
 
 
 def _metric(chosen: Settings) -> str:
-    return "rmse" if chosen.is_explicit else "ndcg_at_10"
+    return FEEDBACKS[chosen.feedback].chosen_by.name
 
 
 def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float], float]:
     """Returns the metric by the number of rounds, and the seconds."""
-    from experiments.run import running
+    population = build.load_population(chosen)
+    if not chosen.is_trained:
+        return _reference_curve(chosen, population)
 
-    clients = data.load_clients(chosen)
-    if _ALGORITHM.value in references.OPTIONS:
-        return _classical_curve(chosen, clients)
-    with running.claimed(chosen, clients) as run:
-        finished = running.train(chosen, clients, run, interruption, title=_ALGORITHM.value)
-        name = f"{finished.task.watched_part}/{_metric(chosen)}"
+    from experiments.run import training
+
+    with training.claimed(chosen, population) as run:
+        finished = training.train(chosen, population, run, interruption, title=chosen.algorithm)
+        name = f"{finished.watched_group}/{_metric(chosen)}"
         curve = {int(row["round"]): row[name] for row in run.read_metrics() if name in row}
     return curve, round(finished.seconds, 2)
 
 
-def _classical_curve(chosen: Settings, clients) -> tuple[dict[int, float], float]:
+def _reference_curve(chosen: Settings, population) -> tuple[dict[int, float], float]:
     import time
 
-    from experiments.run.judging import ClassicalJudge
+    from fedrecon.evaluation.judge import BaselineScores, Judge
 
     start = time.monotonic()
-    model = references.train(_ALGORITHM.value, chosen, clients)
+    model = references.train(chosen, population)
     seconds = round(time.monotonic() - start, 2)
-    metrics = ClassicalJudge(chosen, clients).metrics(model, "validation")
+    judge = Judge.of_scores(BaselineScores(), population)
+    metrics = judge.metrics(model, build.watched_group(chosen))
     return {0: metrics[_metric(chosen)]}, seconds
 
 
@@ -171,8 +172,8 @@ def _best_first(rows, names: list[str], chosen: Settings):
         seeds=("seed", "nunique"),
     )
     of_rounds = of_rounds[of_rounds["seeds"] == _SEEDS.value]
-    sign = 1.0 if chosen.is_explicit else -1.0
-    ordered = of_rounds.sort_values(metric, key=lambda values: sign * values, kind="stable")
+    best_first = FEEDBACKS[chosen.feedback].chosen_by.best_first
+    ordered = of_rounds.sort_values(metric, key=best_first, kind="stable")
     return ordered.drop_duplicates(names)
 
 

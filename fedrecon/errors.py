@@ -1,4 +1,4 @@
-"""The errors that a user can mend."""
+"""The errors that a user can mend, and checks of numbers that raise them."""
 
 
 class InputError(ValueError):
@@ -12,3 +12,15 @@ class InputError(ValueError):
 
 class DataError(InputError):
     """A data set that is missing, malformed or inconsistent; names the file and the line."""
+
+
+def check_positive(what: str, value: float) -> None:
+    """Raises InputError unless the number is positive and finite; NaN is neither."""
+    if not 0.0 < value < float("inf"):
+        raise InputError(f"{what} is {value}; it must be positive.")
+
+
+def check_at_least(minimum: float, what: str, value: float) -> None:
+    """Raises InputError unless the number is finite and at least the minimum; NaN is neither."""
+    if not minimum <= value < float("inf"):
+        raise InputError(f"{what} is {value}; it must be at least {minimum}.")

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
-from fedrecon.errors import InputError
+from fedrecon.errors import InputError, check_positive
 
 if TYPE_CHECKING:
     import tensorflow_federated as tff
@@ -22,12 +22,6 @@ MOMENTUM = 0.9
 def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
     if found not in choices:
         raise InputError(f"the {what} is {found!r}; it must be one of {', '.join(choices)}.")
-
-
-def _check_positive(what: str, value: float) -> None:
-    # `not <` instead of `>=`: NaN must fail too.
-    if not 0.0 < value < float("inf"):
-        raise InputError(f"{what} is {value}; it must be positive.")
 
 
 def _check_exponent(exponent: float) -> None:
@@ -54,7 +48,7 @@ class OptimizerOptions:
 
     def __post_init__(self):
         _check_choice("optimizer", self.name, OPTIMIZERS)
-        _check_positive(f"the learning rate of {self.name}", self.learning_rate)
+        check_positive(f"the learning rate of {self.name}", self.learning_rate)
 
     @property
     def is_plain_sgd(self) -> bool:
@@ -106,7 +100,7 @@ class LeastSquaresOptions:
         for name in ("regularization", "bias_regularization"):
             value = getattr(self, name)
             if value is not None:
-                _check_positive(f"the {name} of least squares", value)
+                check_positive(f"the {name} of least squares", value)
         _check_exponent(self.exponent)
 
 
@@ -204,7 +198,7 @@ class FedIalsOptions:
 
     def __post_init__(self):
         for name in ("regularization", "unobserved_weight"):
-            _check_positive(f"the {name} of federated iALS", getattr(self, name))
+            check_positive(f"the {name} of federated iALS", getattr(self, name))
         _check_exponent(self.exponent)
 
 
@@ -243,7 +237,7 @@ class FedAvgOptions:
         _check_choice("averaging", self.averaging, AVERAGINGS)
         _check_counts(self, ("batch_size", "client_epochs"), ("client_steps_max",))
         if self.gradient_clip_norm is not None:
-            _check_positive("gradient_clip_norm", self.gradient_clip_norm)
+            check_positive("gradient_clip_norm", self.gradient_clip_norm)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,31 @@ def real_data_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def leave_one_out_dir(tmp_path_factory) -> pathlib.Path:
+    """A folder with leave-one-out files: 3 users and 130 items; a user's last item is the test."""
+    rated = {user: list(range(10 * user, 10 * user + 8)) for user in range(3)}
+    rated[2] += range(38, 130)
+    rated[0] += range(28, 38)
+    lines = {"train.rating": [], "test.rating": [], "test.negative": []}
+    for user, items in rated.items():
+        for seconds, item in enumerate(items):
+            kind = "test.rating" if item == items[-1] else "train.rating"
+            lines[kind].append(f"{user}\t{item}\t3\t{100 + seconds}")
+        negatives = [item for item in range(130) if item not in items][:99]
+        negatives += negatives[:1] * (99 - len(negatives))
+        row = "\t".join(map(str, negatives))
+        lines["test.negative"].append(f"({user},{items[-1]})\t{row}")
+    # Items that no user has otherwise.
+    lines["train.rating"] += [f"1\t{item}\t3\t1" for item in (8, 9, 18, 19)]
+    folder = tmp_path_factory.mktemp("leave_one_out")
+    path = folder / "ncf-ml-1m"
+    path.mkdir()
+    for kind, text in lines.items():
+        (path / f"ml-1m.{kind}").write_text("\n".join(text) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ends_within():
     """A function of a pid and seconds: whether the process ends within them."""
 

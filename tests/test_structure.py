@@ -19,8 +19,8 @@ ALLOWED = {
     "engine": BASE | {"options", "data", "models", "engine"},
     "wiring": BASE | {"options", "data", "models", "engine", "wiring"},
     "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms", "runs"},
-    "runs": BASE | {"runs"},
-    "evaluation": BASE | {"data", "evaluation"},
+    "runs": BASE | {"algorithms", "runs"},
+    "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
 }
 
 

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from experiments.comparison.results import SHARES
+from fedrecon.evaluation.feedback import Measure
+from fedrecon.runs import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-GROUPS = ("seen", "unseen")
-SHARES = range(0, 101, 10)
 
 # Okabe & Ito's colours, told apart by the colour-blind; by the name, so that an algorithm looks
 # the same in every picture and in every comparison.
 _STYLES = {
-    "fedrecon": ("#0072B2", "o"),
-    "stateful_fedavg": ("#009E73", "s"),
-    "fedavg": ("#E69F00", "^"),
-    "fedncf": ("#CC79A7", "D"),
+    "fed_recon": ("#0072B2", "o"),
+    "stateful_fed_avg": ("#009E73", "s"),
+    "fed_avg": ("#E69F00", "^"),
+    "fed_ncf": ("#CC79A7", "D"),
     "centralized": ("#000000", "v"),
     "ials": ("#D55E00", "P"),
-    "fedrecon_ls": ("#56B4E9", "p"),
+    "fed_recon_ls": ("#56B4E9", "p"),
+    "fed_ials": ("#56B4E9", "p"),
     "popularity": ("#999999", "x"),
     "item_knn": ("#8B4513", "+"),
 }
-# The share of the rounds after which a curve must be wholly in its picture.
-_FIRST_SHOWN = 0.2
 _OTHER_STYLE = ("#F0E442", "X")
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A measure of quality: its name in the files, in words, and its unit."""
-
-    name: str
-    title: str
-    unit: str
-    is_error: bool = False
 
 
 def over_seeds(table: DataFrame, by: str | list[str], figure: str) -> DataFrame:
@@ -54,7 +44,7 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
     xlabel = x if x == "round" else "MB sent and received by all clients so far"
     figure, (panels,) = _figure(1)
     for axes, measure in zip(panels, measures):
-        ends = []
+        shown = []
         for algorithm, own in watched.groupby("algorithm", observed=True):
             curve = over_seeds(own, "round", measure.name)
             curve = curve[own.groupby("round").size() == own["seed"].nunique()].fillna(0)
@@ -67,32 +57,28 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
             else:
                 style.update(linewidth=0, markersize=9)
                 axes.errorbar(xs, curve["mean"], curve["std"], **style)
-            # The first rounds are often so far off that they would flatten all the rest.
-            is_shown = (curve.index > 0) & (curve.index >= _FIRST_SHOWN * curve.index.max())
-            ends += [*low[is_shown], *high[is_shown]]
-        if ends:
-            margin = 0.05 * (max(ends) - min(ends)) or 0.05
-            axes.set_ylim(min(ends) - margin, max(ends) + margin)
+            shown += [curves.worth_seeing(curve.index, ends) for ends in (low, high)]
+        curves.set_limits(axes, shown)
         if x == "round":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         else:
             _set_log_scale(axes)
-        _label(axes, measure, f"{watched['watched_part'].iloc[0]} {measure.title}", xlabel)
+        _label(axes, measure, f"{watched['watched_group'].iloc[0]} {measure.title}", xlabel)
     return _with_legend(figure)
 
 
-def spread_figure(parts: DataFrame, measure: Measure, groups: Sequence[str]) -> Figure:
+def spread_figure(runs: DataFrame, measure: Measure, groups: Sequence[str]) -> Figure:
     """Draws `measure` of single users, from those served best to those served worst.
 
     Args:
-      parts: With the columns of the measure's quantiles for each group.
+      runs: With the columns of the measure's quantiles for each group.
       measure: Of one user.
-      groups: Of `GROUPS`, one or both.
+      groups: The test groups, one or both.
     """
     figure, (panels,) = _figure(1, sharey="row", num_columns=len(groups))
     for axes, group in zip(panels, groups):
         columns = [f"{group}_{measure.name}_quantile_{share}" for share in SHARES]
-        means = parts.groupby("algorithm", observed=True)[columns].mean()
+        means = runs.groupby("algorithm", observed=True)[columns].mean()
         for algorithm, quantiles in means.iterrows():
             axes.plot(SHARES, quantiles, label=algorithm, **_style(algorithm))
         xlabel = f"share of users with at most this {measure.title} (%)"

@@ -1,6 +1,6 @@
-"""Tables and pictures of a comparison, from what its parts left in their directories.
+"""Tables and pictures of a comparison, from the files that its runs left in their directories.
 
-    comparison.csv       one row a part, every figure in full precision
+    comparison.csv       one row a run, every figure in full precision
     comparison.md        means over seeds, with sample standard deviations
     quality_rounds.png   quality while training, by rounds
     quality_bytes.png    the same, by what all clients have sent and received
@@ -8,23 +8,24 @@
     given_ratings.png    quality on unseen users, by how many ratings they give
     sweep_<setting>.png  quality by the values of a setting
 
-Every figure comes from results.json and metrics.csv of the parts, never from memory, so that the
+Every figure comes from results.json and metrics.csv of the runs, never from memory, so that the
 report of a comparison can be written again at any time.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from experiments.comparison import figures as figures
-from experiments.comparison.figures import GROUPS, Measure, over_seeds
+from experiments.comparison import figures
+from experiments.comparison.figures import over_seeds
+from experiments.comparison.results import RunResults, read_results, value_text
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, Measure
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
 
 if TYPE_CHECKING:
@@ -36,98 +37,39 @@ if TYPE_CHECKING:
 TABLE = "comparison.csv"
 SUMMARY = "comparison.md"
 
-# What results.json has besides the quality.
-_HEAD = (
-    *("algorithm", "seed", "changes", "feedback", "watched_part", "rounds", "clients_per_round"),
-    *("seconds", "bytes_down", "bytes_up", "bytes_up_once", "num_training_users"),
-    *("device_bytes", "server_bytes", "given", "users"),
-)
-# Columns of comparison.csv, by the keys of results.json.
-_COLUMNS = {
-    r"^changes\.(.+)": r"changed_\1",
-    r"^validation\.(\w+)\.(\w+)": r"\1_validation_\2",
-    r"^users\.(\w+)\.(num_\w+)": r"\1_\2",
-    r"^users\.(\w+)\.over_users\.(\w+)": r"\1_\2_over_users",
-    r"^users\.(\w+)\.deciles\.(\w+)\.(\d+)": r"\1_\2_quantile_\3",
-    r"^given\.(\d+)\.(\w+)": r"unseen_\2_given_\1",
-}
 _KB, _MB = 1e3, 1e6
 _NOTHING = "–"  # noqa: RUF001 - an empty cell of a table is easily taken for a mistake
 
 
-@dataclasses.dataclass(frozen=True)
-class _Feedback:
-    """How quality is measured with one kind of feedback.
-
-    Attributes:
-      measures: What tables and pictures show; the first alone where there is room for one.
-      rankings: Where results.json has the measures of a group of users, by how their names in
-        comparison.csv begin.
-      spread: The measure of one user of which results.json has deciles.
-      means: What means are over where nothing is said.
-      note: What the table of quality means.
-    """
-
-    measures: tuple[Measure, ...]
-    rankings: dict[str, str]
-    spread: Measure
-    means: str
-    note: str
-
-
-_RMSE = Measure("rmse", "RMSE", "unit of the ratings", is_error=True)
-_FEEDBACKS = {
-    "explicit": _Feedback(
-        measures=(_RMSE, Measure("accuracy", "accuracy", "share of ratings")),
-        rankings={"": "users.{}.over_ratings"},
-        spread=_RMSE,
-        means="over ratings",
-        note="RMSE and accuracy (the share of predictions within 0.5 of the rating) are means "
-        "over ratings, so people with many ratings count more.",
-    ),
-    "implicit": _Feedback(
-        measures=(
-            Measure("hr_at_10", "HR@10", "share of users"),
-            Measure("ndcg_at_10", "NDCG@10", "0 to 1"),
-        ),
-        rankings={"": "users.{}.over_users", "full_": "full_ranking.{}"},
-        spread=Measure("mrr", "reciprocal rank", "0 to 1"),
-        means="over users",
-        note="HR@10 and NDCG@10 are means over users, of held-out items ranked among the sampled "
-        "candidates and, where it says full, among all items that the user does not have.",
-    ),
-}
-
-
-def write_report(output_dir: pathlib.Path, part_dirs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """Writes the tables and pictures that this module's docstring lists, all of them or none.
 
     Args:
       output_dir: Where to; made if there is none.
-      part_dirs: The directories of the finished parts: run directories with results.json.
+      run_dirs: The directories of the finished runs, with results.json.
 
     Returns:
       The files written.
 
     Raises:
-      InputError: If a part is not finished, its files lack something, or the parts are not of one
-        comparison.
+      InputError: If a run is not finished, its files are of another version, or the runs do not
+        belong to one comparison.
     """
     output_dir = pathlib.Path(output_dir)
-    feedback, groups, parts = _read_parts(part_dirs)
-    changed = [column for column in parts if column.startswith("changed_")]
-    unchanged = parts[(parts[changed] == "").all(axis="columns")]
+    feedback, groups, runs = _read_runs(run_dirs)
+    changed = [column for column in runs if column.startswith("changed_")]
+    unchanged = runs[(runs[changed] == "").all(axis="columns")]
     sections = [_main_section(feedback, groups, unchanged), *_given_sections(feedback, unchanged)]
     for column in changed:
-        swept = _swept(parts, unchanged, column)
+        swept = _swept(runs, unchanged, column)
         sections.append(_sweep_section(feedback, groups, column, swept))
     blocks, pictures = [], {}
     for texts, drawn in sections:
         blocks += [*texts, *(f"![{pathlib.PurePath(name).stem}]({name})" for name in drawn)]
         pictures.update(drawn)
-    table = parts.assign(part=[os.path.relpath(path, output_dir) for path in parts["path"]])
-    first = ["part", "algorithm", "seed", *changed]
-    table = table[[*first, *parts.columns.difference([*first, "path"], sort=False)]]
+    table = runs.assign(run=[os.path.relpath(path, output_dir) for path in runs["path"]])
+    first = ["run", "algorithm", "seed", *changed]
+    table = table[[*first, *runs.columns.difference([*first, "path"], sort=False)]]
 
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".report-") as folder:
@@ -140,112 +82,82 @@ def write_report(output_dir: pathlib.Path, part_dirs: Sequence[pathlib.Path]) ->
         return [(new / name).replace(output_dir / name) for name in (TABLE, SUMMARY, *pictures)]
 
 
-def _read_parts(
-    part_dirs: Sequence[pathlib.Path],
-) -> tuple[_Feedback, list[str], DataFrame]:
-    """Returns the kind of feedback, whom there is, and comparison.csv with each part's `path`."""
+def _read_runs(run_dirs: Sequence[pathlib.Path]) -> tuple[Feedback, list[str], DataFrame]:
+    """Returns the kind of feedback, the test groups that there are, and a row for each run.
+
+    The rows are those of comparison.csv, with each run's `path`.
+    """
     import pandas as pd
 
     # Once each: a sweep may name a value twice.
-    rows = [_read_results(pathlib.Path(path)) for path in dict.fromkeys(part_dirs)]
-    unchanged = [row for row in rows if not row["changes"]]
+    runs = {path: _read_results(path) for path in map(pathlib.Path, dict.fromkeys(run_dirs))}
+    unchanged = {path: run for path, run in runs.items() if not run.changes}
     if not unchanged:
         raise InputError(
-            f"none of the {len(rows)} parts has its settings unchanged, so there is nothing to "
-            "compare; give the parts that the sweeps start from, too."
+            f"none of the {len(runs)} runs has its settings unchanged, so there is nothing to "
+            "compare; give the runs that the sweeps start from, too."
         )
-    _check_same(rows, "feedback")
-    _check_same(unchanged, "watched_part")
-    feedback = _FEEDBACKS[rows[0]["feedback"]]
-    groups = [group for group in GROUPS if group in rows[0]["users"]]
-    names = [measure.name for measure in feedback.measures]
-    needed = [f"users.{{}}.deciles.{feedback.spread.name}.100"]
-    needed += [f"{keys}.{name}" for keys in feedback.rankings.values() for name in names]
-    for row in rows:
-        _require(row, [key.format(group) for key in needed for group in groups])
-
-    parts = pd.DataFrame(rows)
-    parts = parts.drop(
-        columns=["changes", "given", "users", "full_ranking", "validation"], errors="ignore"
-    )
-    columns = {
-        rf"^{keys.format('([a-z]+)')}\.(\w+)": rf"\1_{name}\2"
-        for name, keys in feedback.rankings.items()
-    }
-    parts.columns = parts.columns.to_series().replace({**columns, **_COLUMNS}, regex=True)
-    parts["algorithm"] = pd.Categorical(parts["algorithm"], parts["algorithm"].unique())
-    parts = parts.fillna({column: "" for column in parts if column.startswith("changed_")})
-    return feedback, groups, parts.astype({"rounds": "Int64", "clients_per_round": "Int64"})
+    _check_same(runs, "feedback", lambda run: run.feedback)
+    _check_same(runs, "groups of users", lambda run: ", ".join(run.groups))
+    _check_same(unchanged, "watched_group", lambda run: run.watched_group)
+    first = next(iter(runs.values()))
+    groups = [group for group in ("seen_test", "unseen_test") if group in first.groups]
+    table = pd.DataFrame([{"path": path, **run.row()} for path, run in runs.items()])
+    table["algorithm"] = pd.Categorical(table["algorithm"], table["algorithm"].unique())
+    table = table.fillna({column: "" for column in table if column.startswith("changed_")})
+    table = table.astype({"rounds": "Int64", "clients_per_round": "Int64"})
+    return FEEDBACKS[first.feedback], groups, table
 
 
-def _read_results(path: pathlib.Path) -> dict[str, Any]:
-    """Returns results.json of a part, and what is nested in it by keys with dots."""
-    import pandas as pd
-
-    results = RunDirectory(path).read_results()
+def _read_results(path: pathlib.Path) -> RunResults:
+    results = read_results(RunDirectory(path))
     if results is None:
-        raise InputError(f"{path} has no {RESULTS}; finish this part before the report is written.")
-    (flat,) = pd.json_normalize(results).to_dict("records")
-    row = {"path": path, **results, **flat}
-    _require(row, _HEAD)
-    for key in flat:
-        if key.startswith("changes."):
-            row[key] = _value_text(row[key])
-        elif ".deciles." in key:
-            row.update({f"{key}.{share}": q for share, q in zip(figures.SHARES, row.pop(key))})
-    return row
+        raise InputError(f"{path} has no {RESULTS}; finish this run before the report is written.")
+    return results
 
 
-def _require(row: dict[str, Any], keys: Iterable[str]) -> None:
-    missing = [key for key in keys if key not in row]
-    if missing:
-        raise InputError(
-            f"{row['path'] / RESULTS} lacks {', '.join(missing)}; run this part again in an empty "
-            "directory."
-        )
-
-
-def _check_same(rows: Sequence[dict[str, Any]], key: str) -> None:
-    for row in rows:
-        if row[key] != rows[0][key]:
+def _check_same(runs: Mapping[pathlib.Path, RunResults], name: str, key) -> None:
+    (first_path, first), *_ = runs.items()
+    for path, run in runs.items():
+        if key(run) != key(first):
             raise InputError(
-                f"{row['path'] / RESULTS} has {key} {row[key]!r} and {rows[0]['path'] / RESULTS} "
-                f"has {rows[0][key]!r}; a comparison is of parts with the same {key}."
+                f"{path / RESULTS} has {name} {key(run)!r} and {first_path / RESULTS} has "
+                f"{key(first)!r}; a comparison is of runs with the same {name}."
             )
 
 
-def _read_watched(feedback: _Feedback, parts: DataFrame) -> DataFrame:
-    """Returns the measures on the watched part, by `round` and by `megabytes` of all clients."""
+def _read_watched(feedback: Feedback, runs: DataFrame) -> DataFrame:
+    """Returns the measures on the watched group, by `round` and by `megabytes` of all clients."""
     import pandas as pd
 
     tables = []
-    for part in parts.itertuples():
-        names = {f"{part.watched_part}/{m.name}": m.name for m in feedback.measures}
-        table = pd.read_csv(part.path / METRICS, usecols=["round", *names]).dropna()
+    for run in runs.itertuples():
+        names = {f"{run.watched_group}/{m.name}": m.name for m in feedback.measures}
+        table = pd.read_csv(run.path / METRICS, usecols=["round", *names]).dropna()
         table = table.rename(columns=names).assign(
-            algorithm=part.algorithm, seed=part.seed, watched_part=part.watched_part
+            algorithm=run.algorithm, seed=run.seed, watched_group=run.watched_group
         )
-        a_round = (part.bytes_down + part.bytes_up) * part.clients_per_round
+        a_round = (run.bytes_down + run.bytes_up) * run.clients_per_round
         table["megabytes"] = table["round"] * a_round / _MB
-        if part.bytes_up_once:
-            in_all = part.num_training_users * part.bytes_up_once / _MB
+        if run.bytes_up_once:
+            in_all = run.num_training_users * run.bytes_up_once / _MB
             table.loc[table.index[-1], "megabytes"] = in_all
         tables.append(table)
-    return pd.concat(tables).astype({"algorithm": parts["algorithm"].dtype})
+    return pd.concat(tables).astype({"algorithm": runs["algorithm"].dtype})
 
 
-def _swept(parts: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
-    """Returns the parts that differ in one setting alone, its values the categories of `value`.
+def _swept(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
+    """Returns the runs that differ in one setting alone; its values are the categories of `value`.
 
-    Of the unchanged parts only those with seeds of the sweep, as a seed decides on the users, too.
+    Of the unchanged runs only those with seeds of the sweep count, as a seed also divides users.
     """
     import pandas as pd
 
     setting = column[len("changed_") :]
-    swept = parts[parts[column] != ""]
+    swept = runs[runs[column] != ""]
     bases = unchanged.merge(swept[["algorithm", "seed"]].drop_duplicates())
     configs = [RunDirectory(path).read_config() for path in bases["path"]]
-    base_values = [_value_text(config["settings"][setting]) for config in configs]
+    base_values = [value_text(config["settings"][setting]) for config in configs]
     values = pd.Series(sorted({*base_values, *swept[column]}))
     # Numbers by their size, then the others.
     values = values.sort_values(key=lambda v: pd.to_numeric(v, errors="coerce"), kind="stable")
@@ -255,11 +167,11 @@ def _swept(parts: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
     return pd.concat([bases, swept]).assign(value=value)
 
 
-def _main_section(feedback: _Feedback, whom: list[str], parts: DataFrame) -> _Section:
+def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
     import pandas as pd
 
     pictures = {}
-    trained = parts.dropna(subset="rounds")  # What has no rounds has no metrics.csv.
+    trained = runs.dropna(subset="rounds")  # A baseline has no rounds and no metrics.csv.
     if not trained.empty:
         watched = _read_watched(feedback, trained)
         sent = watched[watched["megabytes"] > 0]
@@ -267,28 +179,30 @@ def _main_section(feedback: _Feedback, whom: list[str], parts: DataFrame) -> _Se
             "quality_rounds.png": figures.curves_figure(watched, feedback.measures, "round"),
             "quality_bytes.png": figures.curves_figure(sent, feedback.measures, "megabytes"),
         }
-    pictures["spread.png"] = figures.spread_figure(parts, feedback.spread, whom)
+    pictures["spread.png"] = figures.spread_figure(runs, feedback.spread, groups)
 
     quality = {}
-    for group, name, measure in itertools.product(whom, feedback.rankings, feedback.measures):
-        summary = over_seeds(parts, "algorithm", f"{group}_{name}{measure.name}")
+    rankings = ("", "full_") if feedback.ranks_all_items else ("",)
+    for group, name, measure in itertools.product(groups, rankings, feedback.measures):
+        summary = over_seeds(runs, "algorithm", f"{group}_{name}{measure.name}")
         title = f"{group} {name.replace('_', ' ')}{measure.title}"
         quality[title] = _cells(summary, measure)
-    groups = parts.groupby("algorithm", observed=True)
-    means = groups.mean(numeric_only=True)
+    algorithms = runs.groupby("algorithm", observed=True)
+    means = algorithms.mean(numeric_only=True)
     once = _sizes(means["bytes_up_once"] / _KB) + " once"
     costs = {
         "KB down": _sizes(means["bytes_down"] / _KB),
         "KB up": once.where(means["bytes_up_once"] > 0, _sizes(means["bytes_up"] / _KB)),
         "device KB": _sizes(means["device_bytes"] / _KB),
         "server MB": _sizes(means["server_bytes"] / _MB),
-        "seconds": _cells(over_seeds(parts, "algorithm", "seconds"), digits=1),
+        "seconds": _cells(over_seeds(runs, "algorithm", "seconds"), digits=1),
     }
-    seeds = groups["seed"].agg(_seeds)
+    seeds = algorithms["seed"].agg(_seeds)
     text = seeds.iloc[0]
     if seeds.nunique() > 1:
         text = "; ".join(f"{algorithm}: {own}" for algorithm, own in seeds.items())
-    text += "." if groups.size().max() == 1 else ". Mean ± sample standard deviation over seeds."
+    is_one = algorithms.size().max() == 1
+    text += "." if is_one else ". Mean ± sample standard deviation over seeds."
     blocks = [
         "# Comparison",
         text,
@@ -303,43 +217,44 @@ def _main_section(feedback: _Feedback, whom: list[str], parts: DataFrame) -> _Se
     return blocks, pictures
 
 
-def _given_sections(feedback: _Feedback, parts: DataFrame) -> list[_Section]:
+def _given_sections(feedback: Feedback, runs: DataFrame) -> list[_Section]:
     """Returns a section, or none where no number of ratings was tried."""
     import pandas as pd
 
-    names = [f"unseen_{measure.name}" for measure in feedback.measures]
-    columns = parts.dropna(axis="columns", how="all").columns
+    names = [f"unseen_test_{measure.name}" for measure in feedback.measures]
+    columns = runs.dropna(axis="columns", how="all").columns
     found = columns.str.extract(rf"^{names[0]}_given_(\d+)$")[0].dropna()
     numbers = sorted(found, key=int)
     if not numbers:
         return []
     given = pd.concat(
-        parts[["algorithm", "seed"]].assign(
-            value=number, **{name: parts[f"{name}_given_{number}"] for name in names}
+        runs[["algorithm", "seed"]].assign(
+            value=number, **{name: runs[f"{name}_given_{number}"] for name in names}
         )
         for number in numbers
     ).astype({"value": pd.CategoricalDtype(numbers)})
-    panels = {measure.title: ("unseen", measure) for measure in feedback.measures}
+    panels = {measure.title: ("unseen_test", measure) for measure in feedback.measures}
     xlabel = "ratings that the user gives"
     picture = figures.categories_figure(given, [[*panels.values()]], xlabel)
     blocks = [
         "## Unseen users by the number of ratings they give",
         _values_table(given, panels, "measure", among="value"),
-        f"Means {feedback.means}; a column is for unseen users who give only so many ratings. "
-        "Bold is the best mean of a column for each measure.",
+        f"Means over {feedback.means_over}; a column is for unseen users who give only so many "
+        "ratings. Bold is the best mean of a column for each measure.",
     ]
     return [(blocks, {"given_ratings.png": picture})]
 
 
 def _sweep_section(
-    feedback: _Feedback, groups: list[str], column: str, swept: DataFrame
+    feedback: Feedback, groups: list[str], column: str, swept: DataFrame
 ) -> _Section:
     setting, measure = column[len("changed_") :], feedback.measures[0]
     rows = [[(group, measure) for group in groups] for measure in feedback.measures]
     if len(groups) == 1:  # Beside each other, in the two columns of a picture.
         rows = [[panel for row in rows for panel in row]]
     picture = figures.categories_figure(swept, rows, setting)
-    note = f"{measure.title}, a mean {feedback.means}; a column is for one value of `{setting}`."
+    note = f"{measure.title}, a mean over {feedback.means_over}; "
+    note += f"a column is for one value of `{setting}`."
     unchanged = swept[swept[column] == ""].groupby("algorithm", observed=True)["value"].first()
     if unchanged.nunique() > 1:
         pairs = (f"{algorithm} {value}" for algorithm, value in unchanged.items())
@@ -368,10 +283,6 @@ def _values_table(
         cells[label] = _cells(summary, measure, among).unstack(fill_value=_NOTHING)
     rows = pd.concat(cells, names=[name]).swaplevel()
     return _table(rows.sort_index() if among == "algorithm" else rows)
-
-
-def _value_text(value: Any) -> str:
-    return "none" if value is None else str(value)
 
 
 def _seeds(seeds: Series) -> str:

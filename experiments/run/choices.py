@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from experiments.run.settings import Settings
 
 if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags come before it.
-    from fedrecon.models.split_model import SplitModel
-    from fedrecon.options import FedAvgOptions, FedIalsOptions, FedReconOptions, OptimizerOptions
+    from fedrecon.data.ratings import Ratings
+    from fedrecon.models.split_model import ModelFn
+    from fedrecon.options import (
+        CentralizedOptions,
+        FedAvgOptions,
+        FedIalsOptions,
+        FedReconOptions,
+        OptimizerOptions,
+    )
 
 
-def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
-    """Returns what builds the chosen model, for so many items."""
+def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool = False) -> ModelFn:
+    """Returns the function that builds the chosen model for the items of a data set.
+
+    Args:
+      settings: The settings of the run.
+      ratings: The data set.
+      for_reconstruction: Whether the model reconstructs unseen users instead of training.
+    """
     from fedrecon.models import matrix_factorization, neural_cf
+    from fedrecon.models.model_fn import model_fn
 
+    num_items = ratings.num_items
     common = {"l2": settings.l2, "seed": settings.seed}
-    # What is solved for has its regularization in the system.
-    user_l2 = 0.0 if settings.trains_by_solving else None
+    is_solved = settings.is_solved if for_reconstruction else settings.trains_by_solving
+    # A local part that is solved for has its regularization (--ridge) in the system of equations.
+    user_l2 = 0.0 if is_solved else None
     if settings.model == "matrix_factorization":
-        return functools.partial(
+        return model_fn(
             matrix_factorization.matrix_factorization,
             num_items,
             settings.dim,
@@ -35,29 +49,40 @@ def model_fn(settings: Settings, num_items: int) -> Callable[[], SplitModel]:
             **common,
         )
     if settings.model == "gmf":
-        return functools.partial(neural_cf.gmf, num_items, settings.dim, **common)
+        return model_fn(neural_cf.gmf, num_items, settings.dim, **common)
     hidden_units = settings.hidden_unit_counts()
     if settings.model == "mlp":
-        return functools.partial(neural_cf.mlp, num_items, hidden_units, **common)
-    return functools.partial(
+        return model_fn(neural_cf.mlp, num_items, hidden_units, **common)
+    return model_fn(
         neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
     )
 
 
-def optimizer_options(settings: Settings, role: str) -> OptimizerOptions:
-    """Returns the optimiser of a role: reconstruction, client or server."""
+def reconstruction_optimizer(settings: Settings) -> OptimizerOptions:
     from fedrecon.options import OptimizerOptions
 
     return OptimizerOptions(
-        getattr(settings, f"{role}_optimizer"), getattr(settings, f"{role}_learning_rate")
+        settings.reconstruction_optimizer, settings.reconstruction_learning_rate
     )
+
+
+def client_optimizer(settings: Settings) -> OptimizerOptions:
+    from fedrecon.options import OptimizerOptions
+
+    return OptimizerOptions(settings.client_optimizer, settings.client_learning_rate)
+
+
+def server_optimizer(settings: Settings) -> OptimizerOptions:
+    from fedrecon.options import OptimizerOptions
+
+    return OptimizerOptions(settings.server_optimizer, settings.server_learning_rate)
 
 
 def _of_clients(settings: Settings) -> dict[str, Any]:
     """Returns what FedRecon and FedAvg both let their clients do, and the server after them."""
     return {
-        "client_optimizer": optimizer_options(settings, "client"),
-        "server_optimizer": optimizer_options(settings, "server"),
+        "client_optimizer": client_optimizer(settings),
+        "server_optimizer": server_optimizer(settings),
         "batch_size": settings.batch_size,
         "client_epochs": settings.client_epochs,
         "client_steps_max": settings.client_steps_max,
@@ -72,17 +97,16 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
     options = FedReconOptions(
         **_of_clients(settings),
         reconstruction=settings.reconstruction,
-        reconstruction_optimizer=optimizer_options(settings, "reconstruction"),
+        reconstruction_optimizer=reconstruction_optimizer(settings),
         least_squares=LeastSquaresOptions(
             **_given(regularization=settings.ridge, exponent=settings.ridge_exponent),
             bias_regularization=settings.bias_ridge,
-            differentiates=settings.differentiate_reconstruction,
         ),
         support_query_split=settings.support_query_split,
         reconstruction_epochs=settings.reconstruction_epochs,
         reconstruction_steps_max=settings.reconstruction_steps_max,
     )
-    if settings.algorithm != "fedrecon_ls":
+    if settings.algorithm != "fed_recon_ls":
         return options
     # With rate 1 the server gets the gradient.
     return dataclasses.replace(
@@ -94,7 +118,7 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
 
 
 def fed_ials_options(settings: Settings) -> FedIalsOptions:
-    """Returns the options of federated iALS, which is `fedrecon_ls` on implicit feedback."""
+    """Returns the options of federated iALS."""
     from fedrecon.options import FedIalsOptions
 
     return FedIalsOptions(
@@ -103,7 +127,7 @@ def fed_ials_options(settings: Settings) -> FedIalsOptions:
             exponent=settings.ridge_exponent,
             unobserved_weight=settings.unobserved_weight,
         ),
-        server_optimizer=optimizer_options(settings, "server"),
+        server_optimizer=server_optimizer(settings),
     )
 
 
@@ -121,3 +145,10 @@ def fed_avg_options(settings: Settings) -> FedAvgOptions:
         gradient_clip_norm=settings.gradient_clip_norm,
         averaging=settings.averaging,
     )
+
+
+def centralized_options(settings: Settings) -> CentralizedOptions:
+    """Returns the options of centralized training."""
+    from fedrecon.options import CentralizedOptions
+
+    return CentralizedOptions(client_optimizer(settings), settings.minibatch_size)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.run import help
+from experiments.run.names import did_you_mean
 from fedrecon.errors import InputError
 
 
@@ -25,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """What a binary still wants to do when it is interrupted; by default nothing."""
+    """The steps that a binary still has to take when it is interrupted; at first none."""
 
     def __init__(self) -> None:
         self._last_steps: list[Callable[[], None]] = []
@@ -34,7 +36,7 @@ class Interruption:
     def do_first(self, step: Callable[[], None]):
         """While in this context, an interruption calls `step`, from another thread, and then ends.
 
-        `step` may wait for what must not be cut short.
+        `step` may wait for work that must not be cut short.
         """
         self._last_steps.append(step)
         try:
@@ -50,17 +52,17 @@ class Interruption:
 def run(main: Callable[[Interruption], None]) -> None:
     """Runs a binary: parses the flags, calls `main`, and ends the process with the right status.
 
-    Status 0: done. 1: something that the user gave cannot be used; one sentence says what.
+    Status 0: done. 1: something that the user gave cannot be used; one sentence says the reason.
     128 + signal: interrupted. Any other exception is a defect and keeps its traceback.
 
     `main` runs in a thread of its own, and the main thread, where Python delivers signals, only
     waits. An exception raised by a signal inside TensorFlow is no way to end: garbage collector
     callbacks (jax has one) drop it, and one run in 24 hung after it (BUILD_NOTES.md).
     """
-    # At import TensorFlow logs even as errors what is none (CUDA factories registered twice); what
-    # really fails comes as an exception.
+    # At import TensorFlow logs errors that are none (CUDA factories registered twice). A real one
+    # comes as an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Third-party notices at import (pkg_resources, Keras), of which a user can mend none.
+    # Notices of other libraries at import (pkg_resources, Keras); a user can mend none of them.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
@@ -83,14 +85,36 @@ def run(main: Callable[[Interruption], None]) -> None:
         except Interrupted as interrupted:
             _end(interrupted, interruption)
         except BrokenPipeError:
-            # The reader (`| head`) has left. Python would complain again while flushing at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
+            _end_without_reader()
 
     # Not `app.run`: TensorFlow 2.14, imported while that runs, makes its context before it has
     # chosen eager execution (in a callback to absl), and Keras models cannot be built any more.
-    app.define_help_flags()
-    guarded_main(app.parse_flags_with_usage(sys.argv))
+    help.define()
+    guarded_main(_parsed(sys.argv))
+
+
+def _parsed(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments that are no flags. Ends the process at a wrong flag, or with help."""
+    try:
+        return flags.FLAGS(argv)
+    except help.Wanted as wanted:
+        try:
+            print(help.text(wanted.group), flush=True)
+        except BrokenPipeError:
+            _end_without_reader()
+        sys.exit(0)
+    except flags.UnrecognizedFlagError as error:
+        near = did_you_mean(error.flagname, list(flags.FLAGS), prefix="--")
+        fail(f"there is no flag --{error.flagname}{near} --help shows the flags.")
+    except flags.Error as error:
+        fail(f"{str(error).removeprefix('flag ').rstrip('.')}.")
+
+
+def _end_without_reader() -> NoReturn:
+    """Ends the process after the reader of its output (`| head`) has left."""
+    # Python would complain again while flushing at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _raise_interrupted(signum, frame) -> None:
@@ -98,7 +122,7 @@ def _raise_interrupted(signum, frame) -> None:
 
 
 def _wait_for(work: Callable[[], None]) -> None:
-    """Does the work in another thread; raises here what it raises there."""
+    """Does the work in another thread; an exception there is raised here."""
     errors: list[BaseException] = []
 
     def guarded_work() -> None:
@@ -131,49 +155,6 @@ def _end(interrupted: Interrupted, interruption: Interruption) -> None:
         os._exit(128 + interrupted.signum)
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-# What is shown of metrics, by name: its title and its form.
-_SHOWN = {
-    "rmse": ("RMSE", "8.4f"),
-    "accuracy": ("accuracy", "10.1%"),
-    "loss": ("loss", "8.4f"),
-    "hr_at_10": ("HR@10", "8.4f"),
-    "ndcg_at_10": ("NDCG@10", "9.4f"),
-    "mrr": ("MRR", "8.4f"),
-    "num_examples": ("ratings", "10,"),
-    "num_users": ("users", "10,"),
-}
-
-
-def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """Prints one line a part of the data.
-
-    RMSE, accuracy and loss are means over its ratings, HR, NDCG and MRR over its users.
-    """
-    shown = {
-        name: (title, form, int(re.match(r"\d+", form)[0]))
-        for name, (title, form) in _SHOWN.items()
-        if any(name in row for row in rows.values())
-    }
-    width_of_part = max(12, *(len(part) + 1 for part in rows))
-    print(" " * width_of_part + "".join(f"{title:>{width}}" for title, _, width in shown.values()))
-    for part, row in rows.items():
-        cells = (
-            format(row[name], form) if name in row else " " * width
-            for name, (_, form, width) in shown.items()
-        )
-        print(f"{part:{width_of_part}}" + "".join(cells))
-
-
-def describe(part: str, metrics: dict[str, float]) -> str:
-    """Returns the main metrics of a part in a line; their names are `part/metric`."""
-    line = [
-        f"{title} {format(metrics[f'{part}/{name}'], form.lstrip('0123456789'))}"
-        for name, (title, form) in _SHOWN.items()
-        if f"{part}/{name}" in metrics and name in ("rmse", "accuracy", "hr_at_10", "ndcg_at_10")
-    ]
-    return f"{part} " + "  ".join(line)

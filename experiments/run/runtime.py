@@ -11,11 +11,12 @@ from fedrecon.errors import InputError
 
 RUNTIMES = ("in_process", "native")
 RUNTIME_HELP = (
-    "What runs TFF computations: this process, on its GPUs or CPUs (in_process), or TFF's own "
-    "worker process, on the CPU (native)."
+    "in_process: run TFF computations in this process, on its GPUs or CPUs. native: run them in "
+    "TFF's own worker process, on the CPU."
 )
 GPU_MEMORY_LIMIT_HELP = (
-    "Memory that TensorFlow may take of each GPU; without it, it takes what it needs."
+    "Megabytes that TensorFlow may take of each GPU. Without it TensorFlow takes as much as it "
+    "needs."
 )
 
 

@@ -1,429 +1,497 @@
 """The settings of a run: one record from which flags, config.json and the library's records come.
 
-Each field is a flag of the same name. A setting that the chosen data set or model does not use
+Each field is a flag of the same name (`flags.py`). A setting that has no effect beside the others
 (`only`) is refused when given, and left out of config.json, so that no flag is silently ignored.
 Nothing here imports TensorFlow: `--help` and wrong flags are answered at once.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: the kind of a flag is read off the field's type, and
+# a type in quotes would have to be evaluated first, which Python 3.9 cannot do with `int | None`.
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
 
-from absl import flags
-
+from experiments.run import fields, relevance
+from experiments.run.names import ALGORITHMS, REFERENCES
+from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
 from fedrecon.errors import InputError
-from fedrecon.options import AVERAGINGS, CLIENT_WEIGHTINGS, OPTIMIZERS, RECONSTRUCTIONS
+from fedrecon.options import (
+    AVERAGINGS,
+    CLIENT_WEIGHTINGS,
+    OPTIMIZERS,
+    RECONSTRUCTIONS,
+    FedIalsOptions,
+    LeastSquaresOptions,
+)
 
-MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
-_NEURAL = ("gmf", "mlp", "neumf")
-ALGORITHMS = ("fedrecon", "fedrecon_ls", "fedavg", "stateful_fedavg", "fedncf", "centralized")
 FEEDBACKS = ("explicit", "implicit")
+ENGINES = ("cohort", "debug", "stock")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
     {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
+# Changes whenever files of older runs would be misread: config.json holds it. (1 had no number, and
+# other names of algorithms and of groups of users.)
+FORMAT = 2
 
-_ALIASES = {"local_epochs": "client_epochs"}
-# Settings with these endings.
-_POSITIVE = ("_learning_rate", "ridge", "unobserved_weight")
-
-
-@dataclasses.dataclass(frozen=True)
-class _If:
-    """That another setting has one of some values, or none; or that an alternative holds."""
-
-    name: str
-    values: tuple
-    is_not: bool = False
-    alternatives: tuple[_If, ...] = ()
-
-    def holds(self, settings: Any) -> bool:
-        if (_get(settings, self.name) in self.values) != self.is_not:
-            return True
-        return any(condition.holds(settings) for condition in self.alternatives)
-
-    def __str__(self) -> str:
-        between = " other than " if self.is_not else "="
-        own = f"--{self.name}{between}{' or '.join(map(str, self.values))}"
-        return ", or ".join([own, *map(str, self.alternatives)])
-
-
-def _get(settings: Any, name: str) -> Any:
-    """Returns a setting of a record, or of absl's flags."""
-    return (
-        settings[name].value if isinstance(settings, flags.FlagValues) else getattr(settings, name)
-    )
-
-
-def _setting(default, help_text, *, group, choices=None, minimum=None, only=()):
-    """A field that is also a flag.
-
-    Args:
-      default: The value without the flag.
-      help_text: What `--help` says of it.
-      group: What `--help` says first.
-      choices: The values that exist; None where any of the type does.
-      minimum: The least number allowed; None where any is.
-      only: The `_If`s that must all hold for it to be used.
-    """
-    metadata = {"help": help_text, "group": group, "choices": choices, "minimum": minimum}
-    return dataclasses.field(default=default, metadata={**metadata, "only": only})
-
-
-def _data(default, help_text, **kwargs):
-    return _setting(default, help_text, group="data", **kwargs)
-
-
-def _model(default, help_text, **kwargs):
-    return _setting(default, help_text, group="model", **kwargs)
-
-
-def _algorithm(default, help_text, **kwargs):
-    return _setting(default, help_text, group="algorithm", **kwargs)
-
-
-def _training(default, help_text, **kwargs):
-    return _setting(default, help_text, group="training", **kwargs)
-
-
-_MF = _If("model", ("matrix_factorization",))
-_SYNTHETIC = _If("dataset", ("synthetic",))
-_EXPLICIT = _If("feedback", ("explicit",))
-_IMPLICIT = _If("feedback", ("implicit",))
-_FEDRECON = _If("algorithm", ("fedrecon",))
-_LS = _If("algorithm", ("fedrecon_ls",))
-_NOT_LS = _If("algorithm", ("fedrecon_ls",), is_not=True)
-_AVERAGING = _If("algorithm", ("fedavg", "stateful_fedavg", "fedncf"))
-_CENTRALIZED = _If("algorithm", ("centralized",))
-_FEDERATED = _If("algorithm", ("centralized",), is_not=True)
-# Everywhere but where only users are ranked whose rows the server has.
-_RECONSTRUCTING = _If(
-    "feedback",
-    ("explicit",),
-    alternatives=(
-        _If("algorithm", ("fedrecon", "fedavg", "stateful_fedavg")),
-        _If("unseen_fraction", (0.0,), is_not=True),
-    ),
-)
-_BY_STEPS = _If("reconstruction", ("gradient_steps",))
-_EXACT = _If(
-    "algorithm", ("fedrecon_ls",), alternatives=(_If("reconstruction", ("least_squares",)),)
-)
-_SPLITTING = _If("feedback", ("explicit",), alternatives=(_FEDRECON,))
-_BATCHES = _If("feedback", ("explicit",), alternatives=(_NOT_LS,))
+_MOST_WIDTH = 65_536  # Wider embeddings are mistakes.
+_RECONSTRUCTING = (*relevance.STEPPING, "centralized")
+_BY_STEPS = (relevance.REBUILDING, relevance.BY_STEPS)
+_MF = (relevance.NOT_FED_IALS, relevance.MATRIX_FACTORIZATION)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that a run depends on; None stands for "not used" or "no limit"."""
+    """All choices that a run depends on; None stands for "not used" or "no limit"."""
 
-    dataset: str = _data(
-        "synthetic", "Data set: synthetic, movielens-1m, ... (a wrong name lists all)."
+    dataset: str = fields.data(
+        "synthetic",
+        "Data set: synthetic (generated here), movielens-100k, movielens-1m, movielens-10m, "
+        "movielens-20m, movielens-25m, movielens-latest, movielens-latest-small or ncf-ml-1m.",
+        start=True,
     )
-    data_dir: str | None = _data(
+    data_dir: Optional[str] = fields.data(
         None,
-        "Folder that holds the data set's folder or zip file; without it, it is downloaded.",
-        only=(_If("dataset", ("synthetic",), is_not=True),),
+        "Folder that has the data set as a folder or a zip file. Without it the data set is "
+        "downloaded.",
+        start=True,
+        only=(relevance.FROM_FILES,),
     )
-    synthetic_num_users: int = _data(500, "Users of `synthetic`.", minimum=10, only=(_SYNTHETIC,))
-    synthetic_num_items: int = _data(300, "Items of `synthetic`.", minimum=2, only=(_SYNTHETIC,))
-    synthetic_mean_ratings_per_user: int = _data(
-        80, "Ratings of a user of `synthetic`, on average.", minimum=20, only=(_SYNTHETIC,)
+    synthetic_num_users: int = fields.data(
+        500,
+        "Users of the synthetic data set.",
+        minimum=10,
+        only=(relevance.SYNTHETIC,),
     )
-    max_ratings_per_user: int | None = _data(
-        None, "A user's ratings beyond this many, after shuffling, are left out.", minimum=2
+    synthetic_num_items: int = fields.data(
+        300,
+        "Items of the synthetic data set.",
+        minimum=2,
+        only=(relevance.SYNTHETIC,),
     )
-    feedback: str = _data(
+    synthetic_mean_ratings_per_user: int = fields.data(
+        80,
+        "Mean number of ratings of a user of the synthetic data set.",
+        minimum=20,
+        only=(relevance.SYNTHETIC,),
+    )
+    max_ratings_per_user: Optional[int] = fields.data(
+        None,
+        "Use at most this many ratings of each user, chosen by a shuffle. Without it all are used.",
+        minimum=2,
+    )
+    feedback: str = fields.data(
         "explicit",
-        "explicit: ratings are predicted. implicit: whatever a user rated is a positive, and items "
-        "are ranked; each user's last item is held out for the test.",
+        "explicit: predict ratings. implicit: every rated item is a positive, items are ranked, "
+        "and the last item of each user is held out for the test.",
+        start=True,
+        judged=True,
         choices=FEEDBACKS,
     )
-    negatives_per_positive: int = _data(
+    negatives_per_positive: int = fields.data(
         4,
         "Negatives that a client draws for each positive.",
         minimum=0,
-        only=(_IMPLICIT, _NOT_LS),
+        maximum=10_000,
+        only=(relevance.IMPLICIT, relevance.algorithm_not_in(("fed_ials",))),
     )
-    evaluate_on: str = _data(
+    evaluate_on: str = fields.data(
         "validation",
-        "Whose ranking is followed while training: that of a validation item of each user, which "
-        "then nobody trains on, or, training on it, that of the test item; then choose nothing by "
-        "the curve.",
+        "Which held-out item is ranked during training. validation: hold one out per user and "
+        "never train on it. test: train on it and rank the test item instead; then do not use the "
+        "curve to choose settings.",
         choices=("validation", "test"),
-        only=(_IMPLICIT,),
+        only=(relevance.IMPLICIT,),
     )
-    unseen_fraction: float = _data(
+    unseen_fraction: float = fields.data(
         0.0,
-        "Share of the users left out of training altogether, to be ranked for as unseen ones. (Of "
-        "explicit feedback it is always 0.2, validation and test.)",
+        "Share of users kept out of training and evaluated as unseen. (With explicit feedback it "
+        "is always 0.2: validation and test users.)",
         minimum=0.0,
-        only=(_IMPLICIT,),
+        below=1.0,
+        only=(relevance.IMPLICIT,),
     )
-    held_out_fraction: float = _data(
+    held_out_fraction: float = fields.data(
         0.0,
-        "Share of each training user's ratings, the latest, held out to evaluate users seen in "
-        "training; of those before, the same share for validation.",
+        "Share of each training user's ratings, the latest, held out to evaluate seen users. The "
+        "same share of the ratings before them is held out for validation.",
         minimum=0.0,
-        only=(_EXPLICIT,),
+        below=1.0,
+        only=(relevance.EXPLICIT,),
     )
-    example_order: str = _data(
+    example_order: str = fields.data(
         "shuffle_once",
-        "Order of a user's ratings: shuffled once for the run (as the paper's code), anew each "
-        "round, or as in the file. Evaluation always sees the same order.",
+        "Order of a user's ratings. shuffle_once: shuffled once for the whole run, as in the "
+        "paper's code. shuffle_each_round: shuffled anew each round. file: as in the file. "
+        "Evaluation always sees one order.",
         choices=ORDERS,
-        only=(_EXPLICIT,),
+        only=(relevance.EXPLICIT,),
     )
-    label_threshold: float | None = _data(
+    label_threshold: Optional[float] = fields.data(
         None,
-        "Makes labels of ratings: 1 for this rating or a higher one, else 0. The neural models "
-        "need it; without it the rating is the label.",
-        only=(_EXPLICIT,),
+        "Turns ratings into labels: 1 for this rating or a higher one, 0 otherwise. The neural "
+        "models need it. Without it the rating is the label.",
+        judged=True,
+        only=(relevance.EXPLICIT,),
     )
 
-    model: str = _model("matrix_factorization", "Model.", choices=MODELS)
-    dim: int = _model(
+    model: str = fields.model(
+        "matrix_factorization",
+        "Model: matrix_factorization, gmf, mlp or neumf; or a function of your own, as "
+        "package.module:function.",
+        start=True,
+        choices=MODELS,
+    )
+    dim: int = fields.model(
         50,
-        "Width of user and item embeddings.",
+        "Width of the user and item embeddings.",
+        start=True,
         minimum=1,
-        only=(_If("model", ("matrix_factorization", "gmf", "neumf")),),
+        maximum=_MOST_WIDTH,
+        algorithms=(*ALGORITHMS, "ials"),
+        only=(Either((Having("model", ("mlp",), is_not=True), relevance.algorithm_in(("ials",)))),),
     )
-    hidden_units: str = _model(
+    hidden_units: str = fields.model(
         "64,32,16,8",
-        "MLP tower: first the width of its input (user and item embeddings together), then those "
-        "of its layers.",
-        only=(_If("model", ("mlp", "neumf")),),
+        "Layer widths of the MLP tower, separated by commas. The first is the width of its input: "
+        "user and item embedding together.",
+        only=(relevance.TRAINED, Having("model", ("mlp", "neumf"))),
     )
-    user_bias: bool = _model(False, "Add a local bias of the user.", only=(_MF,))
-    item_bias: bool = _model(False, "Add a global bias of each item.", only=(_MF,))
-    global_bias: bool = _model(False, "Add one global bias.", only=(_MF,))
-    initial_rating: float = _model(
+    user_bias: bool = fields.model(False, "Add a local bias of each user.", only=_MF)
+    item_bias: bool = fields.model(False, "Add a global bias of each item.", only=_MF)
+    global_bias: bool = fields.model(False, "Add one global bias of all ratings.", only=_MF)
+    initial_rating: float = fields.model(
         0.0,
-        "Where the global bias starts, such as the middle of the scale: who gives few ratings is "
-        "served by it.",
-        only=(_MF, _If("global_bias", (True,))),
+        "Initial value of the global bias. Set it to the middle of the rating scale: predictions "
+        "for users with few ratings shrink towards it.",
+        only=(*_MF, Having("global_bias", (True,))),
     )
-    l2: float = _model(
+    l2: float = fields.model(
         0.0,
-        "L2 regularisation of all weights (neural models: of embeddings and tower kernels), in the "
-        "loss of each batch; of weights that are solved for, --ridge is that.",
+        "L2 regularization of all weights, in the loss of each batch (neural models: of embeddings "
+        "and tower kernels). Weights that are solved for use --ridge instead.",
         minimum=0.0,
+        only=(relevance.NOT_FED_IALS,),
     )
-    spread_out: float = _model(
-        0.0, "Spread-out regularisation of item embeddings.", minimum=0.0, only=(_MF,)
+    spread_out: float = fields.model(
+        0.0,
+        "Spread-out regularization, which pushes item embeddings apart.",
+        minimum=0.0,
+        only=_MF,
     )
 
-    algorithm: str = _algorithm(
-        "fedrecon",
-        "fedrecon reconstructs the local part in each round; fedrecon_ls solves for it, and sends "
-        "one gradient (of implicit feedback, that of iALS); fedavg draws it afresh and trains it "
-        "with the global part; stateful_fedavg keeps it on the device; fedncf keeps user rows on "
-        "the server; centralized has everybody's examples (its optimiser is --client_optimizer).",
-        choices=ALGORITHMS,
+    algorithm: str = fields.algorithm(
+        "fed_recon",
+        "Algorithm. fed_recon: clients rebuild their local part each round by gradient steps. "
+        "fed_recon_ls: clients solve for their local part and send one gradient (explicit "
+        "feedback). fed_ials: the same with the loss of iALS (implicit feedback). fed_avg: clients "
+        "draw their local part anew each round and train it with the global part. "
+        "stateful_fed_avg: devices keep their local part. fed_ncf: the server keeps the local "
+        "parts. centralized: one machine has all examples and trains with --client_optimizer.",
+        start=True,
+        judged=False,
+        choices=(*ALGORITHMS, *REFERENCES),
     )
-    reconstruction: str = _algorithm(
+    reconstruction: str = fields.algorithm(
         "gradient_steps",
-        "How the local part of fedrecon's clients, and that of unseen users with any algorithm, is "
-        "fitted: by steps, or solved for, where the model is linear in it (matrix_factorization). "
-        "fedrecon_ls always solves.",
+        "How a local part is rebuilt, by the clients of fed_recon and for unseen users of each "
+        "algorithm. gradient_steps: by --reconstruction_optimizer. least_squares: solved for, with "
+        "models that are linear in their local part (matrix_factorization).",
         choices=RECONSTRUCTIONS,
-        only=(_NOT_LS, _RECONSTRUCTING),
+        algorithms=_RECONSTRUCTING,
+        only=(relevance.REBUILDING,),
     )
-    reconstruction_optimizer: str = _algorithm(
+    reconstruction_optimizer: str = fields.algorithm(
         "sgd",
-        "Fits by gradient_steps.",
+        "Optimizer of the gradient steps of reconstruction.",
         choices=OPTIMIZERS,
-        only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS),
+        algorithms=_RECONSTRUCTING,
+        only=_BY_STEPS,
     )
-    reconstruction_learning_rate: float = _algorithm(
-        0.1, "Rate of --reconstruction_optimizer.", only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS)
+    reconstruction_learning_rate: float = fields.algorithm(
+        0.1,
+        "Learning rate of --reconstruction_optimizer.",
+        positive=True,
+        algorithms=_RECONSTRUCTING,
+        only=_BY_STEPS,
     )
-    ridge: float | None = _algorithm(
+    ridge: Optional[float] = fields.algorithm(
         None,
-        "Regularisation of what is solved for, relative to one example (and, where items are "
-        "ranked, of item rows); by default that of the algorithm's options.",
-        only=(_EXACT,),
+        "Regularization of a local part that is solved for, relative to one example. fed_ials and "
+        f"ials use it for item rows, too. Default: {LeastSquaresOptions.regularization:g}; "
+        f"{FedIalsOptions.regularization:g} for fed_ials; 7 for ials.",
+        positive=True,
+        algorithms=(*ALGORITHMS, "ials"),
+        only=(relevance.SOLVED,),
     )
-    ridge_exponent: float | None = _algorithm(
+    ridge_exponent: Optional[float] = fields.algorithm(
         None,
-        "Regularisation grows with this power of a user's (and item's) number of examples: 0 is "
-        "constant; by default that of the algorithm's options.",
-        only=(_EXACT,),
+        "The regularization grows with this power of a user's (and item's) number of examples; 0 "
+        f"is constant. Default: {LeastSquaresOptions.exponent:g}; {FedIalsOptions.exponent:g} for "
+        "fed_ials.",
+        minimum=0.0,
+        maximum=1.0,
+        algorithms=ALGORITHMS,
+        only=(relevance.SOLVED,),
     )
-    bias_ridge: float | None = _algorithm(
-        None, "In place of --ridge for the user bias.", only=(_EXACT, _EXPLICIT)
-    )
-    differentiate_reconstruction: bool = _algorithm(
-        False,
-        "The gradient of the global part goes through the solution of the local one.",
-        only=(_LS, _EXPLICIT),
-    )
-    unobserved_weight: float | None = _algorithm(
+    bias_ridge: Optional[float] = fields.algorithm(
         None,
-        "What a pair of user and item weighs, relative to weight 1 of one with an interaction; by "
-        "default that of the algorithm's options.",
-        only=(_LS, _IMPLICIT),
+        "Regularization of the user bias in place of --ridge. Default: --ridge.",
+        positive=True,
+        algorithms=ALGORITHMS,
+        only=(relevance.SOLVED, relevance.EXPLICIT, relevance.USER_BIAS),
     )
-    client_optimizer: str = _algorithm(
-        "sgd", "Fits the global part.", choices=OPTIMIZERS, only=(_NOT_LS,)
+    unobserved_weight: Optional[float] = fields.algorithm(
+        None,
+        "Weight of a pair of user and item without an interaction. A pair with one has weight 1. "
+        f"Default: {FedIalsOptions.unobserved_weight:g}.",
+        positive=True,
+        algorithms=("fed_ials", "ials"),
     )
-    client_learning_rate: float = _algorithm(0.5, "Rate of --client_optimizer.", only=(_NOT_LS,))
-    server_optimizer: str = _algorithm(
-        "sgd", "Applies the mean update.", choices=OPTIMIZERS, only=(_FEDERATED,)
+    client_optimizer: str = fields.algorithm(
+        "sgd",
+        "Optimizer of a client's training steps.",
+        judged=False,
+        choices=OPTIMIZERS,
+        algorithms=(*relevance.STEPPING, "centralized"),
     )
-    server_learning_rate: float = _algorithm(1.0, "Rate of --server_optimizer.", only=(_FEDERATED,))
-    batch_size: int = _algorithm(
+    client_learning_rate: float = fields.algorithm(
+        0.5,
+        "Learning rate of --client_optimizer.",
+        judged=False,
+        positive=True,
+        algorithms=(*relevance.STEPPING, "centralized"),
+    )
+    server_optimizer: str = fields.algorithm(
+        "sgd",
+        "Optimizer that applies the mean of the clients' updates.",
+        judged=False,
+        choices=OPTIMIZERS,
+        algorithms=relevance.FEDERATED,
+    )
+    server_learning_rate: float = fields.algorithm(
+        1.0,
+        "Learning rate of --server_optimizer.",
+        judged=False,
+        positive=True,
+        algorithms=relevance.FEDERATED,
+    )
+    batch_size: int = fields.algorithm(
         5,
-        "Examples a client's step, in training and in reconstruction, and of the batches that "
-        "support and query are made of.",
+        "Examples in one step of a client, in training and in reconstruction. Support and query "
+        "consist of whole batches.",
         minimum=1,
-        only=(_BATCHES,),
+        maximum=100_000,
+        only=(relevance.BATCHED,),
     )
-    support_query_split: str = _algorithm(
+    support_query_split: str = fields.algorithm(
         "alternating_batches",
-        "Even batches reconstruct and odd ones update or evaluate; or all do both.",
+        "alternating_batches: even batches reconstruct, odd batches update or evaluate. none: all "
+        "batches do both.",
         choices=SUPPORT_QUERY_SPLITS,
-        only=(_SPLITTING,),
+        only=(relevance.SPLIT,),
     )
-    reconstruction_epochs: int = _algorithm(
-        1, "Passes over the support.", minimum=1, only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS)
-    )
-    reconstruction_steps_max: int | None = _algorithm(
-        None,
-        "Limit on reconstruction steps.",
-        minimum=1,
-        only=(_NOT_LS, _RECONSTRUCTING, _BY_STEPS),
-    )
-    client_epochs: int = _algorithm(
+    reconstruction_epochs: int = fields.algorithm(
         1,
-        "Passes over the query (fedrecon) or all examples (the others) in training.",
+        "Passes over the support in reconstruction.",
         minimum=1,
-        only=(_FEDERATED, _NOT_LS),
+        algorithms=_RECONSTRUCTING,
+        only=_BY_STEPS,
     )
-    client_steps_max: int | None = _algorithm(
+    reconstruction_steps_max: Optional[int] = fields.algorithm(
         None,
-        "Limit on a client's steps (after reconstruction), in training.",
+        "Largest number of steps in one reconstruction. Without it there is no limit.",
         minimum=1,
-        only=(_FEDERATED, _NOT_LS),
+        algorithms=_RECONSTRUCTING,
+        only=_BY_STEPS,
     )
-    client_weighting: str = _algorithm(
+    client_epochs: int = fields.algorithm(
+        1,
+        "Passes of a client over its training examples in one round: over the query in fed_recon, "
+        "over all examples in other algorithms.",
+        judged=False,
+        minimum=1,
+        algorithms=relevance.STEPPING,
+    )
+    client_steps_max: Optional[int] = fields.algorithm(
+        None,
+        "Largest number of a client's training steps in one round. Without it there is no limit.",
+        judged=False,
+        minimum=1,
+        algorithms=relevance.STEPPING,
+    )
+    client_weighting: str = fields.algorithm(
         "num_examples",
-        "What a client's update weighs in the mean.",
+        "Weight of a client's update in the mean: its number of examples, or the same for all.",
+        judged=False,
         choices=CLIENT_WEIGHTINGS,
-        only=(_FEDERATED, _BATCHES),
+        algorithms=(*relevance.STEPPING, "fed_recon_ls"),
     )
-    averaging: str = _algorithm(
+    averaging: str = fields.algorithm(
         "plain",
-        "Updates are divided by the weights of all clients of a round (plain), or those of a "
-        "user's or an item's row by the weights of the clients that have it (by_row).",
+        "plain: divide the sum of the updates by the weights of all clients of the round. by_row: "
+        "divide the row of an item or user by the weights of the clients that have it.",
+        judged=False,
         choices=AVERAGINGS,
-        only=(_AVERAGING,),
+        algorithms=relevance.AVERAGING,
     )
-    minibatch_size: int = _algorithm(
-        256, "Examples a step of centralized training.", minimum=1, only=(_CENTRALIZED,)
+    minibatch_size: int = fields.algorithm(
+        256,
+        "Examples in one step of centralized training.",
+        judged=False,
+        minimum=1,
+        algorithms=("centralized",),
     )
-    gradient_clip_norm: float | None = _algorithm(
-        None, "A client's gradients are scaled down to this norm.", only=(_AVERAGING,)
+    gradient_clip_norm: Optional[float] = fields.algorithm(
+        None,
+        "Scale a client's gradient down to this norm where it is longer. Without it gradients stay "
+        "as they are.",
+        judged=False,
+        positive=True,
+        algorithms=relevance.AVERAGING,
     )
 
-    engine: str = _training(
+    engine: str = fields.training(
         "cohort",
-        "What runs the clients: all of a round at once (cohort), or TFF's own builders one by one "
-        "(stock), the slow reference.",
-        choices=("cohort", "stock"),
-        only=(_FEDRECON, _EXPLICIT, _BY_STEPS),
+        "cohort: run all clients of a round at once. debug: run one client at a time, without XLA "
+        "and without vectorization, so that a breakpoint in a client's step works. stock: run "
+        "TFF's own builders, client by client (fed_recon by gradient steps on explicit feedback).",
+        judged=True,
+        choices=ENGINES,
+        algorithms=relevance.STEPPING,
     )
-    runtime: str = _training("in_process", RUNTIME_HELP, choices=RUNTIMES)
-    gpu_memory_limit_mb: int | None = _training(
+    runtime: str = fields.training(
+        "in_process", RUNTIME_HELP, choices=RUNTIMES, only=(relevance.TRAINED,)
+    )
+    gpu_memory_limit_mb: Optional[int] = fields.training(
         None,
         GPU_MEMORY_LIMIT_HELP,
         minimum=1,
-        only=(_If("runtime", ("in_process",)),),
+        only=(relevance.TRAINED, relevance.IN_THIS_PROCESS),
     )
-    total_rounds: int = _training(500, "Rounds to train in all.", minimum=1)
-    clients_per_round: int = _training(
-        100,
-        "Clients a round; a round of centralized has as many examples as those have on average.",
+    total_rounds: int = fields.training(
+        500,
+        "Number of rounds in all.",
+        start=True,
         minimum=1,
+        only=(relevance.TRAINED,),
     )
-    client_sampler: str = _training(
+    clients_per_round: int = fields.training(
+        100,
+        "Clients in one round. A round of centralized has as many examples as so many users have "
+        "on average.",
+        start=True,
+        minimum=1,
+        only=(relevance.TRAINED,),
+    )
+    client_sampler: str = fields.training(
         "uniform",
-        "Clients of a round: drawn without replacement, or taken from a queue shuffled once.",
+        "How the clients of a round are chosen. uniform: drawn at random, without replacement. "
+        "queue: taken from a list that is shuffled once, so that all users take turns.",
         choices=("uniform", "queue"),
-        only=(_FEDERATED,),
+        algorithms=relevance.FEDERATED,
     )
-    rounds_per_evaluation: int = _training(25, "Rounds from one evaluation to the next.", minimum=1)
-    rounds_per_checkpoint: int = _training(25, "Rounds from one checkpoint to the next.", minimum=1)
-    seed: int = _training(0, "Every random number of the run follows from it.", minimum=0)
-    output_dir: str | None = _training(None, "Folder for what the run leaves behind.")
+    rounds_per_evaluation: int = fields.training(
+        25, "Rounds from one evaluation to the next.", minimum=1, only=(relevance.TRAINED,)
+    )
+    rounds_per_checkpoint: int = fields.training(
+        25, "Rounds from one checkpoint to the next.", minimum=1, only=(relevance.TRAINED,)
+    )
+    seed: int = fields.training(
+        0,
+        "All random numbers of the run follow from it.",
+        start=True,
+        minimum=0,
+        maximum=2**63 - 1,
+    )
+    output_dir: Optional[str] = fields.training(
+        None,
+        "Folder for the files of the run. The same command again resumes the run.",
+        start=True,
+    )
 
     def __post_init__(self):
-        if self.model in _NEURAL and self.is_explicit and self.label_threshold is None:
+        for field in dataclasses.fields(self):
+            fields.check(field, getattr(self, field.name))
+        self._check_together()
+        self.hidden_unit_counts()
+
+    def _check_together(self) -> None:
+        """Refuses settings that are right one by one but not together."""
+        if self.algorithm == "fed_recon_ls" and not self.is_explicit:
+            raise InputError(
+                "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "
+                "--algorithm=fed_ials."
+            )
+        if self.algorithm in ("fed_ials", "ials") and self.is_explicit:
+            raise InputError(
+                f"{self.algorithm} is for implicit feedback; leave it out, or give "
+                "--feedback=implicit."
+            )
+        needs_labels = self.model in NEURAL_MODELS and self.is_explicit and self.is_trained
+        if needs_labels and self.label_threshold is None:
             raise InputError(
                 f"--model={self.model} predicts a probability; give --label_threshold (such as 4) "
-                "to make labels of the ratings, or --feedback=implicit."
+                "to turn ratings into labels, or --feedback=implicit."
             )
-        for name in ("unseen_fraction", "held_out_fraction"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"--{name}={getattr(self, name)} must be at least 0 and below 1.")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"--{field.name}={value} must be finite.")
-            if field.name.endswith(_POSITIVE) and value is not None and value <= 0:
-                raise InputError(f"--{field.name}={value} must be positive.")
-        if self.ridge_exponent is not None and not 0.0 <= self.ridge_exponent <= 1.0:
-            raise InputError(f"--ridge_exponent={self.ridge_exponent} must be from 0 to 1.")
-        if self.is_solved and self.model in _NEURAL:
+        if self.is_solved and self.model in NEURAL_MODELS:
             raise InputError(
-                f"--model={self.model} is not linear in its local part, and cannot be solved for; "
-                "give --model=matrix_factorization, or reconstruct by gradient_steps."
+                f"--model={self.model} is not linear in its local part, so the local part cannot "
+                "be solved for; give --model=matrix_factorization, or an algorithm and a "
+                "reconstruction by gradient steps."
             )
-        for name in ("user_bias", "item_bias", "global_bias", "l2", "spread_out"):
-            if self.is_fed_ials and getattr(self, name):
-                raise InputError(
-                    f"--{name} has no place in --algorithm=fedrecon_ls with --feedback=implicit, "
-                    "federated iALS: its model is an inner product with a regularisation of its "
-                    "own; leave it out."
-                )
-        self.hidden_unit_counts()
+        if self.algorithm == "fed_ials":
+            for name in ("user_bias", "item_bias", "global_bias", "l2", "spread_out"):
+                if getattr(self, name):
+                    raise InputError(
+                        f"--{name} has no effect with --algorithm=fed_ials, whose model is an "
+                        "inner product with a regularization of its own; leave it out."
+                    )
+        if self.engine == "stock" and (
+            (self.algorithm, self.feedback, self.reconstruction)
+            != ("fed_recon", "explicit", "gradient_steps")
+        ):
+            raise InputError(
+                "--engine=stock is TFF's own FedRecon; it needs --algorithm=fed_recon, "
+                "--feedback=explicit and --reconstruction=gradient_steps."
+            )
 
     @property
     def is_explicit(self) -> bool:
-        """Whether ratings are predicted; else items are ranked."""
+        """Whether ratings are predicted; otherwise items are ranked."""
         return self.feedback == "explicit"
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the algorithm trains in rounds; otherwise it is a reference."""
+        return self.algorithm not in REFERENCES
+
+    @property
     def is_solved(self) -> bool:
-        """Whether the local part of somebody is solved for."""
-        return self.algorithm == "fedrecon_ls" or self.reconstruction == "least_squares"
+        """Whether some local part is solved for, in training or for unseen users."""
+        return self.is_trained and (
+            self.algorithm in relevance.SOLVING or self.reconstruction == "least_squares"
+        )
 
     @property
     def trains_by_solving(self) -> bool:
         """Whether clients solve for their local part in training, too."""
-        return self.is_solved and self.algorithm in ("fedrecon", "fedrecon_ls")
-
-    @property
-    def is_fed_ials(self) -> bool:
-        """Whether the algorithm is federated iALS, whose clients need no negatives."""
-        return self.algorithm == "fedrecon_ls" and not self.is_explicit
+        return self.is_solved and self.algorithm in ("fed_recon", *relevance.SOLVING)
 
     def hidden_unit_counts(self) -> tuple[int, ...]:
         try:
             counts = tuple(int(count) for count in self.hidden_units.split(","))
         except ValueError:
             counts = ()
-        if len(counts) < 2 or min(counts) < 1 or counts[0] % 2:
+        if len(counts) < 2 or min(counts) < 1 or max(counts) > _MOST_WIDTH or counts[0] % 2:
             raise InputError(
-                f"--hidden_units={self.hidden_units} must be at least two positive numbers with "
-                "commas between them, the first even, such as 64,32,16,8."
+                f"--hidden_units={self.hidden_units} must be at least two numbers from 1 to "
+                f"{_MOST_WIDTH} with commas between them, the first even, such as 64,32,16,8."
             )
         return counts
 
@@ -432,136 +500,101 @@ class Settings:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if _uses(self, f)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Settings:
-        """Returns the settings that `to_json` gave.
+    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
+        """Returns the settings from what `to_json` returned.
 
         Raises:
-          InputError: If a name is none of ours, as from another version of the project.
+          InputError: If a setting does not exist, as in a file of another version of the project.
         """
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise InputError(f"config.json has settings unknown here: {', '.join(unknown)}.")
         return cls(**values)
 
+    @classmethod
+    def of_used(cls, values: Mapping[str, Any]) -> "Settings":
+        """Returns settings in which each one that has no effect has its default.
+
+        Runs of a comparison get them from flags that only some of the runs use.
+        """
+        every, used = dataclasses.fields(cls), dict(values)
+        while True:
+            record = _Record(used)
+            unused = [f for f in every if f.name in used and not _uses(record, f)]
+            if not unused:
+                return cls(**used)
+            for field in unused:
+                del used[field.name]
+
+
+class _Record:
+    """Values that need not be right, with defaults for those that are missing."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        vars(self).update({f.name: f.default for f in dataclasses.fields(Settings)}, **values)
+
 
 def _uses(settings: Any, field: dataclasses.Field) -> bool:
     return all(condition.holds(settings) for condition in field.metadata["only"])
 
 
-def of_evaluation(settings: Settings) -> Settings:
-    """Returns what the computations of an evaluation follow from, and defaults for all else.
-
-    Runs that differ otherwise, by their seeds or algorithms, can share them.
-    """
-    names = (
-        *("feedback", "label_threshold", "batch_size", "support_query_split"),
-        *("ridge", "ridge_exponent", "bias_ridge", "unobserved_weight"),
-        *(("algorithm",) if settings.algorithm == "fedrecon_ls" else ()),
-    )
-    return _only(
-        settings,
-        lambda f: (
-            f.metadata["group"] == "model" or f.name.startswith("reconstruction") or f.name in names
-        ),
-    )
-
-
-def of_data(settings: Settings) -> Settings:
-    """Returns what the people and their ratings follow from, and defaults for all else."""
-    # The model's name refuses explicit feedback without a threshold; it has no other part in this.
-    chosen = _only(settings, lambda f: is_of_data(f.name) or f.name == "model")
-    return dataclasses.replace(chosen, negatives_per_positive=0) if settings.is_fed_ials else chosen
-
-
-def is_of_data(name: str) -> bool:
-    """Whether the people of a run, or what they rated, may follow from the setting of this name."""
-    return name == "seed" or _field(name).metadata["group"] == "data"
-
-
-def _only(settings: Settings, is_kept: Callable[[dataclasses.Field], bool]) -> Settings:
-    fields = dataclasses.fields(Settings)
-    return Settings(**{f.name: getattr(settings, f.name) for f in fields if is_kept(f)})
-
-
 def uses(settings: Settings, name: str) -> bool:
     """Whether a run with these settings depends on the setting of this name."""
-    return _uses(settings, _field(name))
+    return _uses(settings, field_of(name))
 
 
-def _field(name: str) -> dataclasses.Field:
+def no_effect(settings: Settings, name: str) -> str:
+    """Returns the sentence that a setting which is not used has no effect, and where it has one."""
+    failing = next(c for c in field_of(name).metadata["only"] if not c.holds(settings))
+    deciding = failing.deciding()
+    return (
+        f"--{name} has no effect with --{deciding}={getattr(settings, deciding)}; it belongs to "
+        f"{failing}."
+    )
+
+
+def field_of(name: str) -> dataclasses.Field:
     (field,) = (f for f in dataclasses.fields(Settings) if f.name == name)
     return field
 
 
-def define_flags(*, without: tuple[str, ...] = ()) -> None:
-    """Defines a flag for each setting but some; `--help` names its group first."""
-    for field in dataclasses.fields(Settings):
-        if field.name in without:
-            continue
-        metadata = field.metadata
-        text = f"({metadata['group']}) {metadata['help']}"
-        bound = {"lower_bound": metadata["minimum"]}
-        if metadata["choices"]:
-            flags.DEFINE_enum(field.name, field.default, metadata["choices"], text)
-        elif "bool" in field.type:
-            flags.DEFINE_bool(field.name, field.default, text)
-        elif "int" in field.type:
-            flags.DEFINE_integer(field.name, field.default, text, **bound)
-        elif "float" in field.type:
-            flags.DEFINE_float(field.name, field.default, text, **bound)
-        else:
-            flags.DEFINE_string(field.name, field.default, text)
-    flags.mark_flag_as_required("output_dir")
+def of_evaluation(settings: Settings) -> Settings:
+    """Returns the settings that the computations of an evaluation follow from, others at default.
 
-
-def from_flags() -> Settings:
-    """Returns the settings that the command line gives.
-
-    Raises:
-      InputError: If a flag was given that the chosen data set or model does not use.
+    Runs that differ otherwise, by their seeds or algorithms, can share the computations.
     """
-    given = flags.FLAGS
-    for field in dataclasses.fields(Settings):
-        if given[field.name].present and not _uses(given, field):
-            failing = next(c for c in field.metadata["only"] if not c.holds(given))
-            raise InputError(
-                f"--{field.name} has no effect with --{failing.name}={given[failing.name].value}; "
-                f"it belongs to {failing}."
-            )
-    return Settings(**{f.name: given[f.name].value for f in dataclasses.fields(Settings)})
+    solves = settings.algorithm in relevance.SOLVING
+    return _only(settings, lambda f: f.metadata["judged"] or (f.name == "algorithm" and solves))
 
 
-def parse_sweeps(flag: str, texts: list[str]) -> list[tuple[str, list[Any]]]:
-    """Returns settings and their values of `SETTING:VALUE,VALUE,...`.
+def of_data(settings: Settings) -> Settings:
+    """Returns the settings that users and ratings follow from, others at default."""
+    chosen = _only(settings, lambda f: is_of_data(f.name))
+    if settings.algorithm == "fed_ials":  # Its clients have no negatives.
+        return dataclasses.replace(chosen, negatives_per_positive=0)
+    return chosen
+
+
+def is_of_data(name: str) -> bool:
+    """Whether the users of a run, or their ratings, may follow from the setting of this name."""
+    return name == "seed" or field_of(name).metadata["group"] == "data"
+
+
+def _only(settings: Settings, is_kept: Callable[[dataclasses.Field], bool]) -> Settings:
+    every = dataclasses.fields(Settings)
+    return Settings(**{f.name: getattr(settings, f.name) for f in every if is_kept(f)})
+
+
+def check_format(config: Mapping[str, Any], path: Any) -> None:
+    """Refuses the run directory of an older version, whose files would be misread.
 
     Args:
-      flag: The name of the flag, for errors.
-      texts: What it was given.
+      config: The content of config.json.
+      path: The run directory.
     """
-    sweeps = []
-    for text in texts:
-        name, colon, values = text.partition(":")
-        if not colon or not values:
-            raise InputError(f"--{flag}={text} must be SETTING:VALUE,VALUE,...")
-        parsed = [parse_value(flag, text, name, value) for value in values.split(",")]
-        sweeps.append((parsed[0][0], [value for _, value in parsed]))
-    return sweeps
-
-
-def parse_value(flag: str, text: str, name: str, value: str) -> tuple[str, Any]:
-    """Returns the name of a setting, not an alias of it, and its value.
-
-    Args:
-      flag: The name of the flag that changes the setting, for errors.
-      text: What it was given, likewise.
-      name: The setting's, or an alias.
-      value: As on the command line.
-    """
-    name = _ALIASES.get(name, name)
-    changeable = {f.name for f in dataclasses.fields(Settings)}
-    if name not in changeable - {"output_dir", "algorithm", "seed"}:
-        raise InputError(f"--{flag}={text}: there is no setting {name!r} to change.")
-    try:
-        return name, flags.FLAGS[name].parser.parse(value)
-    except ValueError as error:
-        raise InputError(f"--{flag}={text}: {error}") from error
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is the run of another version of fedrecon, which had other names of "
+            "algorithms and of groups of users; use it with that version, or train again in "
+            "another output directory."
+        )

@@ -17,8 +17,10 @@ import tensorflow_federated as tff
 from fedrecon.data.minibatches import Minibatches
 from fedrecon.engine import client_work
 from fedrecon.engine.client_metrics import ClientMetrics
-from fedrecon.models.functional import FunctionalModel, fold_in, regularization
+from fedrecon.models.client_randomness import fold_in
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
+from fedrecon.models.weights import regularization
 from fedrecon.options import CentralizedOptions
 from fedrecon.wiring import process
 

@@ -25,7 +25,8 @@ import tensorflow_federated as tff
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
 from fedrecon.engine import client_work, least_squares
 from fedrecon.engine.client_metrics import ClientMetrics
-from fedrecon.models.functional import FunctionalModel, fold_in
+from fedrecon.models.client_randomness import fold_in
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions, OptimizerOptions
 from fedrecon.wiring import process

@@ -1,1 +1,17 @@
-"""References that see all data on one machine: nothing here is federated."""
+"""References that see all data on one machine: nothing here is federated.
+
+`IMPLICIT` and `EXPLICIT` name the functions that train them, one table for each kind of feedback;
+`OPTIONS` names their options records. `baseline` states what all of them share.
+"""
+
+from fedrecon.baselines.ials import IalsOptions, train_ials
+from fedrecon.baselines.item_knn import ItemKnnOptions, train_item_knn, train_rating_item_knn
+from fedrecon.baselines.popularity import (
+    PopularityOptions,
+    train_popularity,
+    train_rating_baseline,
+)
+
+OPTIONS = {"ials": IalsOptions, "item_knn": ItemKnnOptions, "popularity": PopularityOptions}
+IMPLICIT = {"ials": train_ials, "item_knn": train_item_knn, "popularity": train_popularity}
+EXPLICIT = {"item_knn": train_rating_item_knn, "popularity": train_rating_baseline}

@@ -1,68 +1,65 @@
-"""Item-based nearest neighbours, on one machine.
+"""Item-based nearest neighbors, on one machine.
 
-Classical references of the comparison: nothing here is federated, and the trainer sees every
-interaction. `n_i` training users have item `i`, and `n_ij` have both `i` and `j`; every similarity
-is damped by `n_ij / (n_ij + shrinkage)`, since a few common users prove little. An item is no
-neighbour of its own.
+Classical references of a comparison: the trainer sees every interaction. `n_i` training users have
+item `i`, and `n_ij` have both `i` and `j`. A few common users prove little, so every similarity is
+damped by `n_ij / (n_ij + shrinkage)`. An item is not its own neighbor.
 
 Implicit feedback (Sarwar et al. 2001, "Item-based Collaborative Filtering Recommendation
 Algorithms"; Deshpande and Karypis 2004, "Item-based Top-N Recommendation Algorithms"):
 
 1. `s_ij = n_ij / sqrt(n_i * n_j)`, the cosine of two binary columns, damped.
-2. The neighbours of an item `j` are the `num_neighbors` items most similar to it.
-3. The score of `j` is the sum of `s_ij` over the user's items `i` that are neighbours of `j`. The
-   neighbours are those of the candidate, as in Sarwar et al.; Deshpande and Karypis, and the
-   library `implicit`, take those of the user's items.
+2. The neighbors of an item `j` are the `num_neighbors` items most similar to it.
+3. The score of `j` is the sum of `s_ij` over the user's items `i` that are neighbors of `j`. So the
+   candidate's neighbors count, as in Sarwar et al. Deshpande and Karypis, and the library
+   `implicit`, use the neighbors of the user's items.
 
 Explicit feedback (Koren 2010, "Factor in the Neighbors: Scalable and Accurate Collaborative
 Filtering"; the adjusted cosine of Sarwar et al. has the user's mean as its baseline):
 
-1. `e_ui` is the rating minus what a baseline predicts for `u`, who gives all his training ratings.
+1. `e_ui` is the rating minus the prediction of a baseline for `u`, which is given all training
+   ratings of `u`.
 2. `s_ij` is the cosine of the columns of `e` over the common raters alone, damped:
-   `sum of e_ui * e_uj / sqrt(sum of e_ui^2 * sum of e_uj^2)`, all three over the `n_ij` of them.
-3. The neighbours of an item `j`, for a user, are those `num_neighbors` items among the ones that
-   he rated that are most similar to it, of those with `s_ij > 0`.
-4. `j` is predicted as the baseline and `sum of s_ij * e_ui / sum of s_ij` over these neighbours;
-   as the baseline alone where there are none.
+   `sum of e_ui * e_uj / sqrt(sum of e_ui^2 * sum of e_uj^2)`, all three over the `n_ij` raters.
+3. The neighbors of an item `j` for a user are the `num_neighbors` most similar items among the
+   items that the user rated and that have `s_ij > 0`.
+4. The prediction for `j` is the baseline plus `sum of s_ij * e_ui / sum of s_ij` over these
+   neighbors. Without neighbors it is the baseline alone.
 
-Similarities are float32; of equal ones, the lower item id is the nearer.
+Similarities are float32. Of two equally similar items, the one with the lower id is nearer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
 
 import numpy as np
 
-from fedrecon.errors import InputError
+from fedrecon.baselines.baseline import Baseline, check_implicit, check_pairs, check_ratings
+from fedrecon.baselines.popularity import PopularityOptions, train_rating_baseline
+from fedrecon.errors import check_at_least
 
-# The two kinds of feedback want opposite ones; `ItemKnnOptions` has the figures.
+# The two kinds of feedback need opposite values; `ItemKnnOptions` has the figures.
 IMPLICIT_SHRINKAGE = 0.0
 EXPLICIT_SHRINKAGE = 500.0
 
 
-class RatingModel(Protocol):
-    """What predicts ratings: `popularity.RatingBaseline`."""
-
-    def score(self, items: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Returns `[m]` stars for the candidates of a user who gives items and stars."""
-
-
 @dataclasses.dataclass(frozen=True)
 class ItemKnnOptions:
-    """How many neighbours, and how similarities are damped.
+    """How many neighbors count, and how similarities are damped.
 
-    The defaults were chosen on validation data of MovieLens 1M. Implicit feedback, each user's last
-    training rating ranked among 99 items that the user had not rated, NDCG@10 with no shrinkage:
-    0.404 for 20 neighbours, 0.406 for 50, 0.402 for 100, 0.394 for 200; with shrinkage 10 and 100
-    and 50 neighbours 0.404 and 0.391; the counts of `popularity` have 0.248. Explicit feedback of
-    unseen users, RMSE with 50 neighbours: 0.887 with shrinkage 10, 0.879 with 100, 0.877 with 500
-    and 1000; with shrinkage 500, 0.879 for 20 neighbours; the baseline alone has 0.909.
+    The defaults were chosen on validation data of MovieLens 1M.
+
+    - Implicit feedback: the last training rating of each user, ranked among 99 items that the user
+      had not rated. NDCG@10 without shrinkage: 0.404 for 20 neighbors, 0.406 for 50, 0.402 for 100,
+      0.394 for 200. With 50 neighbors: 0.404 for shrinkage 10, 0.391 for 100. The counts of
+      `popularity` have 0.248.
+    - Explicit feedback: RMSE on unseen users. With 50 neighbors: 0.887 for shrinkage 10, 0.879 for
+      100, 0.877 for 500 and for 1000. With 20 neighbors: 0.879 for shrinkage 500. The baseline
+      alone has 0.909.
 
     Attributes:
-      num_neighbors: Of an item, at most, positive.
-      shrinkage: With as many common users, a similarity is halved; 0 damps none; None is
+      num_neighbors: The most neighbors that an item has, positive.
+      shrinkage: `>= 0`. This many common users halve a similarity; 0 damps nothing; None is
         `IMPLICIT_SHRINKAGE` or `EXPLICIT_SHRINKAGE`.
     """
 
@@ -70,148 +67,150 @@ class ItemKnnOptions:
     shrinkage: float | None = None
 
     def __post_init__(self):
-        if self.num_neighbors < 1:
-            raise InputError(
-                f"the num_neighbors of item kNN is {self.num_neighbors}; it must be at least 1."
-            )
-        # `not <=` instead of `>`: NaN must fail too.
-        if self.shrinkage is not None and not 0.0 <= self.shrinkage < float("inf"):
-            raise InputError(
-                f"the shrinkage of item kNN is {self.shrinkage}; it must be at least 0, or None."
-            )
+        check_at_least(1, "the num_neighbors of item kNN", self.num_neighbors)
+        if self.shrinkage is not None:
+            check_at_least(0, "the shrinkage of item kNN", self.shrinkage)
+
+    def with_shrinkage(self, default: float) -> ItemKnnOptions:
+        """Returns these options with a number as their shrinkage."""
+        return self if self.shrinkage is not None else dataclasses.replace(self, shrinkage=default)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ItemKnn:
-    """A trained model of implicit feedback; its array is read-only.
+    """A trained `Baseline` of implicit feedback.
 
     Attributes:
-      options: What it was trained with, its shrinkage a number.
-      similarities: `[num_items, num_items]`, float32: entry `[i, j]` is what having `i` adds to the
-        score of `j`, 0 unless `i` is a neighbour of `j`.
+      options: The options of the training; their shrinkage is a number.
+      similarities: `[num_items, num_items]`, float32: having `i` adds entry `[i, j]` to the score
+        of `j`. The entry is 0 unless `i` is a neighbor of `j`.
     """
 
     options: ItemKnnOptions
     similarities: np.ndarray
 
-    def score(self, items: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Returns the scores of a user, seen or not: step 3 of implicit feedback.
+    @property
+    def num_bytes(self) -> int:
+        return self.similarities.nbytes
 
-        Args:
-          items: `[g]`, int: what the user has; one that comes twice counts once.
-          labels: `[g]`, float32: those of 0 are drawn negatives, which are ignored.
-          candidates: `[m]`, int, item ids; -1 (padding) gets the score of some item.
-
-        Returns:
-          `[m]`, float32, a higher score for a better item; 0 if the user has nothing.
-        """
-        positives = np.unique(items[labels > 0])
-        # Whole rows lie together in memory, so they are added faster than most parts of them.
+    def score(self, item_ids: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Returns the sums of step 3; all are 0 for a user who has nothing."""
+        positives = np.unique(item_ids[labels > 0])
+        # A whole row is contiguous in memory, so adding it is faster than picking from it.
         return self.similarities[positives].sum(axis=0)[candidates]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RatingItemKnn:
-    """A trained model of explicit feedback; its array is read-only.
+    """A trained `Baseline` of explicit feedback.
 
     Attributes:
-      options: What it was trained with, its shrinkage a number.
-      baseline: What is left to explain when it has predicted is what neighbours explain.
-      similarities: `[num_items, num_items]`, float32: the `s_ij` above 0, symmetric, 0 elsewhere.
+      options: The options of the training; their shrinkage is a number.
+      baseline: The model whose residuals the neighbors explain.
+      similarities: `[num_items, num_items]`, float32, symmetric: `s_ij`, or 0 if that is negative.
     """
 
     options: ItemKnnOptions
-    baseline: RatingModel
+    baseline: Baseline
     similarities: np.ndarray
 
-    def score(self, items: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Returns the predicted stars of a user, seen or not: steps 3 and 4 of explicit feedback.
+    @property
+    def num_bytes(self) -> int:
+        return self.similarities.nbytes + self.baseline.num_bytes
 
-        Args:
-          items: `[g]`, int: what the user has rated; each entry counts as a rating of its own.
-          labels: `[g]`, float32, stars.
-          candidates: `[m]`, int, item ids; -1 (padding) gets the stars of some item.
-
-        Returns:
-          `[m]`, float32, stars; not cut to the scale.
-        """
-        by_id = np.argsort(items, kind="stable")
-        items, labels = items[by_id], labels[by_id]
-        residuals = labels - self.baseline.score(items, labels, items)
-        similarities = self.similarities[np.ix_(items, candidates)]
+    def score(self, item_ids: np.ndarray, labels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Returns the predictions of steps 3 and 4 of explicit feedback."""
+        by_id = np.argsort(item_ids, kind="stable")
+        item_ids, labels = item_ids[by_id], labels[by_id]
+        residuals = labels - self.baseline.score(item_ids, labels, item_ids)
+        similarities = self.similarities[np.ix_(item_ids, candidates)]
         nearest = _nearest_first(similarities)[: self.options.num_neighbors]
         weights = np.take_along_axis(similarities, nearest, axis=0)
         shift = _ratio((weights * residuals[nearest]).sum(axis=0), weights.sum(axis=0))
-        return (self.baseline.score(items, labels, candidates) + shift).astype(np.float32)
+        return (self.baseline.score(item_ids, labels, candidates) + shift).astype(np.float32)
 
 
 def train_item_knn(
     users: np.ndarray,
     items: np.ndarray,
-    ratings: np.ndarray | None,
+    ratings: None = None,
     *,
     num_users: int,
     num_items: int,
     options: ItemKnnOptions,
-    baseline: RatingModel | None = None,
-) -> ItemKnn | RatingItemKnn:
-    """Returns the model of explicit feedback, or that of implicit feedback without ratings.
+) -> ItemKnn:
+    """Finds the neighbors of each item by who has it (implicit feedback); see `baseline`.
 
-    Needs a few float64 matrices `[num_items, num_items]`: 0.1 GB each on MovieLens 1M.
+    It needs a few float64 matrices `[num_items, num_items]`: 0.1 GB each on MovieLens 1M.
+    """
+    check_implicit(ratings, "item kNN by sets")
+    users, items = check_pairs(users, items, num_users=num_users, num_items=num_items)
+    options = options.with_shrinkage(IMPLICIT_SHRINKAGE)
+    has = _has(users, items, num_users=num_users, num_items=num_items)
+    common = (has.T @ has).toarray()
+    counts = common.diagonal()
+    # The root is taken of quotients of integers, so equal similarities are equal numbers.
+    cosines = np.sqrt(_ratio(common**2, np.outer(counts, counts)))
+    similarities = (_damping(common, options.shrinkage) * cosines).astype(np.float32)
+    others = _nearest_first(similarities)[options.num_neighbors :]
+    np.put_along_axis(similarities, others, 0.0, axis=0)
+    similarities.flags.writeable = False
+    return ItemKnn(options, similarities)
+
+
+def train_rating_item_knn(
+    users: np.ndarray,
+    items: np.ndarray,
+    ratings: np.ndarray,
+    *,
+    num_users: int,
+    num_items: int,
+    options: ItemKnnOptions,
+    baseline: Baseline | None = None,
+) -> RatingItemKnn:
+    """Finds items whose ratings deviate alike (explicit feedback); see `baseline`.
+
+    It needs a few float64 matrices `[num_items, num_items]`: 0.1 GB each on MovieLens 1M.
 
     Args:
-      users: `[n]`, int, in `[0, num_users)`.
-      items: `[n]`, int, in `[0, num_items)`: row `k` says that user `users[k]` has item `items[k]`.
-      ratings: `[n]`, float32, stars, no pair twice; None is implicit feedback, in which a pair that
-        comes twice counts once.
-      num_users: Number of users.
-      num_items: Number of items.
-      options: The settings.
-      baseline: Of explicit feedback, trained on the same ratings; None with implicit feedback.
-
-    Raises:
-      ValueError: If the arrays differ in length or hold anything else, or ratings lack a baseline.
+      users, items, ratings, num_users, num_items, options: See `baseline`.
+      baseline: A model trained on the same ratings; None trains `popularity`'s, with its defaults.
     """
-    if (ratings is None) != (baseline is None):
-        raise ValueError("give a baseline with ratings, and none with implicit feedback.")
-    users, items = np.stack([users, items])
-    # One number per pair; it refuses what are no ids, of which sparse matrices would cut 0.5 to 0.
-    pairs = np.ravel_multi_index((users, items), (num_users, num_items))
-    distinct = np.unique(pairs)
-    if ratings is not None:
-        if len(ratings) != len(pairs) or not np.isfinite(ratings).all():
-            raise ValueError(f"{len(pairs)} pairs need as many finite ratings.")
-        if len(distinct) < len(pairs):
-            raise ValueError(f"only {len(distinct)} of {len(pairs)} rated pairs differ; all must.")
-    if options.shrinkage is None:
-        shrinkage = IMPLICIT_SHRINKAGE if ratings is None else EXPLICIT_SHRINKAGE
-        options = dataclasses.replace(options, shrinkage=shrinkage)
-
-    from scipy import sparse  # A library, which importing the options need not cost.
-
-    shape = (num_users, num_items)
-    has = sparse.csr_matrix((np.ones(len(distinct)), divmod(distinct, num_items)), shape)
-    common = (has.T @ has).toarray()
-    damping = _ratio(common, common + options.shrinkage)
-    np.fill_diagonal(damping, 0.0)  # No item is a neighbour of its own.
-    if ratings is None:
-        counts = common.diagonal()
-        # Under the root are quotients of integers, so equal similarities are equal numbers.
-        cosines = np.sqrt(_ratio(common**2, np.outer(counts, counts)))
-        similarities = (damping * cosines).astype(np.float32)
-        others = _nearest_first(similarities)[options.num_neighbors :]
-        np.put_along_axis(similarities, others, 0.0, axis=0)
-        model = ItemKnn(options, similarities)
-    else:
-        residuals = _residuals(users, items, ratings, baseline)
-        residuals = sparse.csr_matrix((residuals, (users, items)), shape)
-        products = (residuals.T @ residuals).toarray()
-        squares = (residuals.multiply(residuals).T @ has).toarray()  # [i, j]: those of i.
-        cosines = _ratio(products, np.sqrt(squares * squares.T))
-        similarities = np.maximum(damping * cosines, 0.0).astype(np.float32)
-        model = RatingItemKnn(options, baseline, similarities)
+    users, items = check_pairs(users, items, num_users=num_users, num_items=num_items)
+    check_ratings(users, items, ratings)
+    options = options.with_shrinkage(EXPLICIT_SHRINKAGE)
+    sizes = {"num_users": num_users, "num_items": num_items}
+    if baseline is None:
+        baseline = train_rating_baseline(
+            users, items, ratings, **sizes, options=PopularityOptions()
+        )
+    has = _has(users, items, **sizes)
+    residuals = _residuals(users, items, ratings, baseline)
+    residuals = type(has)((residuals, (users, items)), has.shape)
+    products = (residuals.T @ residuals).toarray()
+    squares = (residuals.multiply(residuals).T @ has).toarray()  # [i, j]: the squares of i.
+    cosines = _ratio(products, np.sqrt(squares * squares.T))
+    damping = _damping((has.T @ has).toarray(), options.shrinkage)
+    similarities = np.maximum(damping * cosines, 0.0).astype(np.float32)
     similarities.flags.writeable = False
-    return model
+    return RatingItemKnn(options, baseline, similarities)
+
+
+def _has(users, items, *, num_users: int, num_items: int):
+    """Returns a sparse matrix `[num_users, num_items]` with a 1 for each distinct pair."""
+    from scipy import sparse  # Importing the options need not cost the time of this import.
+
+    distinct = np.unique(users * num_items + items)
+    return sparse.csr_matrix(
+        (np.ones(len(distinct)), divmod(distinct, num_items)), (num_users, num_items)
+    )
+
+
+def _damping(common: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Returns `n_ij / (n_ij + shrinkage)`, and 0 on the diagonal."""
+    damping = _ratio(common, common + shrinkage)
+    np.fill_diagonal(damping, 0.0)
+    return damping
 
 
 def _residuals(users, items, ratings, baseline) -> np.ndarray:
@@ -225,10 +224,10 @@ def _residuals(users, items, ratings, baseline) -> np.ndarray:
 
 
 def _nearest_first(similarities: np.ndarray) -> np.ndarray:
-    """Returns the rows of each column by falling similarity, then upwards; int64, same shape."""
+    """Returns the row numbers of each column, int64, by falling similarity and then by number."""
     return np.argsort(-similarities, axis=0, kind="stable")
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Returns the quotient, float64, 0 where the denominator is 0; it must not be below."""
+    """Returns the quotient, float64, and 0 where the denominator (`>= 0`) is 0."""
     return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator > 0)

@@ -26,7 +26,9 @@ import tensorflow as tf
 
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
 from fedrecon.errors import InputError
-from fedrecon.models.functional import FunctionalModel, Weight, fold_in, regularization
+from fedrecon.models.client_randomness import fold_in
+from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.weights import Weight, regularization
 from fedrecon.options import FedAvgOptions, OptimizerOptions
 
 Tensors = list[tf.Tensor]

@@ -67,8 +67,13 @@ class UserResults:
         return is_judged
 
 
-def rating_results(labels: np.ndarray, predictions: np.ndarray, mask: np.ndarray) -> UserResults:
-    """Returns `rmse`, `mae` and `accuracy` of each user's ratings.
+def rating_results(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    mask: np.ndarray,
+    losses: np.ndarray | None = None,
+) -> UserResults:
+    """Returns `rmse`, `mae` and `accuracy` of each user's ratings, and `loss` if it is given.
 
     `accuracy` is the share with `|prediction - label| <= 0.5`, as the FedRecon paper counts it
     (Singhal et al. 2021, arXiv:2102.03448). A prediction that is not finite is inaccurate, and the
@@ -78,6 +83,7 @@ def rating_results(labels: np.ndarray, predictions: np.ndarray, mask: np.ndarray
       labels: `[users, n]`, float.
       predictions: `[users, n]`, float, in the unit of the labels.
       mask: `[users, n]`, bool: which entries are real; the others may hold anything.
+      losses: `[users, n]`, float: the model's loss of each rating; None leaves `loss` out.
     """
     mask = np.asarray(mask, bool)
     if not np.shape(labels) == np.shape(predictions) == mask.shape:
@@ -95,6 +101,8 @@ def rating_results(labels: np.ndarray, predictions: np.ndarray, mask: np.ndarray
         "mae": np.abs(errors).sum(axis=1) / num_real,
         "accuracy": is_accurate.sum(axis=1) / num_real,
     }
+    if losses is not None:
+        values["loss"] = np.where(mask, losses, 0.0).sum(axis=1, dtype=np.float64) / num_real
     return _user_results(values, counts)
 
 

@@ -118,9 +118,11 @@ def held_out_among_negatives(
     return Cases(np.asarray(users, np.int64), given, item_ids, labels)
 
 
-def judge_ratings(cases: Cases, predictions: np.ndarray) -> metrics.UserResults:
-    """Returns the errors of each user's predictions, `[n, m]`."""
-    return metrics.rating_results(cases.labels, predictions, cases.mask)
+def judge_ratings(
+    cases: Cases, predictions: np.ndarray, losses: np.ndarray | None = None
+) -> metrics.UserResults:
+    """Returns the errors of each user's predictions, `[n, m]`; see `metrics.rating_results`."""
+    return metrics.rating_results(cases.labels, predictions, cases.mask, losses)
 
 
 def judge_ranking(scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:

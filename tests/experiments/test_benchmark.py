@@ -1,24 +1,16 @@
-"""The benchmark as a process: what it promises about its last line, and its refusals."""
+"""The benchmark as a process: its last line, and its refusals."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-
-def run(repository, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=repository,
-    )
+from tests.experiments.small import run_binary
 
 
 def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository):
-    done = run(repository, "--suite=round", "--clients=4", "--ratings=23", "--dim=3")
+    done = run_binary(
+        repository, "benchmark", "--suite=round", "--clients=4", "--ratings=23", "--dim=3"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["suite"], result["engine"]) == ("round", "cohort")
@@ -35,11 +27,14 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
         (["--ratings=5000"], "--ratings=5000 is more than the 3706 items there are."),
         (["--suite=gpu", "--clients=5"], "--clients has no effect with --suite=gpu."),
         (["--suite=gpu", "--runtime=native"], "TFF's worker has no GPUs."),
-        (["--suite=other"], "--suite"),
+        (["--suite=other"], "--suite=other must be round, skewed, catalogue, memory, gpu, "),
+        (["--suite=fedncf"], "; did you mean fed_ncf?"),
+        (["--suite=memory", "--data_dir=x"], "--data_dir has no effect with --suite=memory."),
+        (["--suite=ranking", "--dim=3"], "--dim has no effect with --suite=ranking."),
     ],
 )
 def test_what_has_no_effect_or_cannot_be_is_refused_in_a_sentence(repository, arguments, sentence):
-    done = run(repository, *arguments)
+    done = run_binary(repository, "benchmark", *arguments)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -32,7 +32,7 @@ TRAIN = (
 LONG = (*TRAIN, "--total_rounds=240", "--rounds_per_checkpoint=50")
 STATEFUL = (
     *TRAIN,
-    "--algorithm=stateful_fedavg",
+    "--algorithm=stateful_fed_avg",
     "--client_learning_rate=0.1",
     "--held_out_fraction=0.2",
     "--total_rounds=400",
@@ -42,7 +42,7 @@ STATEFUL = (
 RANKING = (
     *TRAIN,
     "--feedback=implicit",
-    "--algorithm=fedncf",
+    "--algorithm=fed_ncf",
     "--model=gmf",
     "--synthetic_num_items=260",
     "--unseen_fraction=0.2",

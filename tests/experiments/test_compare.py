@@ -23,17 +23,17 @@ COMPARE = (
     "experiments.compare",
     *DATA,
     *BUDGET,
-    "--algorithms=fedrecon,centralized",
+    "--algorithms=fed_recon,centralized",
     "--seeds=2",
     "--total_rounds=120",
     "--client_learning_rate=0.1",
     "--sweep=local_epochs:1,2",
     "--set=centralized:minibatch_size=16",
-    "--set=fedncf:averaging=by_row",  # Of one that is not compared: presets name them all.
+    "--set=fed_ncf:averaging=by_row",  # Of one that is not compared: presets name them all.
 )
 PARTS = [
-    *("fedrecon-seed0", "centralized-seed0", "fedrecon-seed1", "centralized-seed1"),
-    *("fedrecon-seed0-client_epochs=2", "fedrecon-seed1-client_epochs=2"),
+    *("fed_recon-seed0", "centralized-seed0", "fed_recon-seed1", "centralized-seed1"),
+    *("fed_recon-seed0-client_epochs=2", "fed_recon-seed1-client_epochs=2"),
 ]
 
 
@@ -110,8 +110,8 @@ def test_parts_share_their_people_and_have_settings_of_their_own(comparison):
     assert prints[0] == prints[1] == prints[4] != prints[2]  # The seed makes the ratings.
     of = {name: config["settings"] for name, config in configs.items()}
     assert of["centralized-seed0"]["minibatch_size"] == 16
-    assert of["fedrecon-seed0"]["client_epochs"] == 1
-    assert of["fedrecon-seed0-client_epochs=2"]["client_epochs"] == 2
+    assert of["fed_recon-seed0"]["client_epochs"] == 1
+    assert of["fed_recon-seed0-client_epochs=2"]["client_epochs"] == 2
     assert {settings["held_out_fraction"] for settings in of.values()} == {0.1}
     results = {name: read_json(path / "parts" / name / "results.json") for name in PARTS}
     counts = {
@@ -123,7 +123,7 @@ def test_parts_share_their_people_and_have_settings_of_their_own(comparison):
 
 
 def test_a_part_is_a_run_that_evaluate_judges_alike(comparison, repository):
-    path = comparison[0] / "parts" / "fedrecon-seed1"
+    path = comparison[0] / "parts" / "fed_recon-seed1"
     results = read_json(path / "results.json")
     figures = {
         "test": results["users"]["unseen"]["over_ratings"],
@@ -155,7 +155,9 @@ def test_other_settings_are_never_taken_for_those_of_finished_parts(comparison, 
     before = (path / "comparison.csv").read_bytes()
     status, output, errors = run(repository, *COMPARE, f"--output_dir={path}", "--dim=5")
     assert (status, output) == (1, "")
-    assert "parts/fedrecon-seed0 holds a run with other settings: dim was 4 and is now 5." in errors
+    assert (
+        "parts/fed_recon-seed0 holds a run with other settings: dim was 4 and is now 5." in errors
+    )
     assert errors.count("\n") == 1
     assert (path / "comparison.csv").read_bytes() == before
 
@@ -199,16 +201,16 @@ def test_a_part_that_diverges_takes_no_other_with_it(repository, tmp_path):
     status, output, errors = run(
         repository,
         *("experiments.compare", *DATA, *BUDGET, "--total_rounds=20"),
-        "--algorithms=fedavg,stateful_fedavg",
-        "--set=fedavg:client_learning_rate=2.0",
+        "--algorithms=fed_avg,stateful_fed_avg",
+        "--set=fed_avg:client_learning_rate=2.0",
         f"--output_dir={path}",
     )
     assert status == 1
-    assert "1 of 2 parts could not be finished, and are in no table:\n  fedavg-seed0: " in errors
+    assert "1 of 2 parts could not be finished, and are in no table:\n  fed_avg-seed0: " in errors
     assert "smaller" in errors
     assert "Traceback" not in errors
-    assert [row["algorithm"] for row in read_rows(path)] == ["stateful_fedavg"]
-    assert "fedavg-seed0" in output
+    assert [row["algorithm"] for row in read_rows(path)] == ["stateful_fed_avg"]
+    assert "fed_avg-seed0" in output
 
 
 def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_path):
@@ -216,7 +218,7 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
     status, output, errors = run(
         repository,
         "experiments.compare",
-        "--algorithms=fedncf,fedrecon_ls,ials,item_knn,popularity",
+        "--algorithms=fed_ncf,fed_recon_ls,ials,item_knn,popularity",
         "--feedback=implicit",
         "--synthetic_num_users=200",
         "--synthetic_num_items=260",
@@ -226,28 +228,28 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
         "--total_rounds=40",
         "--averaging=by_row",
         "--client_learning_rate=0.5",
-        "--set=fedrecon_ls:model=matrix_factorization",
-        "--set=fedrecon_ls:server_optimizer=adam",
-        "--set=fedrecon_ls:server_learning_rate=0.05",
+        "--set=fed_recon_ls:model=matrix_factorization",
+        "--set=fed_recon_ls:server_optimizer=adam",
+        "--set=fed_recon_ls:server_learning_rate=0.05",
         "--set=ials:dim=3",
         f"--output_dir={path}",
     )
     assert status == 0, errors
     assert "HR@10 seen " in output
-    fedncf, fedrecon_ls, ials, item_knn, popularity = rows = read_rows(path)
+    fed_ncf, fed_recon_ls, ials, item_knn, popularity = rows = read_rows(path)
     for row, name in ((ials, "ials"), (item_knn, "item_knn"), (popularity, "popularity")):
         assert (row["algorithm"], row["rounds"], row["bytes_up"]) == (name, "", "0")
         assert float(row["bytes_up_once"]) == pytest.approx(8 * 23, abs=16)
     # A table of 4 factors, and the Gram matrix; up, as much and which items there are.
-    assert int(fedrecon_ls["bytes_down"]) == 4 * (260 * 4 + 4 * 4)
-    assert int(fedrecon_ls["bytes_up"]) == 4 * (260 * 4 + 4 * 4 + 260)
+    assert int(fed_recon_ls["bytes_down"]) == 4 * (260 * 4 + 4 * 4)
+    assert int(fed_recon_ls["bytes_up"]) == 4 * (260 * 4 + 4 * 4 + 260)
     assert int(popularity["server_bytes"]) == 8 * 260
     assert int(ials["server_bytes"]) == 4 * 3 * (200 + 260)
     for row in rows:
         for group in ("seen", "unseen"):
             assert float(row[f"{group}_full_hr_at_10"]) <= float(row[f"{group}_hr_at_10"])
-        assert row["seen_num_users"] == fedncf["seen_num_users"]
-    assert float(fedrecon_ls["seen_hr_at_10"]) > 0.2
+        assert row["seen_num_users"] == fed_ncf["seen_num_users"]
+    assert float(fed_recon_ls["seen_hr_at_10"]) > 0.2
     # One item in a hundred candidates: by chance 0.1.
     assert float(ials["seen_hr_at_10"]) > 0.2
     assert float(ials["unseen_hr_at_10"]) > 0.2
@@ -266,19 +268,19 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--algorithms=fedrecon,fedprox"], "each must be another one of fedrecon, fedrecon_ls"),
-        (["--algorithms=fedavg,fedavg"], "each must be another one of"),
+        (["--algorithms=fed_recon,fedprox"], "each must be another one of fed_recon, fed_recon_ls"),
+        (["--algorithms=fed_avg,fed_avg"], "each must be another one of"),
         (["--algorithms=ials"], "ials is for implicit feedback; leave it out"),
-        (["--set=fedavg:dim"], "--set=fedavg:dim must be ALGORITHM:SETTING=VALUE"),
+        (["--set=fed_avg:dim"], "--set=fed_avg:dim must be ALGORITHM:SETTING=VALUE"),
         (["--set=fedprox:dim=3"], "--set=fedprox:dim=3 must be"),
-        (["--set=fedavg:dims=3"], "there is no setting 'dims'"),
-        (["--set=fedavg:dim=few"], "--set=fedavg:dim=few: "),
-        (["--set=fedavg:seed=3"], "there is no setting 'seed'"),
-        (["--set=fedavg:minibatch_size=3"], "fedavg does not use it"),
+        (["--set=fed_avg:dims=3"], "there is no setting 'dims'"),
+        (["--set=fed_avg:dim=few"], "--set=fed_avg:dim=few: "),
+        (["--set=fed_avg:seed=3"], "there is no setting 'seed'"),
+        (["--set=fed_avg:minibatch_size=3"], "fed_avg does not use it"),
         (["--sweep=dim"], "--sweep=dim must be SETTING:VALUE,VALUE"),
         (["--sweep=dim:4,x"], "--sweep=dim:4,x: "),
         (["--sweep=minibatch_size:4,8"], "--minibatch_size has no effect with --algorithms="),
-        (["--minibatch_size=8"], "--minibatch_size has no effect with --algorithms=fedavg"),
+        (["--minibatch_size=8"], "--minibatch_size has no effect with --algorithms=fed_avg"),
         (["--clients_per_round=49"], "--clients_per_round=49 is more than the 48 training users"),
         (["--client_learning_rate=-1"], "--client_learning_rate=-1.0 must be positive"),
     ],
@@ -287,7 +289,7 @@ def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments,
     path = tmp_path / "comparison"
     status, output, errors = run(
         repository,
-        *("experiments.compare", *DATA, "--algorithms=fedavg", f"--output_dir={path}", *arguments),
+        *("experiments.compare", *DATA, "--algorithms=fed_avg", f"--output_dir={path}", *arguments),
     )
     assert status == 1
     assert message in errors

@@ -15,7 +15,7 @@ DATA = (
     "--synthetic_mean_ratings_per_user=25",
 )
 TUNE = (
-    *("--algorithm=fedrecon_ls", *DATA, "--dim=3", "--user_bias", "--clients_per_round=10"),
+    *("--algorithm=fed_recon_ls", *DATA, "--dim=3", "--user_bias", "--clients_per_round=10"),
     *("--total_rounds=6", "--rounds_per_evaluation=2", "--seeds=2"),
     *("--search=ridge:2,50", "--search=server_learning_rate:1.0", "--l2=0.001"),
 )
@@ -88,7 +88,7 @@ def test_trials_have_the_settings_they_say(search):
         name = f"ridge={ridge}-server_learning_rate=1.0-seed1"
         settings = json.loads((path / "trials" / name / "config.json").read_text())["settings"]
         assert (settings["ridge"], settings["seed"], settings["l2"]) == (ridge, 1, 0.001)
-        assert (settings["algorithm"], settings["total_rounds"]) == ("fedrecon_ls", 6)
+        assert (settings["algorithm"], settings["total_rounds"]) == ("fed_recon_ls", 6)
 
 
 def test_the_same_command_trains_nothing_again(search, repository):
@@ -125,7 +125,7 @@ def test_a_classical_reference_is_searched_alike(repository, tmp_path):
         (["--search=ridge:much"], "--search=ridge:much: "),
         (["--search=ridge:1", "--search=ridge:2"], "--search=ridge comes twice"),
         (["--search=ridge:1", "--ridge=2"], "--ridge is given and searched"),
-        (["--search=client_learning_rate:1"], "client_learning_rate: fedrecon_ls does not use it"),
+        (["--search=client_learning_rate:1"], "client_learning_rate: fed_recon_ls does not use it"),
         (["--search=ridge:1", "--averaging=by_row"], "--averaging has no effect with --algorithm="),
         (["--search=seed:1"], "there is no setting 'seed'"),
         (
@@ -138,7 +138,7 @@ def test_a_classical_reference_is_searched_alike(repository, tmp_path):
 def test_wrong_flags_are_refused_in_a_sentence(repository, tmp_path, arguments, message):
     path = tmp_path / "search"
     status, _, errors = run(
-        repository, "--algorithm=fedrecon_ls", *arguments, f"--output_dir={path}"
+        repository, "--algorithm=fed_recon_ls", *arguments, f"--output_dir={path}"
     )
     assert status != 0
     assert message in errors

@@ -15,8 +15,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from fedrecon.runs.client_store import ClientStore, UnknownUserError
 from fedrecon.errors import InputError
+from fedrecon.runs.client_store import ClientStore, UnknownUserError
 
 NUM_USERS = 10
 EVERYONE = np.arange(NUM_USERS)

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fedrecon.runs.run_directory import RunDirectory, RunRecorder
-from fedrecon.runs.client_store import ClientStore
 from fedrecon.errors import InputError
+from fedrecon.runs.checkpoints import Checkpoints
+from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.recorder import RunRecorder
+from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import FederatedTask, ProcessEvaluation, Training, TrainingOptions
 
 
@@ -143,7 +145,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
         train(make_task(StopAtRound(4)), options(6), RunRecorder(run))
 
     shutil.rmtree(run.path / "checkpoints" / "round_3")
-    (run.path / "checkpoints" / "round_3_temp1").mkdir()
+    (run.path / "checkpoints" / "round_3.part").mkdir()
     state = train(make_task(), options(6), RunRecorder(run))
     assert state.weight.tobytes() == whole.weight.tobytes()
     assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
@@ -351,19 +353,19 @@ def test_a_killed_run_takes_the_rows_of_its_last_checkpoint(tmp_path):
     assert_rows(open_store(tmp_path), 6)
 
 
-def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path):
+def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path, monkeypatch):
     run = RunDirectory(tmp_path)
     recorder = RunRecorder(run)
     saved = []
-    save = recorder._states.save
+    save = Checkpoints.save
 
-    async def save_after_rows(state, round_num):
+    def save_after_rows(checkpoints, state, round_num):
         # Before the checkpoint appears, at which the process might be killed.
         assert_rows(open_store(tmp_path, read_round=round_num), round_num)
         saved.append(round_num)
-        await save(state, round_num)
+        save(checkpoints, state, round_num)
 
-    recorder._states.save = save_after_rows
+    monkeypatch.setattr(Checkpoints, "save", save_after_rows)
 
     def check(round_num, row):
         recorder.flush()

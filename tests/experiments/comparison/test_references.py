@@ -9,14 +9,13 @@ import pytest
 from experiments.comparison import references
 from experiments.run import data
 from experiments.run.judging import ClassicalJudge
-from experiments.run.settings import Settings
+from experiments.run.settings import uses
 from fedrecon.evaluation.metrics import UserResults
+from tests.experiments.small import small_settings
 
-EXPLICIT = Settings(
-    algorithm="centralized",
-    synthetic_num_users=60,
+EXPLICIT = small_settings(
+    algorithm="item_knn",
     synthetic_num_items=260,
-    synthetic_mean_ratings_per_user=25,
     max_ratings_per_user=20,
     held_out_fraction=0.2,
     dim=3,
@@ -26,6 +25,10 @@ EXPLICIT = Settings(
 IMPLICIT = dataclasses.replace(
     EXPLICIT, feedback="implicit", held_out_fraction=0.0, unseen_fraction=0.2
 )
+
+
+def of(algorithm, settings, **changes):
+    return dataclasses.replace(settings, algorithm=algorithm, **changes)
 
 
 def training_pairs(clients):
@@ -44,7 +47,7 @@ def training_pairs(clients):
 
 def test_popularity_counts_training_users_and_their_training_items_alone():
     clients = data.load_clients(IMPLICIT)
-    model = references.train("popularity", IMPLICIT, clients)
+    model = references.train(of("popularity", IMPLICIT), clients)
     expected = np.zeros(260)
     for _, item in training_pairs(clients):
         expected[item] += 1
@@ -53,7 +56,7 @@ def test_popularity_counts_training_users_and_their_training_items_alone():
 
 def test_item_means_are_of_training_users_capped_ratings():
     clients = data.load_clients(EXPLICIT)
-    model = references.train("popularity", EXPLICIT, clients)
+    model = references.train(of("popularity", EXPLICIT), clients)
     given = [clients.examples.examples(user) for user in clients.users["train"].tolist()]
     assert max(len(labels) for _, labels in given) <= 20
     assert model.mean == pytest.approx(np.concatenate([labels for _, labels in given]).mean())
@@ -71,7 +74,8 @@ def test_item_means_are_of_training_users_capped_ratings():
 )
 def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
     clients = data.load_clients(settings)
-    model = references.train(algorithm, settings, clients)
+    settings = of(algorithm, settings)
+    model = references.train(settings, clients)
     judge = ClassicalJudge(settings, clients)
     for part in sorted(set(clients.users) - {"train"}):
         cases = judge.cases(part)
@@ -105,24 +109,24 @@ def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
 
 def test_ials_takes_the_settings_that_it_says_it_uses():
     clients = data.load_clients(IMPLICIT)
-    chosen = dataclasses.replace(IMPLICIT, ridge=3.0, unobserved_weight=0.5, seed=0)
-    options = references.train("ials", chosen, clients).options
+    chosen = of("ials", IMPLICIT, ridge=3.0, unobserved_weight=0.5, seed=0)
+    options = references.train(chosen, clients).options
     assert (options.dim, options.regularization, options.unobserved_weight) == (3, 3.0, 0.5)
-    default = references.train("ials", IMPLICIT, clients).options
+    default = references.train(of("ials", IMPLICIT), clients).options
     assert default.regularization == type(default)().regularization
     for name in ("dim", "ridge", "unobserved_weight", "unseen_fraction", "seed"):
-        assert references.uses("ials", IMPLICIT, name), name
+        assert uses(of("ials", IMPLICIT), name), name
     for name in ("l2", "client_learning_rate", "total_rounds", "batch_size", "held_out_fraction"):
-        assert not references.uses("ials", IMPLICIT, name), name
-    assert references.uses("item_knn", EXPLICIT, "batch_size")  # It cuts what unseen users give.
-    assert not references.uses("popularity", EXPLICIT, "dim")
+        assert not uses(of("ials", IMPLICIT), name), name
+    assert uses(EXPLICIT, "batch_size")  # It cuts what unseen users give.
+    assert not uses(of("popularity", EXPLICIT), "dim")
 
 
 def test_config_names_what_defaults_are_and_changes_with_them():
-    config = references.config("ials", dataclasses.replace(IMPLICIT, ridge=3.0))
+    config = references.config(of("ials", IMPLICIT, ridge=3.0))
     assert (config["algorithm"], config["regularization"], config["dim"]) == ("ials", 3.0, 3)
     assert config["unobserved_weight"] > 0  # The default, not None.
-    knn = references.config("item_knn", EXPLICIT)
+    knn = references.config(EXPLICIT)
     assert knn["num_neighbors"] > 1
     assert knn["batch_size"] == 4
     assert "server_learning_rate" not in knn
@@ -132,6 +136,6 @@ def test_config_names_what_defaults_are_and_changes_with_them():
 def test_a_models_bytes_are_those_of_its_arrays_and_of_what_it_rests_on():
     clients = data.load_clients(EXPLICIT)
     baseline = references.train("popularity", EXPLICIT, clients)
-    assert references.num_bytes(baseline) == 8 * 260
+    assert baseline.num_bytes == 8 * 260
     knn = references.train("item_knn", EXPLICIT, clients)
-    assert references.num_bytes(knn) == 4 * 260 * 260 + 8 * 260
+    assert knn.num_bytes == 4 * 260 * 260 + 8 * 260

@@ -11,13 +11,12 @@ from experiments.run.judging import Judge
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 from fedrecon.evaluation.protocols import Cases
+from tests.experiments.small import small_settings
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
-EXPLICIT = Settings(
+EXPLICIT = small_settings(
     synthetic_num_users=90,
-    synthetic_num_items=60,
-    synthetic_mean_ratings_per_user=25,
     max_ratings_per_user=23,
     held_out_fraction=0.25,
     dim=3,
@@ -79,9 +78,9 @@ def train(algorithm, feedback, **changes):
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
-        ("fedrecon", {}),
-        ("fedrecon", {"reconstruction_epochs": 3, "reconstruction_steps_max": 5}),
-        ("fedrecon", {"support_query_split": "none", "reconstruction_optimizer": "adam"}),
+        ("fed_recon", {}),
+        ("fed_recon", {"reconstruction_epochs": 3, "reconstruction_steps_max": 5}),
+        ("fed_recon", {"support_query_split": "none", "reconstruction_optimizer": "adam"}),
         ("centralized", {}),
     ],
 )
@@ -98,7 +97,7 @@ def test_unseen_users_are_judged_as_by_tffs_evaluation(algorithm, changes):
 
 
 def test_seen_users_are_judged_by_the_judge():
-    run = trained("fedrecon")
+    run = trained("fed_recon")
     assert run.task.evaluate(run.state, "seen") == run.judge.metrics(run.state, "seen")
 
 
@@ -121,13 +120,13 @@ def expected_predictions(run, cases):
     return scores + biases[0] if biases else scores
 
 
-@pytest.mark.parametrize("algorithm", ["fedncf", "centralized", "stateful_fedavg"])
+@pytest.mark.parametrize("algorithm", ["fed_ncf", "centralized", "stateful_fed_avg"])
 def test_ratings_of_users_with_kept_rows_are_predicted_with_them(algorithm):
     run = trained(algorithm)
     cases = run.judge.cases("seen")
     results = run.judge.results(run.state, "seen")
     is_kept = np.ones(len(cases.users), bool)
-    if algorithm == "stateful_fedavg":
+    if algorithm == "stateful_fed_avg":
         _, is_kept = run.task.store.read(cases.users)
         sampled = {user for n in (1, 2) for user in run.task.sample_cohort(n).tolist()}
         assert set(cases.users[is_kept].tolist()) == sampled & set(cases.users.tolist())
@@ -141,7 +140,7 @@ def test_ratings_of_users_with_kept_rows_are_predicted_with_them(algorithm):
     assert np.mean(np.abs(rmse - fresh)[is_kept] > 1e-3) > 0.9  # It makes a difference.
 
 
-@pytest.mark.parametrize("algorithm", ["fedncf", "centralized"])
+@pytest.mark.parametrize("algorithm", ["fed_ncf", "centralized"])
 def test_people_left_out_of_training_are_reconstructed_whatever_the_server_has(algorithm):
     """The tables have rows for them too: initial ones, which nobody trained."""
     run = trained(algorithm, "implicit")
@@ -153,7 +152,7 @@ def test_people_left_out_of_training_are_reconstructed_whatever_the_server_has(a
 
 
 def test_some_users_with_rows_and_some_without_are_judged_together():
-    run = trained("fedncf", "implicit")
+    run = trained("fed_ncf", "implicit")
     parts = [run.judge.cases(part) for part in ("unseen", "test")]
     order = np.random.default_rng(0).permutation(sum(len(part.users) for part in parts))
     mixed = Cases(
@@ -175,7 +174,7 @@ def ranks_by_hand(scores, known, own):
 
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_users_with_kept_rows_are_ranked_for_with_them(part):
-    run = trained("fedncf", "implicit")
+    run = trained("fed_ncf", "implicit")
     cases = run.judge.cases(part)
     scores = expected_predictions(run, cases)
     ranks = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
@@ -203,7 +202,7 @@ def test_users_with_kept_rows_are_ranked_for_with_them(part):
 
 
 def test_who_gives_less_is_served_by_less():
-    run = trained("fedrecon", support_query_split="none", reconstruction_optimizer="adam")
+    run = trained("fed_recon", support_query_split="none", reconstruction_optimizer="adam")
     by_given = run.judge.results_by_given(run.state, "validation")
     counts = [len(labels) for _, labels in run.judge.cases("validation").given]
     assert min(by_given) == 1
@@ -228,7 +227,7 @@ def test_who_gives_less_is_served_by_less():
     ],
 )
 def test_parts_that_there_are_not_are_named(feedback, part, there):
-    run = trained("fedncf", feedback)
+    run = trained("fed_ncf", feedback)
     with pytest.raises(InputError, match=f"has no {part} users.*; it has {there}"):
         run.judge.cases(part)
     with pytest.raises(InputError, match=f"has no {part} users"):
@@ -237,7 +236,7 @@ def test_parts_that_there_are_not_are_named(feedback, part, there):
 
 @pytest.mark.parametrize(("feedback", "part"), [("explicit", "seen"), ("implicit", "test")])
 def test_a_model_that_diverged_is_an_error(feedback, part):
-    run = trained("fedncf", feedback)
+    run = trained("fed_ncf", feedback)
     weights = run.state.global_model_weights
     spoilt = weights._replace(trainable=[w * np.nan for w in weights.trainable])
     state = run.state._replace(global_model_weights=spoilt)

@@ -5,27 +5,24 @@ import re
 import pytest
 from absl import flags
 
-from experiments.run import settings
+from experiments.run import fields, settings
+from experiments.run.flags import refuse_unused, settings_from_flags
+from experiments.run.names import ALGORITHMS
 from experiments.run.settings import Settings
+from fedrecon.data.datasets import DATASET_NAMES
 from fedrecon.errors import InputError
-
-
-@pytest.fixture(scope="module", autouse=True)
-def defined_flags():
-    settings.define_flags()
+from tests.experiments.small import parse_flags
 
 
 @pytest.fixture
 def parse():
-    """Returns the settings that a command line gives."""
+    """Returns the settings that a command line gives to `experiments.train`."""
 
     def parse_command_line(*arguments):
-        flags.FLAGS.unparse_flags()
-        for name in flags.FLAGS:
-            flags.FLAGS[name].unparse()
-            flags.FLAGS[name].present = 0
-        flags.FLAGS(["train", "--output_dir=out", *arguments])
-        return settings.from_flags()
+        parse_flags("--output_dir=out", *arguments)
+        chosen = settings_from_flags()
+        refuse_unused([chosen])
+        return chosen
 
     return parse_command_line
 
@@ -45,30 +42,73 @@ def test_each_setting_is_a_flag(parse):
     ("arguments", "message"),
     [
         (
-            ("--model=mlp", "--dim=3"),
-            "--dim has no effect with --model=mlp; it belongs to --model=",
+            ("--model=mlp", "--label_threshold=4", "--dim=3"),
+            "--dim has no effect with --model=mlp; it belongs to --model other than mlp",
         ),
         (("--hidden_units=8,4",), "--hidden_units has no effect with --model=matrix_factorization"),
         (("--dataset=movielens-1m", "--synthetic_num_users=20"), "no effect with --dataset=movie"),
         (("--data_dir=x",), "--data_dir has no effect with --dataset=synthetic"),
         (("--model=neumf",), "predicts a probability; give --label_threshold"),
         (("--model=neumf", "--label_threshold=4", "--hidden_units=7,4"), "the first even"),
-        (("--model=neumf", "--label_threshold=4", "--hidden_units=a"), "numbers with commas"),
+        (("--model=neumf", "--label_threshold=4", "--hidden_units=a"), "numbers from 1 to"),
         (("--client_learning_rate=-1",), "--client_learning_rate=-1.0 must be positive"),
         (("--server_learning_rate=nan",), "--server_learning_rate=nan must be finite"),
         (("--l2=inf",), "--l2=inf must be finite"),
-        (("--algorithm=fedrecon_ls", "--ridge=0"), "--ridge=0.0 must be positive"),
-        (("--algorithm=fedrecon_ls", "--ridge_exponent=2"), "--ridge_exponent=2.0 must be from 0"),
+        (("--algorithm=fed_recon_ls", "--ridge=0"), "--ridge=0.0 must be positive"),
+        (("--algorithm=fed_recon_ls", "--ridge_exponent=2"), "--ridge_exponent=2.0 must be from 0"),
         (
-            ("--algorithm=fedrecon_ls", "--model=gmf", "--feedback=implicit"),
+            ("--algorithm=fed_ials", "--model=gmf", "--feedback=implicit"),
             "--model=gmf is not linear in its local part",
         ),
         (
-            ("--algorithm=fedrecon_ls", "--feedback=implicit", "--user_bias"),
-            "--user_bias has no place in --algorithm=fedrecon_ls with --feedback=implicit",
+            ("--algorithm=fed_ials", "--feedback=implicit", "--user_bias"),
+            "--user_bias has no effect with --algorithm=fed_ials; it belongs to --algorithm other",
         ),
-        (("--algorithm=fedrecon_ls", "--feedback=implicit", "--l2=0.1"), "--l2 has no place in"),
-        (("--ridge=1",), "--ridge has no effect with --algorithm=fedrecon; it belongs to --algo"),
+        (
+            ("--algorithm=fed_ials", "--feedback=implicit", "--l2=0.1"),
+            "--l2 has no effect with",
+        ),
+        (("--algorithm=fed_ials",), "fed_ials is for implicit feedback; leave it out, or give"),
+        (
+            ("--algorithm=fed_recon_ls", "--feedback=implicit"),
+            "fed_recon_ls predicts ratings; with --feedback=implicit give --algorithm=fed_ials.",
+        ),
+        (
+            ("--algorithm=fed_recon_ls", "--bias_ridge=3"),
+            "--bias_ridge has no effect with --user_bias=False; it belongs to --user_bias=True, or",
+        ),
+        (
+            ("--algorithm=fed_avg", "--gradient_clip_norm=-1"),
+            "norm=-1.0 must be positive",
+        ),
+        (("--algorithm=fed_avg", "--gradient_clip_norm=0"), "norm=0.0 must be positive"),
+        (
+            ("--algorithm=fed_avg", "--engine=stock"),
+            "--engine=stock is TFF's own FedRecon",
+        ),
+        (
+            ("--engine=stock", "--feedback=implicit"),
+            "--engine=stock is TFF's own FedRecon",
+        ),
+        (
+            ("--engine=stock", "--reconstruction=least_squares"),
+            "--engine=stock is TFF's own FedRecon",
+        ),
+        (
+            ("--algorithm=centralized", "--engine=debug"),
+            "--engine has no effect with --algorithm=centralized; it belongs to --algorithm=fed_",
+        ),
+        (("--batch_size=1000000000000",), "--batch_size=1000000000000 must be from 1 to 100,000."),
+        (("--dim=100000000",), "--dim=100000000 must be from 1 to 65,536."),
+        (("--total_rounds=10000001",), "--total_rounds=10000001 must be from 1 to 10,000,000."),
+        (
+            ("--model=neumf", "--label_threshold=4", "--hidden_units=70000,4"),
+            "from 1 to 65536",
+        ),
+        (("--algorithm=item_knn",), "item_knn is a reference, which has no rounds to train; exper"),
+        (("--model=own:build", "--user_bias"), "--user_bias has no effect with --model=own:build"),
+        (("--model=own:",), "--model=own: must be matrix_factorization, gmf, mlp or neumf."),
+        (("--ridge=1",), "--ridge has no effect with --algorithm=fed_recon; it belongs to --algo"),
         (
             ("--reconstruction=least_squares", "--reconstruction_learning_rate=0.1"),
             "--reconstruction_learning_rate has no effect with --reconstruction=least_squares",
@@ -102,17 +142,16 @@ IMPLICIT = "--feedback=implicit"
         ),
         ("--example_order=file", (IMPLICIT,), "--feedback=implicit"),
         ("--label_threshold=4", (IMPLICIT,), "--feedback=implicit"),
-        ("--engine=stock", (IMPLICIT,), "--feedback=implicit"),
         # What only some algorithms have.
         (
-            "--engine=stock",
-            ("--algorithm=fedavg",),
-            "fedavg; it belongs to --algorithm=fedrecon",
+            "--engine=debug",
+            ("--algorithm=fed_recon_ls",),
+            "fed_recon_ls; it belongs to --algorithm=fed_recon, fed_avg, stateful_fed_avg or",
         ),
         (
             "--averaging=by_row",
             (),
-            "fedrecon; it belongs to --algorithm=fedavg or stat",
+            "fed_recon; it belongs to --algorithm=fed_avg, stat",
         ),
         ("--gradient_clip_norm=1", ("--algorithm=centralized",), "--algorithm=centralized"),
         ("--server_optimizer=adam", ("--algorithm=centralized",), "--algorithm=centralized"),
@@ -124,17 +163,17 @@ IMPLICIT = "--feedback=implicit"
         # What belongs to either of several things.
         (
             "--reconstruction_epochs=2",
-            (IMPLICIT, "--algorithm=fedncf"),
-            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fedrecon or "
-            "fedavg or stateful_fedavg, or --unseen_fraction other than 0.0.",
+            (IMPLICIT, "--algorithm=fed_ncf"),
+            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fed_recon, "
+            "fed_avg or stateful_fed_avg, or --unseen_fraction other than 0.0.",
         ),
         ("--reconstruction_optimizer=adam", (IMPLICIT, "--algorithm=centralized"), "--unseen_frac"),
-        ("--reconstruction_learning_rate=1", (IMPLICIT, "--algorithm=fedncf"), "--unseen_fract"),
-        ("--reconstruction_steps_max=9", (IMPLICIT, "--algorithm=fedncf"), "--unseen_fraction"),
+        ("--reconstruction_learning_rate=1", (IMPLICIT, "--algorithm=fed_ncf"), "--unseen_fract"),
+        ("--reconstruction_steps_max=9", (IMPLICIT, "--algorithm=fed_ncf"), "--unseen_fraction"),
         (
             "--support_query_split=none",
-            (IMPLICIT, "--algorithm=fedavg"),
-            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fedrecon.",
+            (IMPLICIT, "--algorithm=fed_avg"),
+            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fed_recon.",
         ),
     ],
 )
@@ -148,18 +187,18 @@ def test_a_flag_that_would_be_ignored_is_refused_by_name(parse, argument, others
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedncf", "--unseen_fraction=0.1"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fed_ncf", "--unseen_fraction=0.1"),
         ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=centralized", "--unseen_fraction=0.1"),
-        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedrecon"),
-        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fedavg"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fed_recon"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=fed_avg"),
         # Devices that no round has sampled have kept nothing.
-        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=stateful_fedavg"),
-        ("--reconstruction_epochs=2", "--algorithm=fedncf"),  # Unseen users of explicit feedback.
-        ("--support_query_split=none", IMPLICIT, "--algorithm=fedrecon"),
+        ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=stateful_fed_avg"),
+        ("--reconstruction_epochs=2", "--algorithm=fed_ncf"),  # Unseen users of explicit feedback.
+        ("--support_query_split=none", IMPLICIT, "--algorithm=fed_recon"),
         ("--support_query_split=none", "--algorithm=centralized"),
         ("--negatives_per_positive=0", "--evaluate_on=test", IMPLICIT),
-        ("--averaging=by_row", "--gradient_clip_norm=2", "--algorithm=fedncf"),
-        ("--server_learning_rate=0.5", "--client_sampler=queue", "--algorithm=stateful_fedavg"),
+        ("--averaging=by_row", "--gradient_clip_norm=2", "--algorithm=fed_ncf"),
+        ("--server_learning_rate=0.5", "--client_sampler=queue", "--algorithm=stateful_fed_avg"),
         ("--client_optimizer=adam", "--batch_size=9", "--algorithm=centralized"),
         ("--held_out_fraction=0.5", "--algorithm=centralized"),
         ("--model=neumf", IMPLICIT),  # Its labels are 0 and 1 anyway.
@@ -178,7 +217,7 @@ def test_a_flag_that_counts_is_accepted_and_kept(parse, arguments):
     ("arguments", "message"),
     [
         (("--held_out_fraction=1",), r"--held_out_fraction=1\.0 must be at least 0 and below 1"),
-        (("--held_out_fraction=nan",), r"--held_out_fraction=nan must be at least 0 and below 1"),
+        (("--held_out_fraction=nan",), r"--held_out_fraction=nan must be finite"),
         ((IMPLICIT, "--unseen_fraction=1.5"), r"--unseen_fraction=1\.5 must be at least 0 and bel"),
     ],
 )
@@ -188,24 +227,97 @@ def test_shares_are_below_1(parse, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "argument",
+    ("arguments", "message"),
     [
-        *("--dim=0", "--model=svd", "--seed=-1", "--total_rounds=x", "--algorithm=sgd"),
-        *("--feedback=both", "--held_out_fraction=-0.1", "--unseen_fraction=-1"),
+        (("--dim=0",), "must be from 1 to 65,536."),
+        (("--model=svd",), "must be matrix_factorization, gmf, mlp or neumf."),
+        (
+            ("--model=neunf",),
+            "gmf, mlp or neumf; did you mean neumf?",
+        ),
+        (("--seed=-1",), "must be from 0 to "),
+        (("--algorithm=sgd",), "must be fed_recon, fed_recon_ls, fed_ials, fed_avg, stateful_fed_"),
+        (("--algorithm=fed_averag",), "; did you mean fed_avg?"),
+        (("--feedback=implicite",), "must be explicit or implicit; did you mean implicit"),
+        (("--feedback=both",), "must be explicit or implicit."),
+        (("--held_out_fraction=-0.1",), "must be at least 0 and below 1."),
+        (("--unseen_fraction=-1", "--feedback=implicit"), "must be at least 0 and below 1."),
+        (("--client_optimizer=adm",), "; did you mean adam"),
     ],
 )
-def test_values_out_of_range_are_refused_by_the_flag(parse, argument):
-    with pytest.raises(flags.IllegalFlagValueError):
+def test_values_out_of_range_are_refused_with_near_names(parse, arguments, message):
+    name = arguments[0].partition("=")[0]
+    with pytest.raises(InputError, match=f"^{name}=") as error:
+        parse(*arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--total_rounds=x", "it must be a whole number"), ("--l2=much", "it must be a number")],
+)
+def test_numbers_are_numbers(parse, argument, message):
+    with pytest.raises(flags.IllegalFlagValueError, match=f"{argument}: {message}"):
         parse(argument)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dim": 2.5}, "--dim=2.5 must be a whole number"),
+        ({"dim": True}, "--dim=True must be a whole number"),
+        ({"user_bias": 1}, "--user_bias=1 must be true or false"),
+        ({"l2": "0.5"}, "--l2=0.5 must be a number"),
+        ({"model": None}, "--model=None must be text"),
+        ({"algorithm": "fed_ials", "feedback": "implicit", "l2": 0.5}, "--l2 has no effect with"),
+    ],
+)
+def test_a_record_made_by_hand_is_checked_alike(wrong, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        Settings(**wrong)
+
+
+def test_a_whole_number_is_a_number():
+    assert Settings(l2=1).l2 == 1
+
+
+def test_each_field_has_a_kind_and_its_default_is_of_it():
+    for field in dataclasses.fields(Settings):
+        kind = fields.kind(field)
+        assert kind in (str, int, float, bool), field.name
+        assert field.default is None or type(field.default) is kind, field.name
+        assert field.metadata["group"] in fields.GROUPS
+    kinds = {name: fields.kind(settings.field_of(name)) for name in ("data_dir", "ridge", "seed")}
+    assert kinds == {"data_dir": str, "ridge": float, "seed": int}
+    assert fields.kind(settings.field_of("max_ratings_per_user")) is int  # It may be None.
+
+
+def test_help_names_each_data_set_and_each_algorithm():
+    for name in DATASET_NAMES:
+        assert name in settings.field_of("dataset").metadata["help"]
+    for name in ALGORITHMS:
+        assert f"{name}:" in settings.field_of("algorithm").metadata["help"]
+
+
+def test_a_model_of_ones_own_is_let_through(parse):
+    given = parse("--model=my_package.models:build", "--dim=3", "--l2=0.5")
+    assert (given.model, given.dim, given.l2) == ("my_package.models:build", 3, 0.5)
+    assert not {"user_bias", "spread_out", "hidden_units"} & set(given.to_json())
+    # Whether it is linear in its local part is known when it is built; it may have a user bias.
+    assert parse("--model=own:build", "--algorithm=fed_recon_ls", "--bias_ridge=2").is_solved
+
+
 def test_what_solves_is_told_apart(parse):
-    """Whose local part is solved for, where, and which loss regularises it."""
-    ls = parse("--algorithm=fedrecon_ls", "--ridge=3")
-    assert (ls.is_solved, ls.trains_by_solving, ls.is_fed_ials, ls.ridge) == (True, True, False, 3)
-    implicit = parse("--algorithm=fedrecon_ls", "--feedback=implicit", "--unobserved_weight=0.5")
-    assert (implicit.is_fed_ials, implicit.unobserved_weight) == (True, 0.5)
-    central = parse("--algorithm=centralized", "--reconstruction=least_squares", "--bias_ridge=2")
+    """Which local part is solved for, where, and which loss regularizes it."""
+    ls = parse("--algorithm=fed_recon_ls", "--ridge=3")
+    assert (ls.is_solved, ls.trains_by_solving, ls.ridge) == (True, True, 3)
+    implicit = parse("--algorithm=fed_ials", "--feedback=implicit", "--unobserved_weight=0.5")
+    assert (implicit.is_solved, implicit.trains_by_solving) == (True, True)
+    assert implicit.unobserved_weight == 0.5
+    central = parse(
+        *("--algorithm=centralized", "--reconstruction=least_squares", "--bias_ridge=2"),
+        "--user_bias",
+    )
     assert (central.is_solved, central.trains_by_solving) == (True, False)
     assert not parse().is_solved
     # Runs that are evaluated otherwise do not share an evaluation.
@@ -226,15 +338,15 @@ def test_config_json_holds_what_is_used_and_gives_the_same_settings_back(parse):
 
 def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
     values = {
-        **{"dataset": "movielens-1m", "data_dir": "x", "synthetic_num_users": 3},
-        **{"synthetic_num_items": 4, "synthetic_mean_ratings_per_user": 5},
+        **{"dataset": "movielens-1m", "data_dir": "x", "synthetic_num_users": 30},
+        **{"synthetic_num_items": 4, "synthetic_mean_ratings_per_user": 25},
         **{"max_ratings_per_user": 6, "feedback": "implicit", "negatives_per_positive": 7},
         **{"evaluate_on": "test", "unseen_fraction": 0.5, "held_out_fraction": 0.5},
         **{"example_order": "file", "label_threshold": 4.0, "seed": 8},
     }
     for name, value in values.items():
         assert settings.of_data(Settings(**{name: value})) != settings.of_data(Settings()), name
-    others = {"dim": 3, "algorithm": "fedavg", "batch_size": 9, "clients_per_round": 2}
+    others = {"dim": 3, "algorithm": "fed_avg", "batch_size": 9, "clients_per_round": 2}
     assert settings.of_data(Settings(**values, **others)) == settings.of_data(Settings(**values))
 
 
@@ -247,8 +359,8 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
             {"engine", "held_out_fraction", "reconstruction_epochs", "synthetic_num_users"},
         ),
         (
-            (IMPLICIT, "--algorithm=fedncf", "--model=gmf"),
-            {"engine", "example_order", "reconstruction_optimizer", "support_query_split"}
+            (IMPLICIT, "--algorithm=fed_ncf", "--model=gmf"),
+            {"example_order", "reconstruction_optimizer", "support_query_split"}
             | {"user_bias", "hidden_units", "label_threshold"},
             {"negatives_per_positive", "unseen_fraction", "averaging", "server_optimizer"},
         ),
@@ -259,8 +371,8 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
             {"client_optimizer", "batch_size", "clients_per_round", "evaluate_on"},
         ),
         (
-            ("--algorithm=stateful_fedavg", IMPLICIT),
-            {"engine", "support_query_split"},
+            ("--algorithm=stateful_fed_avg", IMPLICIT),
+            {"support_query_split"},
             {"reconstruction_epochs", "client_sampler", "gradient_clip_norm"},
         ),
     ],
@@ -271,6 +383,38 @@ def test_config_json_holds_nothing_that_is_not_used(parse, arguments, unused, us
     assert not names & unused
     assert used <= names
     assert names == {f.name for f in dataclasses.fields(Settings) if settings.uses(given, f.name)}
+
+
+def test_runs_of_other_versions_are_refused_in_a_sentence(tmp_path):
+    settings.check_format({"format": settings.FORMAT}, tmp_path)
+    for config in ({"settings": {"algorithm": "fedrecon"}}, {"format": settings.FORMAT + 1}):
+        with pytest.raises(InputError, match=f"^{tmp_path} is the run of another version.*again"):
+            settings.check_format(config, tmp_path)
+
+
+def test_a_setting_without_effect_has_its_default():
+    """Else two runs of a comparison would differ by what neither uses."""
+    values = {"algorithm": "fed_ncf", "feedback": "implicit", "averaging": "by_row"}
+    # With this feedback the server has a row of each user: none is rebuilt, so none is solved for.
+    unused = {"reconstruction": "least_squares", "ridge": 3.0, "label_threshold": 4.0}
+    assert Settings.of_used({**values, **unused}) == Settings(**values)
+    popularity = Settings.of_used({"algorithm": "popularity", "model": "neumf", "seed": 3})
+    assert popularity == Settings(algorithm="popularity", seed=3)
+
+
+def test_references_use_few_settings():
+    data = {"dataset", "synthetic_num_users", "synthetic_num_items", "feedback", "seed"}
+    data |= {"synthetic_mean_ratings_per_user", "max_ratings_per_user", "output_dir", "algorithm"}
+    explicit = {"held_out_fraction", "example_order", "label_threshold"}
+    explicit |= {"batch_size", "support_query_split"}  # They cut what unseen users give.
+    implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction"}
+    of_ials = {"dim", "ridge", "unobserved_weight"}
+    for algorithm, feedback, used in (
+        ("popularity", "explicit", data | explicit),
+        ("item_knn", "implicit", data | implicit),
+        ("ials", "implicit", data | implicit | of_ials),
+    ):
+        assert set(Settings(algorithm=algorithm, feedback=feedback).to_json()) == used
 
 
 def test_settings_of_another_version_are_named():
@@ -290,12 +434,16 @@ def test_presets_are_complete_command_lines(parse, repository):
     assert len(of_training) >= 2
     for preset in of_training:
         parse(f"--flagfile={preset}")
-    paper = parse(f"--flagfile={repository}/experiments/presets/fedrecon_ml1m_paper.flags")
+    paper = parse(f"--flagfile={repository}/experiments/presets/fed_recon_ml1m_paper.flags")
     assert (paper.client_learning_rate, paper.server_learning_rate) == (0.5, 1.0)
     assert (paper.reconstruction_learning_rate, paper.reconstruction_epochs) == (0.1, 5)
     assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 500)
     assert (paper.dim, paper.max_ratings_per_user) == (50, 300)
     assert paper.reconstruction_steps_max == paper.client_steps_max == 50
-    fedncf = parse(f"--flagfile={repository}/experiments/presets/fedncf_ml1m.flags")
-    assert (fedncf.algorithm, fedncf.feedback, fedncf.evaluate_on) == ("fedncf", "implicit", "test")
-    assert (fedncf.clients_per_round, fedncf.client_epochs) == (50, 3)
+    fed_ncf = parse(f"--flagfile={repository}/experiments/presets/fed_ncf_ml1m.flags")
+    assert (fed_ncf.algorithm, fed_ncf.feedback, fed_ncf.evaluate_on) == (
+        "fed_ncf",
+        "implicit",
+        "test",
+    )
+    assert (fed_ncf.clients_per_round, fed_ncf.client_epochs) == (50, 3)

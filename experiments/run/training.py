@@ -11,30 +11,31 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from experiments.run import cli, settings, tasks
-from experiments.run.data import Clients
+from experiments.run import build, cli, display, settings
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from experiments.run.judging import Judge
+    from fedrecon.algorithms.algorithm import Algorithm
+    from fedrecon.data.population import Population
+    from fedrecon.evaluation.judge import Judge
     from fedrecon.runs.run_directory import RunDirectory
-    from fedrecon.runs.training import FederatedTask
 
 
-def config(chosen: Settings, clients: Clients) -> dict[str, Any]:
+def config(chosen: Settings, population: Population) -> dict[str, Any]:
     """Returns what config.json says of a run."""
     from fedrecon.runs import run_directory
 
     return {
+        "format": settings.FORMAT,
         "settings": chosen.to_json(),
-        "data_fingerprint": clients.ratings.fingerprint(),
+        "data_fingerprint": population.ratings.fingerprint(),
         "versions": run_directory.versions(),
     }
 
 
 @contextlib.contextmanager
-def claimed(chosen: Settings, clients: Clients):
+def claimed(chosen: Settings, population: Population):
     """Yields the directory of the run, held for it.
 
     Raises:
@@ -43,12 +44,14 @@ def claimed(chosen: Settings, clients: Clients):
     from fedrecon.runs import run_directory
 
     run = run_directory.RunDirectory(chosen.output_dir)
+    if (run.path / run_directory.CONFIG).exists():
+        settings.check_format(run.read_config(), run.path)
     done = max(run.checkpoints(), default=0)
     if done > chosen.total_rounds:
         raise InputError(
             f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
         )
-    with run.claim(config(chosen, clients), free_settings=settings.FREE):
+    with run.claim(config(chosen, population), free_settings=settings.FREE):
         yield run
 
 
@@ -57,23 +60,25 @@ class FinishedRun:
     """A run whose rounds are done.
 
     Attributes:
-      task: What trained.
+      algorithm: The algorithm.
       judge: Judges its states.
       state: The server's state after the last round.
-      watched: What was measured on the watched part with the last round.
-      seconds: What the rounds and their evaluations took, those before a resumption included.
+      watched_group: The group of users that was evaluated while training.
+      watched: The metrics of that group after the last round.
+      seconds: The time of all rounds and their evaluations, before a resumption too.
     """
 
-    task: FederatedTask
+    algorithm: Algorithm
     judge: Judge
     state: Any
+    watched_group: str
     watched: Mapping[str, float]
     seconds: float
 
 
 def train(
     chosen: Settings,
-    clients: Clients,
+    population: Population,
     run: RunDirectory,
     interruption: cli.Interruption,
     *,
@@ -83,7 +88,7 @@ def train(
 
     Args:
       chosen: The settings.
-      clients: The people.
+      population: The users.
       run: The directory, claimed.
       interruption: Saves the last whole round when it comes.
       title: What to call the run where it is one of many, which then shows a progress bar that
@@ -91,17 +96,25 @@ def train(
     """
     from tqdm import tqdm
 
-    from fedrecon.runs import run_directory
+    from fedrecon.evaluation.judge import Judge
+    from fedrecon.runs.recorder import RunRecorder
     from fedrecon.runs.training import Training, TrainingOptions
 
-    task, judge = tasks.build_task(chosen, clients, store_dir=run.store_path)
-    recorder = run_directory.RunRecorder(run)
+    algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
+    judge, watched = Judge(algorithm, population), build.watched_group(chosen)
+    recorder = RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
         rounds_per_checkpoint=chosen.rounds_per_checkpoint,
     )
-    training = Training(task, options, recorder)
+    training = Training(
+        algorithm,
+        options,
+        recorder,
+        evaluate=lambda state: judge.metrics(state, watched),
+        watched_group=watched,
+    )
     done = training.num_rounds_done
     if 0 < done < options.total_rounds:
         tqdm.write(f"Resuming {title or ''}".rstrip() + f" after round {done}.", file=sys.stdout)
@@ -124,9 +137,9 @@ def train(
     latest: dict[str, str] = {}
 
     def on_round(round_num, row):
-        evaluated = {name: row[name] for name in row if name.startswith(f"{task.watched_part}/")}
+        evaluated = {name: row[name] for name in row if name.startswith(f"{watched}/")}
         if evaluated and title is None:
-            text = cli.describe(task.watched_part, evaluated)
+            text = display.describe(watched, evaluated)
             text = f"round {round_num:5}  {text}  ({row['seconds']:.0f} s)"
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
@@ -140,8 +153,6 @@ def train(
     recorder.close()
     start = time.monotonic()
     # Nothing was measured if a longer run was cut short at this round.
-    watched = recorder.metrics(options.total_rounds, task.watched_part) or task.evaluate(
-        state, task.watched_part
-    )
+    metrics = recorder.metrics(options.total_rounds, watched) or judge.metrics(state, watched)
     seconds = recorder.seconds(options.total_rounds) + time.monotonic() - start
-    return FinishedRun(task, judge, state, watched, seconds)
+    return FinishedRun(algorithm, judge, state, watched, metrics, seconds)

@@ -1,0 +1,80 @@
+"""What binaries print of metrics, and of many runs one after the other."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from fedrecon.errors import InputError
+
+_Run = TypeVar("_Run")
+
+# The metrics that are shown, by name: title and form.
+_SHOWN = {
+    "rmse": ("RMSE", "8.4f"),
+    "accuracy": ("accuracy", "10.1%"),
+    "loss": ("loss", "8.4f"),
+    "hr_at_10": ("HR@10", "8.4f"),
+    "ndcg_at_10": ("NDCG@10", "9.4f"),
+    "mrr": ("MRR", "8.4f"),
+    "num_examples": ("ratings", "10,"),
+    "num_users": ("users", "10,"),
+}
+
+
+def print_table(rows: dict[str, dict[str, float]]) -> None:
+    """Prints one line for each group of users.
+
+    RMSE, accuracy and loss are means over ratings; HR, NDCG and MRR are means over users.
+    """
+    shown = {
+        name: (title, form, int(re.match(r"\d+", form)[0]))
+        for name, (title, form) in _SHOWN.items()
+        if any(name in row for row in rows.values())
+    }
+    first = max(12, *(len(group) + 1 for group in rows))
+    print(" " * first + "".join(f"{title:>{width}}" for title, _, width in shown.values()))
+    for group, row in rows.items():
+        cells = (
+            format(row[name], form) if name in row else " " * width
+            for name, (_, form, width) in shown.items()
+        )
+        print(f"{group:{first}}" + "".join(cells))
+
+
+def describe(group: str, metrics: dict[str, float]) -> str:
+    """Returns the main metrics of a group of users in a line; their names are `group/metric`."""
+    line = [
+        f"{title} {format(metrics[f'{group}/{name}'], form.lstrip('0123456789'))}"
+        for name, (title, form) in _SHOWN.items()
+        if f"{group}/{name}" in metrics and name in ("rmse", "accuracy", "hr_at_10", "ndcg_at_10")
+    ]
+    return f"{group} " + "  ".join(line)
+
+
+def run_all(runs: Sequence[tuple[str, _Run]], run_one: Callable[[_Run], str]) -> list[str]:
+    """Does one run after the other, with a bar and a line for each; one failure stops no other.
+
+    Args:
+      runs: The label of each run, and the run.
+      run_one: Does a run, and returns the text of its line.
+
+    Returns:
+      The label of each run that raised an `InputError`, with the reason.
+    """
+    from tqdm import tqdm
+
+    failures = []
+    with tqdm(total=len(runs), unit="run", disable=None, desc="all runs") as bar:
+        for number, (label, run) in enumerate(runs, start=1):
+            try:
+                text = run_one(run)
+            except InputError as error:
+                failures.append(f"{label}: {error}")
+                text = "not finished: see below"
+            tqdm.write(f"{number:3} of {len(runs)}  {label:40} {text}", file=sys.stdout)
+            sys.stdout.flush()
+            bar.update()
+    return failures

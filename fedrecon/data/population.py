@@ -1,0 +1,222 @@
+"""The users of an experiment: who trains, who is evaluated, and what nobody trains on.
+
+A group of evaluated users is named by two facts, whatever the feedback:
+
+    seen_validation     users of training, by ratings or items that settings may be chosen by
+    seen_test           users of training, by ratings or items that decide nothing
+    unseen_validation   users who take no part in training; settings may be chosen by them
+    unseen_test         users who take no part in training and decide nothing
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedrecon import rng
+from fedrecon.data import held_out as held_out_lib
+from fedrecon.data.examples import (
+    ClientExamples,
+    ExampleOptions,
+    ImplicitExamples,
+    ImplicitOptions,
+)
+from fedrecon.data.held_out import HeldOutItems
+from fedrecon.data.ncf import LeaveOneOut
+from fedrecon.data.ratings import Ratings
+from fedrecon.data.splits import hold_out_latest, split_by_user
+from fedrecon.errors import InputError
+
+GROUPS = ("seen_validation", "seen_test", "unseen_validation", "unseen_test")
+EXPLICIT, IMPLICIT = "explicit", "implicit"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Users who are evaluated together.
+
+    Attributes:
+      users: `[n]` integer user ids, increasing.
+      later: With explicit feedback, the ratings that seen users are asked for; None for unseen
+        users, who are asked for a part of their own ratings.
+      held_out: With implicit feedback, the item that each user is asked for.
+    """
+
+    users: np.ndarray
+    later: ClientExamples | None = None
+    held_out: HeldOutItems | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Population:
+    """The users of an experiment and their ratings.
+
+    Attributes:
+      feedback: `"explicit"` (ratings are predicted) or `"implicit"` (items are ranked).
+      ratings: The whole data set.
+      examples: What each client contributes to a round, without anything that is held out.
+      train: `[n]` integer user ids, increasing: the users who take part in training.
+      groups: The evaluated groups that there are, by name (`GROUPS`).
+      seed: Decides who is in which group; every other draw of an experiment follows from it too.
+      support_batch_size: With explicit feedback, an unseen user's ratings are cut into batches of
+        this size, of which `support_query_split` makes support and query.
+      support_query_split: See `fedrecon.data.cohorts`.
+    """
+
+    feedback: str
+    ratings: Ratings
+    examples: ClientExamples | ImplicitExamples
+    train: np.ndarray
+    groups: Mapping[str, Group]
+    seed: int
+    support_batch_size: int = 5
+    support_query_split: str = "alternating_batches"
+
+    def group(self, name: str) -> Group:
+        """Returns a group.
+
+        Raises:
+          InputError: If the population has no group of this name.
+        """
+        if name not in self.groups:
+            raise InputError(
+                f"there are no {name} users to evaluate; there are {', '.join(self.groups)}."
+            )
+        return self.groups[name]
+
+    def mean_ratings(self) -> float:
+        """Returns how many ratings (positives, with implicit feedback) a training user has."""
+        count = (
+            (lambda user: len(self.examples.positives(user)))
+            if self.feedback == IMPLICIT
+            else self.examples.num_examples
+        )
+        return sum(map(count, self.train.tolist())) / len(self.train)
+
+
+def divide_by_user(
+    ratings: Ratings,
+    *,
+    seed: int = 0,
+    max_ratings_per_user: int | None = None,
+    order: str = "shuffle_once",
+    label_threshold: float | None = None,
+    held_out_fraction: float = 0.0,
+    support_batch_size: int = 5,
+    support_query_split: str = "alternating_batches",
+) -> Population:
+    """Returns a population with explicit feedback: 80% of the users train, 10% and 10% are unseen.
+
+    An unseen user is evaluated by reconstruction, the protocol of Singhal et al. 2021
+    (arXiv:2102.03448): support is given, query is asked for.
+
+    Args:
+      ratings: The data set.
+      seed: Divides the users and shuffles their ratings.
+      max_ratings_per_user: See `ExampleOptions`.
+      order: See `ExampleOptions`.
+      label_threshold: See `ExampleOptions`.
+      held_out_fraction: The share of each training user's ratings, the latest, that become the
+        group `seen_test`; the same share of the ratings before becomes `seen_validation`. 0 makes
+        no seen groups.
+      support_batch_size: See `Population`.
+      support_query_split: See `Population`.
+
+    Raises:
+      DataError: If there are too few users or ratings; see `split_by_user`, `hold_out_latest`.
+    """
+    split = split_by_user(ratings, seed=seed)
+    train = np.unique(split.train.user_ids)
+    groups = {
+        "unseen_validation": Group(np.unique(split.validation.user_ids)),
+        "unseen_test": Group(np.unique(split.test.user_ids)),
+    }
+    options = ExampleOptions(
+        max_ratings_per_user=max_ratings_per_user,
+        order=order,
+        label_threshold=label_threshold,
+        seed=seed,
+    )
+    kept = ratings
+    if held_out_fraction:
+        asked = dataclasses.replace(options, max_ratings_per_user=None, order="file")
+        for name in ("seen_test", "seen_validation"):
+            kept, latest = hold_out_latest(kept, train, fraction=held_out_fraction)
+            groups[name] = Group(np.unique(latest.user_ids), later=ClientExamples(latest, asked))
+    return Population(
+        feedback=EXPLICIT,
+        ratings=ratings,
+        examples=ClientExamples(kept, options),
+        train=train,
+        groups=_in_order(groups),
+        seed=seed,
+        support_batch_size=support_batch_size,
+        support_query_split=support_query_split,
+    )
+
+
+def divide_for_ranking(
+    data: Ratings | LeaveOneOut,
+    *,
+    seed: int = 0,
+    max_ratings_per_user: int | None = None,
+    negatives_per_positive: int = 4,
+    unseen_fraction: float = 0.0,
+    holds_out_validation: bool = True,
+) -> Population:
+    """Returns a population with implicit feedback: each user's last item is held out.
+
+    Args:
+      data: A data set, or published leave-one-out files, whose own held-out items and negatives
+        become the test.
+      seed: Draws negatives and the unseen users.
+      max_ratings_per_user: See `ImplicitOptions.max_positives_per_user`.
+      negatives_per_positive: See `ImplicitOptions`.
+      unseen_fraction: The share of the users who take no part in training and become the group
+        `unseen_test`; at least 0 and below 1.
+      holds_out_validation: Whether the last item before the test item is held out too, for the
+        group `seen_validation`; otherwise users train on it.
+
+    Raises:
+      DataError: If a user has too few items; see `hold_out_last`.
+      InputError: If `unseen_fraction` of the users is nobody.
+    """
+    if isinstance(data, LeaveOneOut):
+        ratings, train, test = data.ratings, data.train, held_out_lib.published(data)
+    else:
+        ratings = data
+        train, test = held_out_lib.hold_out_last(ratings, seed=seed)
+    items = {"seen_test": test}
+    if holds_out_validation:
+        train, items["seen_validation"] = held_out_lib.hold_out_last(train, seed=seed)
+    num_unseen = int(unseen_fraction * len(test.users))
+    if unseen_fraction and not num_unseen:
+        raise InputError(f"unseen_fraction={unseen_fraction} of {len(test.users)} users is nobody.")
+    shuffled = rng.generator(seed, "unseen_users").permutation(test.users)
+    unseen = np.sort(shuffled[:num_unseen])
+    seen = np.setdiff1d(np.unique(train.user_ids), unseen)
+    groups = {
+        name: Group(np.intersect1d(seen, held_out.users), held_out=held_out)
+        for name, held_out in items.items()
+    }
+    if num_unseen:
+        groups["unseen_test"] = Group(unseen, held_out=test)
+    options = ImplicitOptions(
+        negatives_per_positive=negatives_per_positive,
+        max_positives_per_user=max_ratings_per_user,
+        seed=seed,
+    )
+    return Population(
+        feedback=IMPLICIT,
+        ratings=ratings,
+        examples=ImplicitExamples(train, options),
+        train=seen,
+        groups=_in_order(groups),
+        seed=seed,
+    )
+
+
+def _in_order(groups: Mapping[str, Group]) -> dict[str, Group]:
+    return {name: groups[name] for name in GROUPS if name in groups}

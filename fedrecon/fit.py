@@ -1,0 +1,243 @@
+"""The common case in one call: divide the users, train, evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow_federated as tff
+
+from fedrecon.algorithms import prepare
+from fedrecon.algorithms.algorithm import Algorithm
+from fedrecon.data.ncf import LeaveOneOut
+from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
+from fedrecon.data.ratings import Ratings
+from fedrecon.errors import InputError
+from fedrecon.evaluation.judge import Judge
+from fedrecon.evaluation.metrics import UserResults
+from fedrecon.models.matrix_factorization import matrix_factorization
+from fedrecon.models.model_fn import model_fn
+from fedrecon.models.split_model import ModelFn
+from fedrecon.options import (
+    CentralizedOptions,
+    FedAvgOptions,
+    FedIalsOptions,
+    FedReconOptions,
+    LeastSquaresOptions,
+    OptimizerOptions,
+)
+from fedrecon.runs.client_store import ClientStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DIM = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What `fit` does with the name of an algorithm: how it is prepared, and its settings."""
+
+    prepare: Callable[..., Algorithm]
+    options: Any
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _store(num_users: int, width: int) -> ClientStore:
+    return ClientStore(num_users, width, path=None)
+
+
+_EXACT = FedReconOptions(
+    reconstruction="least_squares",
+    least_squares=LeastSquaresOptions(bias_regularization=3.0),
+    # A step of rate 1 on the whole query: the server gets the gradient.
+    client_optimizer=OptimizerOptions("sgd", 1.0),
+    client_takes_one_step=True,
+    server_optimizer=OptimizerOptions("adam", 0.01),
+)
+_AVERAGING = FedAvgOptions(client_optimizer=OptimizerOptions("sgd", 0.2))
+_BY_ROW = dataclasses.replace(
+    _AVERAGING, client_optimizer=OptimizerOptions("sgd", 0.05), averaging="by_row"
+)
+_KINDS = {
+    "fed_recon": _Kind(prepare.prepare_fed_recon, FedReconOptions(reconstruction_epochs=5)),
+    "fed_recon_ls": _Kind(prepare.prepare_fed_recon, _EXACT),
+    "fed_ials": _Kind(prepare.prepare_fed_ials, FedIalsOptions()),
+    "fed_avg": _Kind(prepare.prepare_fed_avg, _AVERAGING),
+    "stateful_fed_avg": _Kind(prepare.prepare_stateful_fed_avg, _AVERAGING, {"open_store": _store}),
+    "fed_ncf": _Kind(prepare.prepare_fed_ncf, _BY_ROW),
+    "centralized": _Kind(prepare.prepare_centralized, CentralizedOptions()),
+}
+_TAKE_AGGREGATORS = ("fed_recon", "fed_recon_ls", "fed_ials")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained algorithm.
+
+    Attributes:
+      algorithm: The algorithm.
+      population: The users.
+      state: The server's state after the last round.
+      judge: Judges states on groups of users.
+      results: The results of each user of each group, by the group's name.
+      metrics: The means of each group, by the group's name; see `Judge.metrics`.
+      rows: The metrics of each round, by their names, such as `train/loss`.
+    """
+
+    algorithm: Algorithm
+    population: Population
+    state: Any
+    judge: Judge
+    results: Mapping[str, UserResults]
+    metrics: Mapping[str, Mapping[str, float]]
+    rows: list[dict[str, float]]
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """One row a round, a column a metric; empty where a group was not evaluated."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("round")
+
+    @property
+    def per_user(self) -> pd.DataFrame:
+        """One row an evaluated user: `group`, `user_id` (the data set's own), `count`, metrics."""
+        import pandas as pd
+
+        ids = self.population.ratings.original_user_ids
+        tables = []
+        for group, results in self.results.items():
+            users = self.judge.cases(group).users
+            table = pd.DataFrame({"group": group, "user_id": np.asarray(ids)[users]})
+            tables.append(table.assign(count=results.counts, **results.values))
+        return pd.concat(tables, ignore_index=True)
+
+
+def fit(
+    ratings: Ratings | LeaveOneOut | Population,
+    algorithm: str = "fed_recon_ls",
+    *,
+    model: ModelFn | None = None,
+    options: Any = None,
+    rounds: int = 200,
+    clients_per_round: int | None = None,
+    rounds_per_evaluation: int | None = None,
+    seed: int = 0,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+    is_aggregator_linear: bool = False,
+    context: Any = None,
+) -> Fitted:
+    """Trains an algorithm and evaluates it on users whom training saw and on others.
+
+        run = fit(load_dataset("movielens-1m"), algorithm="fed_recon_ls", rounds=200)
+        run.metrics["unseen_test"]["rmse"]
+
+    Args:
+      ratings: A data set; it is divided with the defaults of `divide_by_user` (`fed_ials`:
+        `divide_for_ranking`), and a tenth of each training user's ratings is held out. Pass a
+        `Population` to divide it otherwise.
+      algorithm: `fed_recon`, `fed_recon_ls` (exact reconstruction), `fed_ials` (exact, implicit
+        feedback), `fed_avg`, `stateful_fed_avg`, `fed_ncf` or `centralized`.
+      model: Builds the model; None means matrix factorization with 32 factors and, but for
+        `fed_ials`, with biases around the middle of the rating scale.
+      options: The algorithm's settings; None means the defaults of this function.
+      rounds: How many rounds to train.
+      clients_per_round: The size of a cohort; None means 100, or a fifth of the training users if
+        that is less.
+      rounds_per_evaluation: A validation group is evaluated after each multiple of this many
+        rounds; None evaluates ten times.
+      seed: Every random number follows from it (of a `Population`, its own seed counts).
+      aggregator: Aggregates the clients' updates; see `build_fed_recon`. Only `fed_recon`,
+        `fed_recon_ls` and `fed_ials` take one.
+      is_aggregator_linear: See `build_fed_recon`.
+      context: The TFF execution context to train in; None makes an in-process context. The
+        default context of the process stays as it is.
+
+    Raises:
+      InputError: If the algorithm is unknown or takes no aggregator, or see `prepare_fed_recon`.
+    """
+    from fedrecon.execution.in_process import InProcessContext
+
+    if algorithm not in _KINDS:
+        raise InputError(f"there is no algorithm {algorithm!r}; there are {', '.join(_KINDS)}.")
+    kind = _KINDS[algorithm]
+    more = dict(kind.more)
+    if aggregator is not None:
+        if algorithm not in _TAKE_AGGREGATORS:
+            raise InputError(
+                f"{algorithm} takes no aggregator; {', '.join(_TAKE_AGGREGATORS)} take one."
+            )
+        more.update(aggregator_factory=aggregator, is_aggregator_linear=is_aggregator_linear)
+    population = _population(ratings, algorithm, seed)
+    if clients_per_round is None:
+        clients_per_round = max(1, min(100, len(population.train) // 5))
+    build_model = model or _default_model(population, algorithm)
+    if context is None:
+        context = InProcessContext()
+    with tff.framework.get_context_stack().install(context):
+        prepared = kind.prepare(
+            build_model,
+            options or kind.options,
+            population,
+            clients_per_round=clients_per_round,
+            **more,
+        )
+        judge = Judge(prepared, population)
+        every = rounds_per_evaluation or max(1, rounds // 10)
+        state, rows = _train(prepared, judge, _watched(population), rounds, every)
+        results = {group: judge.results(state, group) for group in population.groups}
+    metrics = {group: judge.summarize(of_group) for group, of_group in results.items()}
+    return Fitted(prepared, population, state, judge, results, metrics, rows)
+
+
+def _population(ratings, algorithm: str, seed: int) -> Population:
+    if isinstance(ratings, Population):
+        return ratings
+    if algorithm == "fed_ials":
+        return divide_for_ranking(ratings, seed=seed, negatives_per_positive=0, unseen_fraction=0.1)
+    if isinstance(ratings, LeaveOneOut):
+        return divide_for_ranking(ratings, seed=seed, unseen_fraction=0.1)
+    return divide_by_user(ratings, seed=seed, held_out_fraction=0.1)
+
+
+def _default_model(population: Population, algorithm: str) -> ModelFn:
+    ratings = population.ratings
+    if algorithm == "fed_ials":
+        return model_fn(matrix_factorization, ratings.num_items, dim=_DIM, seed=population.seed)
+    return model_fn(
+        matrix_factorization,
+        ratings.num_items,
+        dim=_DIM,
+        user_bias=True,
+        item_bias=True,
+        global_bias=True,
+        initial_rating=(ratings.scale.minimum + ratings.scale.maximum) / 2,
+        seed=population.seed,
+    )
+
+
+def _watched(population: Population) -> str | None:
+    """Returns the validation group that curves show: of unseen users, if there is one."""
+    groups = [name for name in population.groups if name.endswith("_validation")]
+    return groups[-1] if groups else None
+
+
+def _train(
+    algorithm: Algorithm, judge: Judge, watched: str | None, rounds: int, every: int
+) -> tuple[Any, list[dict[str, float]]]:
+    state, rows = algorithm.initialize(), []
+    for round_num in range(rounds + 1):
+        row: dict[str, float] = {"round": round_num}
+        if round_num:
+            state, metrics = algorithm.run_round(state, round_num)
+            row.update({f"train/{name}": value for name, value in metrics.items()})
+            if algorithm.store is not None:
+                algorithm.store.commit()
+        if watched is not None and (round_num % every == 0 or round_num == rounds):
+            metrics = judge.metrics(state, watched)
+            row.update({f"{watched}/{name}": value for name, value in metrics.items()})
+        rows.append(row)
+    return state, rows

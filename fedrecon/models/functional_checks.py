@@ -1,0 +1,194 @@
+"""Refuses a Keras model that clients cannot share one call of, and names the layer at fault.
+
+The numbers of a vectorized call must be those of the Keras model itself. Each check here stands for
+a way in which they would not be, or in which TensorFlow would fail later with a worse message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from fedrecon.models.weights import Weight
+
+Layers = Sequence[tf.keras.layers.Layer]
+
+
+def check_layer(layer: tf.keras.layers.Layer) -> None:
+    """Raises ValueError if what the layer is says that clients cannot call it."""
+    if getattr(layer, "activity_regularizer", None) is not None:
+        raise ValueError(
+            f"The layer {layer.name} has an activity regularizer, which clients cannot apply to"
+            " padded batches; regularize its weights instead."
+        )
+    if getattr(layer, "mask_zero", False):
+        raise ValueError(
+            f"The layer {layer.name} has mask_zero, but item 0 is an item as any other; leave it"
+            " out."
+        )
+    is_random = isinstance(layer, tf.keras.__internal__.layers.BaseRandomLayer)
+    if is_random and type(layer) is not tf.keras.layers.Dropout:
+        raise ValueError(
+            f"The layer {layer.name} ({type(layer).__name__}) draws random numbers that do not"
+            " follow from the seed of a client; Dropout is the random layer that can be used."
+        )
+
+
+def check_regularizers(layers: Layers, weights: Sequence[Weight]) -> None:
+    """Raises ValueError if Keras knows of more regularization losses than `weights`."""
+    known = {id(layer): 0 for layer in layers}
+    for weight in weights:
+        if weight.regularizer is not None:
+            known[id(weight.sites[0][0])] += 1
+    for layer in layers:
+        losses = len(layer.losses)
+        for sublayer in layer._flatten_layers():
+            losses -= known[id(sublayer)]
+        if losses:
+            raise ValueError(
+                f"The layer {layer.name} adds a loss that is not the regularizer of one of its"
+                " weights under Keras's name for it (such as kernel_regularizer for kernel);"
+                " clients cannot apply it."
+            )
+
+
+def check_calls(predict: Callable, weights: Sequence[Weight], layers: Layers) -> None:
+    """Raises ValueError unless calls of the model vectorize and keep the examples of a batch apart.
+
+    Args:
+      predict: `FunctionalModel.predict`.
+      weights: The weights in the order of `predict`'s values.
+      layers: All layers of the Keras model.
+    """
+    names = {layer.name for layer in layers}
+    item_ids, values = _values_of_a_batch(weights)
+    call = _differentiated(predict)
+    try:
+        traced = call.get_concrete_function(item_ids, values)
+    except Exception as error:
+        raise ValueError(
+            f"{_guilty(error, names)} cannot be called with other values in place of its weights:"
+            f" {_reason(error)}"
+        ) from error
+    _check_operations(traced, names)
+    _check_vectorizes(call, traced, item_ids, values, names)
+    _check_examples_apart(traced, weights, values)
+
+
+def _values_of_a_batch(weights: Sequence[Weight]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the item ids of a batch of three, and normal values for each weight."""
+    batch_size = 3
+    generator = np.random.default_rng(0)
+    values = [
+        generator.normal(
+            size=[batch_size, weight.shape[1]] if weight.is_item_table else weight.shape
+        ).astype(weight.dtype.as_numpy_dtype)
+        for weight in weights
+    ]
+    return np.zeros(batch_size, np.int32), values
+
+
+def _differentiated(predict: Callable):
+    """Returns a `tf.function` from ids and values to predictions and the gradients of values."""
+
+    @tf.function(autograph=False)
+    def call(item_ids, values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            predictions = predict(item_ids, values, dropout_seed=tf.constant(0, tf.uint32))
+        gradients = tape.gradient(predictions, values)
+        return predictions, [tf.convert_to_tensor(g) for g in gradients if g is not None]
+
+    return call
+
+
+def _check_operations(traced, names: set[str]) -> None:
+    for operation in traced.graph.get_operations():
+        if operation.op_def.is_stateful:
+            raise ValueError(
+                f"The layer {_layer_of(operation, names)} runs {operation.type}, which has a state"
+                " or draws random numbers, so clients cannot share one call of it."
+            )
+    if traced.captured_inputs:
+        raise ValueError(
+            "The model uses a tensor or a variable that is no weight of its layers"
+            f" ({traced.captured_inputs[0]!r}); make it one, untrainable if it is a constant."
+        )
+
+
+def _check_vectorizes(call, traced, item_ids, values, names: set[str]) -> None:
+    def call_for_many(item_ids, values):
+        return tf.vectorized_map(
+            lambda client: call(*client), (item_ids, values), fallback_to_while_loop=False
+        )
+
+    for_two = tf.nest.map_structure(lambda value: np.stack([value, value]), (item_ids, values))
+    try:
+        with _tensorflow_log_held_back():
+            tf.function(call_for_many, autograph=False).get_concrete_function(*for_two)
+    except Exception as error:
+        operations = traced.graph.get_operations()
+        raise ValueError(
+            f"{_guilty(error, names, operations)} cannot be vectorized over clients:"
+            f" {_reason(error)}"
+        ) from error
+
+
+def _check_examples_apart(traced, weights: Sequence[Weight], values) -> None:
+    """Raises ValueError if other rows for the later examples change the first prediction."""
+    changed = [
+        np.concatenate([value[:1], value[1:] + 1.0]) if weight.is_item_table else value
+        for weight, value in zip(weights, values)
+    ]
+    item_ids = np.zeros(3, np.int32)
+    alone, beside_others = (traced(item_ids, v)[0][0].numpy() for v in (values, changed))
+    if not np.isclose(alone, beside_others, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            "The prediction for an item depends on the other items of its batch, so padding a batch"
+            " would change it; the model must treat each example by itself."
+        )
+
+
+def _layer_of(operation, names: set[str]) -> str:
+    """Returns the innermost layer of an operation, by the scopes in the operation's name."""
+    found = [part for part in operation.name.split("/") if part in names]
+    return found[-1] if found else operation.name
+
+
+def _guilty(error: Exception, names: set[str], operations=()) -> str:
+    """Returns the layer that an error of TensorFlow is about, as well as can be told."""
+    text = str(error)
+    named = re.findall(r"layer ['\"]([^'\"]+)['\"]", text)
+    named += [part for path in re.findall(r'name: "([^"]+)"', text) for part in path.split("/")]
+    types = set(re.findall(r"op '(\w+)'", text))
+    suspects = [op for op in operations if op.type in types]
+    # TensorFlow names nothing where it fails inside a loop, but only loops have lists.
+    suspects += [op for op in operations if any(out.dtype == tf.variant for out in op.outputs)]
+    named += [part for op in suspects for part in op.name.split("/")]
+    return next((f"The layer {name}" for name in named if name in names), "The model")
+
+
+def _reason(error: Exception) -> str:
+    """Returns the message of an error of TensorFlow in a line, without its report of user code."""
+    lines = [line.strip() for line in str(error).split("Call arguments")[0].splitlines()]
+    first = next((n for n, line in enumerate(lines) if re.match(r"\w+Error: ", line)), 0)
+    return " ".join(" ".join(lines[first:]).split()).split(' name: "')[0]
+
+
+@contextlib.contextmanager
+def _tensorflow_log_held_back() -> Iterator[None]:
+    """Keeps TensorFlow from logging an error that it also raises."""
+
+    def refuse(record):
+        return False
+
+    logger = tf.get_logger()
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)

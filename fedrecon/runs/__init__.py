@@ -1,0 +1,1 @@
+"""Runs: the round loop, the run directory and what it holds."""

@@ -1,0 +1,139 @@
+"""What a run writes while it trains: checkpoints, metrics.csv and TensorBoard's events."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedrecon.errors import InputError
+from fedrecon.runs.metrics_file import MetricsFile, Row
+from fedrecon.runs.run_directory import EVENTS, METRICS, RunDirectory
+
+_MAX_WRITES_BEHIND = 8
+_SECONDS_BETWEEN_ROWS = 1.0
+
+
+class RunRecorder:
+    """Writes a run's directory in a thread of its own, in the order of the calls.
+
+    The caller goes on meanwhile, but never more than a few writes ahead. Rows are written once a
+    second and before each checkpoint, since to wait for the disk takes longer than a round. After a
+    failure nothing more is written, and the next call that would write raises what failed.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self._run = run
+        self._checkpoints = run.open_checkpoints()
+        self._metrics = MetricsFile(run.path / METRICS)
+        self._events: Any = None
+        self._rows: list[tuple[int, Row]] = []
+        self._rows_written = time.monotonic()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._room = threading.Semaphore(_MAX_WRITES_BEHIND)
+        self._failure: BaseException | None = None
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """See `RunDirectory.checkpoints`."""
+        return self._run.checkpoints()
+
+    def load(self, round_num: int, like: Any) -> Any:
+        """Returns the state after `round_num` rounds; see `Checkpoints.load`."""
+        return self._checkpoints.load(round_num, like)
+
+    def save(self, state: Any, round_num: int, *, first: Callable[[], None] | None = None) -> None:
+        """Saves the state after `round_num` rounds, unless that is saved already.
+
+        Args:
+          state: The state, which nobody changes afterwards.
+          round_num: The round.
+          first: Saves what belongs to it, before the checkpoint exists.
+        """
+        self._write_rows()
+
+        def save():
+            if round_num not in self._checkpoints.rounds():
+                if first is not None:
+                    first()
+                self._checkpoints.save(state, round_num)
+
+        self._start(save)
+
+    def seconds(self, round_num: int) -> float:
+        """Returns the seconds that the run had taken when `round_num` rounds were done."""
+        return self._row(round_num)["seconds"]
+
+    def metrics(self, round_num: int, group: str) -> dict[str, float]:
+        """Returns what was measured on `group` after `round_num` rounds, by the metric's name."""
+        prefix = f"{group}/"
+        row = self._row(round_num)
+        return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
+
+    def _row(self, round_num: int) -> dict[str, float]:
+        for row in self._run.read_metrics():
+            if row["round"] == round_num:
+                return row
+        raise InputError(
+            f"{self._run.path / METRICS} has no row for round {round_num}, of which there is "
+            "a checkpoint; restore the file, or train in another output directory."
+        )
+
+    def release(self, row: Row, round_num: int) -> None:
+        """Adds a round's row to metrics.csv and TensorBoard, dropping rows of later rounds."""
+        self._rows.append((round_num, row))
+        if time.monotonic() - self._rows_written >= _SECONDS_BETWEEN_ROWS:
+            self._write_rows()
+
+    def _write_rows(self) -> None:
+        rows, self._rows, self._rows_written = self._rows, [], time.monotonic()
+        if not rows:
+            return
+
+        def write():
+            self._metrics.append(rows)
+            self._write_events(rows)
+
+        self._start(write)
+
+    def _write_events(self, rows: list[tuple[int, Row]]) -> None:
+        import tensorflow as tf
+
+        if self._events is None:  # Only a run that goes on writes; opening one to read does not.
+            self._events = tf.summary.create_file_writer(str(self._run.path / EVENTS))
+        with self._events.as_default():
+            for round_num, row in rows:
+                for name, value in row.items():
+                    tf.summary.scalar(name, value, step=round_num)
+
+    def flush(self) -> None:
+        """Writes everything but TensorBoard's events, for which see `close`; waits for it."""
+        self._write_rows()
+        self._start(lambda: None).result()
+
+    def close(self) -> None:
+        """Writes out what is still buffered; TensorFlow keeps events for up to two minutes."""
+        self.flush()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _start(self, work: Callable[[], None]) -> concurrent.futures.Future:
+        self._room.acquire()
+        if self._failure is not None:
+            self._room.release()
+            raise self._failure
+        return self._thread.submit(self._do_in_turn, work)
+
+    def _do_in_turn(self, work: Callable[[], None]) -> None:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            work()
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            self._room.release()

@@ -1,0 +1,277 @@
+"""Who trains, who is evaluated, and by what: nothing that judges may be trained on."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from fedrecon import rng
+from fedrecon.data.datasets import load_dataset, load_leave_one_out
+from fedrecon.data.held_out import hold_out_last
+from fedrecon.data.population import GROUPS, divide_by_user, divide_for_ranking
+from fedrecon.errors import DataError, InputError
+
+
+@functools.cache
+def ratings_of(num_items, seed=0):
+    return load_dataset(
+        "synthetic", num_users=60, num_items=num_items, mean_ratings_per_user=25, seed=seed
+    )
+
+
+def explicit(**options):
+    return divide_by_user(ratings_of(60), **{"max_ratings_per_user": 12, **options})
+
+
+def implicit(**options):
+    return divide_for_ranking(ratings_of(270), **options)
+
+
+def in_time(ratings):
+    """The items of each user, earliest first, with their times."""
+    order = np.argsort(ratings.timestamps, kind="stable")
+    items = {user: [] for user in range(ratings.num_users)}
+    for row in order.tolist():
+        row_items = items[int(ratings.user_ids[row])]
+        row_items.append((int(ratings.item_ids[row]), int(ratings.timestamps[row])))
+    return items
+
+
+def items_of(examples, user):
+    return set(examples.examples(user)[0].tolist())
+
+
+def users_of(population):
+    """The users of training and of each group, by name."""
+    return {"train": population.train, **{n: g.users for n, g in population.groups.items()}}
+
+
+# --- explicit feedback --------------------------------------------------------------------------
+
+
+def test_those_who_train_and_the_unseen_are_different_users():
+    users = users_of(explicit())
+    assert {name: len(ids) for name, ids in users.items()} == {
+        "train": 48,
+        "unseen_validation": 6,
+        "unseen_test": 6,
+    }
+    assert len(np.unique(np.concatenate(list(users.values())))) == 60
+
+
+def test_the_groups_depend_on_the_seed_alone():
+    population = explicit()
+    again = explicit(
+        max_ratings_per_user=None,
+        order="file",
+        label_threshold=4.0,
+        held_out_fraction=0.5,
+        support_batch_size=3,
+        support_query_split="none",
+    )
+    other = explicit(seed=1)
+    for name, users in users_of(population).items():
+        assert np.array_equal(users, users_of(again)[name])
+    test = population.groups["unseen_test"].users
+    assert not np.array_equal(test, other.groups["unseen_test"].users)
+
+
+def test_later_ratings_of_training_users_are_in_nobodys_examples():
+    population = explicit(held_out_fraction=0.25, max_ratings_per_user=None)
+    seen, validation = (population.groups[f"seen_{name}"] for name in ("test", "validation"))
+    assert set(seen.users) <= set(population.train)
+    assert len(seen.users) == 48  # Everybody has at least 20.
+    in_order = in_time(population.ratings)
+    for user in population.train.tolist():
+        rated = [item for item, _ in in_order[user]]
+        start = len(rated) - len(rated) // 4
+        assert items_of(seen.later, user) == set(rated[start:])
+        validation_start = start - start // 4
+        assert items_of(validation.later, user) == set(rated[validation_start:start])
+        for round_num in (0, 1, 7):
+            items, _ = population.examples.examples(user, round_num)
+            assert set(items.tolist()) == set(rated[:validation_start])
+    whole = explicit(max_ratings_per_user=None)
+    for name in ("unseen_validation", "unseen_test"):
+        for user in population.groups[name].users.tolist():
+            assert items_of(population.examples, user) == items_of(whole.examples, user)
+            assert seen.later.num_examples(user) == 0
+            assert validation.later.num_examples(user) == 0
+
+
+def test_a_cap_on_what_users_give_is_none_on_what_they_are_asked():
+    population = explicit(held_out_fraction=0.9, label_threshold=4.0)
+    counts = np.bincount(population.ratings.user_ids)
+    seen = population.groups["seen_test"]
+    for user in seen.users.tolist():
+        assert seen.later.num_examples(user) == counts[user] * 9 // 10 > 12
+        assert population.examples.num_examples(user) <= 12
+        assert set(seen.later.examples(user)[1].tolist()) <= {0.0, 1.0}
+
+
+def test_without_later_ratings_nobody_is_asked_for_them():
+    population = explicit()
+    assert list(population.groups) == ["unseen_validation", "unseen_test"]
+    assert [group.later for group in population.groups.values()] == [None, None]
+
+
+def test_examples_are_those_of_the_options():
+    population = explicit(seed=3, order="shuffle_each_round", label_threshold=3.5)
+    options = population.examples.options
+    assert (options.max_ratings_per_user, options.order) == (12, "shuffle_each_round")
+    assert (options.label_threshold, options.seed) == (3.5, 3)
+    assert (population.seed, population.feedback) == (3, "explicit")
+    asked = explicit(support_batch_size=7, support_query_split="none")
+    assert (asked.support_batch_size, asked.support_query_split) == (7, "none")
+
+
+# --- implicit feedback --------------------------------------------------------------------------
+
+
+def test_the_last_item_tests_and_the_one_before_validates_and_nobody_trains_on_either():
+    population = implicit()
+    assert population.feedback == "implicit"
+    test = population.groups["seen_test"].held_out
+    validation = population.groups["seen_validation"].held_out
+    in_order = in_time(population.ratings)
+    assert list(population.groups) == ["seen_validation", "seen_test"]
+    for users in users_of(population).values():
+        np.testing.assert_array_equal(users, np.arange(60))
+    for user in range(60):
+        items = [item for item, _ in in_order[user]]
+        assert (validation.items[user], test.items[user]) == tuple(items[-2:])
+        assert set(population.examples.positives(user)) == set(items[:-2])
+        for round_num in (1, 2):
+            given, labels = population.examples.examples(user, round_num)
+            assert set(given[labels == 1].tolist()) == set(items[:-2])
+    users, items, labels = population.examples.epoch(0)
+    positives = set(zip(users[labels == 1].tolist(), items[labels == 1].tolist()))
+    held_out = [*zip(range(60), test.items.tolist()), *zip(range(60), validation.items.tolist())]
+    assert not positives & set(held_out)
+
+
+def test_validation_knows_nothing_of_the_test():
+    population = implicit()
+    ratings = population.ratings
+    last = {(user, rows[-1][0]) for user, rows in in_time(ratings).items()}
+    pairs = zip(ratings.user_ids.tolist(), ratings.item_ids.tolist())
+    without_last = ratings.select(np.array([pair not in last for pair in pairs]))
+    _, expected = hold_out_last(without_last, seed=0)
+    validation = population.groups["seen_validation"].held_out
+    np.testing.assert_array_equal(validation.items, expected.items)
+    np.testing.assert_array_equal(validation.negatives, expected.negatives)
+    # 99 are drawn from at most 250 items, so many users get their test item among them; to keep it
+    # out would be to use it.
+    test_items = population.groups["seen_test"].held_out.items[:, np.newaxis]
+    assert (validation.negatives == test_items).any(axis=1).mean() > 0.25
+
+
+def test_without_a_validation_item_users_train_on_all_but_the_test_item():
+    population = implicit(holds_out_validation=False)
+    assert list(population.groups) == ["seen_test"]
+    for user, rows in in_time(population.ratings).items():
+        assert set(population.examples.positives(user)) == {item for item, _ in rows[:-1]}
+    np.testing.assert_array_equal(
+        population.groups["seen_test"].held_out.negatives,
+        implicit().groups["seen_test"].held_out.negatives,
+    )
+
+
+def test_unseen_users_are_in_no_other_group():
+    population = implicit(unseen_fraction=0.15)
+    assert list(population.groups) == ["seen_validation", "seen_test", "unseen_test"]
+    unseen = set(population.groups["unseen_test"].users.tolist())
+    assert len(unseen) == 9
+    for name, users in users_of(population).items():
+        if name != "unseen_test":
+            assert set(users.tolist()) == set(range(60)) - unseen
+    # They give their training items and are asked for their last.
+    groups = population.groups
+    assert groups["unseen_test"].held_out is groups["seen_test"].held_out
+    assert all(population.examples.num_examples(user) > 0 for user in unseen)
+
+
+def test_unseen_users_depend_on_the_seed_alone():
+    def unseen(**options):
+        return implicit(unseen_fraction=0.15, **options).groups["unseen_test"].users
+
+    again = unseen(holds_out_validation=False, negatives_per_positive=1, max_ratings_per_user=3)
+    np.testing.assert_array_equal(unseen(), again)
+    assert not np.array_equal(unseen(), unseen(seed=1))
+    assert not np.array_equal(unseen(), np.arange(51, 60))  # Not just the last.
+    assert "unseen_test" not in implicit().groups
+
+
+def test_a_share_of_users_that_is_nobody_is_refused():
+    with pytest.raises(InputError, match=r"unseen_fraction=0\.01 of 60 users is nobody"):
+        implicit(unseen_fraction=0.01)
+
+
+def test_negatives_and_caps_are_those_of_the_options():
+    population = implicit(negatives_per_positive=2, max_ratings_per_user=5, seed=4)
+    assert {population.examples.num_examples(user) for user in range(60)} == {15}
+    assert population.examples.options.seed == population.seed == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*was published with")
+def test_published_test_items_and_negatives_are_used_as_they_are(leave_one_out_dir):
+    files = load_leave_one_out(data_dir=leave_one_out_dir)
+    population = divide_for_ranking(files, holds_out_validation=False)
+    test = population.groups["seen_test"].held_out
+    np.testing.assert_array_equal(test.items, [37, 17, 129])
+    np.testing.assert_array_equal(test.negatives, files.negatives)
+    # The population is of the data set as it is named, not of a part of it.
+    named = load_dataset("ncf-ml-1m", data_dir=leave_one_out_dir)
+    assert population.ratings.fingerprint() == named.fingerprint()
+    assert population.examples.positives(1).tolist() == [8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19]
+    # User 2 has a hundred items: 30 are left, not 99.
+    with pytest.raises(DataError, match="user 2 has 31 items left to draw negatives from"):
+        divide_for_ranking(files)
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("population", "there"),
+    [
+        (explicit(), "unseen_validation, unseen_test"),
+        (explicit(held_out_fraction=0.5), ", ".join(GROUPS)),
+        (implicit(unseen_fraction=0.5), "seen_validation, seen_test, unseen_test"),
+        (implicit(holds_out_validation=False), "seen_test"),
+    ],
+)
+def test_a_group_that_there_is_not_is_named_with_those_that_there_are(population, there):
+    for name in there.split(", "):
+        assert population.group(name) is population.groups[name]
+    for name in ("train", "test", *sorted(set(GROUPS) - set(population.groups))):
+        with pytest.raises(InputError, match=f"no {name} users to evaluate; there are {there}"):
+            population.group(name)
+
+
+@pytest.mark.parametrize(
+    "population",
+    [
+        explicit(held_out_fraction=0.5),
+        implicit(unseen_fraction=0.5),
+    ],
+    ids=["explicit", "implicit"],
+)
+def test_user_ids_increase(population):
+    for users in users_of(population).values():
+        assert np.issubdtype(users.dtype, np.integer)
+        assert np.all(np.diff(users) > 0)
+
+
+def test_mean_ratings_are_of_training_users_and_count_no_negatives(make_ratings):
+    # User u has rated u + 3 items.
+    rows = [(user, item, 3, item) for user in range(10) for item in range(user + 3)]
+    population = divide_by_user(make_ratings(rows), max_ratings_per_user=11)
+    counts = [min(user + 3, 11) for user in population.train.tolist()]
+    assert len(counts) == 8
+    assert population.mean_ratings() == sum(counts) / 8
+
+    ranking = implicit(unseen_fraction=0.5, negatives_per_positive=3, max_ratings_per_user=None)
+    shuffled = rng.generator(0, "unseen_users").permutation(60)
+    counts = np.bincount(ranking.ratings.user_ids)[shuffled[30:]] - 2  # The two held out.
+    assert ranking.mean_ratings() == pytest.approx(counts.mean())
