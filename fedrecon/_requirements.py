@@ -1,8 +1,8 @@
 """Whether TensorFlow Federated and its companions are there in versions that work.
 
 A release of TFF works with one minor version of TensorFlow, and pip cannot install TFF 0.87 by
-itself: it pins a jaxlib that was withdrawn from PyPI. So what is missing is said in a sentence, with
-the commands that install it, before an import fails somewhere inside.
+itself: it pins a jaxlib that was withdrawn from PyPI. So an error names what is missing and the
+commands that install it, before an import fails somewhere inside.
 """
 
 from __future__ import annotations
