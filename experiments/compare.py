@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from experiments.comparison import references
-from experiments.comparison.results import RunResults, judged, read_results
+from experiments.comparison.results import RunResults, judged, read_results, sampled
 from experiments.run import build, cli, display, runtime, settings
 from experiments.run.flags import (
     define_flags,
@@ -233,6 +233,7 @@ def _run_algorithm(
     planned: Planned, population: Population, interruption
 ) -> tuple[RunResults, bool]:
     from experiments.run import training
+    from fedrecon.evaluation.scoring import ModelScores
 
     chosen = planned.settings
     with training.claimed(chosen, population) as run:
@@ -240,6 +241,7 @@ def _run_algorithm(
         if finished:
             return finished, False
         done = training.train(chosen, population, run, interruption, title=planned.label)
+        scores = ModelScores(done.algorithm)
         results = RunResults(
             **_head(planned, population),
             watched_group=done.watched_group,
@@ -248,6 +250,7 @@ def _run_algorithm(
             seconds=round(done.seconds, 2),
             costs=done.algorithm.costs(done.state)._asdict(),
             groups=judged(done.judge, done.state, population),
+            sample=sampled(scores, done.state, done.judge, population),
         )
         run.write_results(results.to_json())
         return results, True
@@ -271,6 +274,8 @@ def _run_reference(
         start = time.monotonic()
         model = references.train(chosen, population)
         seconds = time.monotonic() - start
+        scores = BaselineScores()
+        judge = Judge.of_scores(scores, population)
         results = RunResults(
             **_head(planned, population),
             watched_group=build.watched_group(chosen),
@@ -278,7 +283,8 @@ def _run_reference(
             clients_per_round=None,
             seconds=round(seconds, 2),
             costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
-            groups=judged(Judge.of_scores(BaselineScores(), population), model, population),
+            groups=judged(judge, model, population),
+            sample=sampled(scores, model, judge, population),
         )
         run.write_results(results.to_json())
         return results, True

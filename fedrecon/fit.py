@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow_federated as tff
 
-from fedrecon.algorithms import prepare
+from fedrecon.algorithms import centralized, fed_avg, fed_ials, fed_ncf, fed_recon
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
@@ -62,13 +62,13 @@ _BY_ROW = dataclasses.replace(
     _AVERAGING, client_optimizer=OptimizerOptions("sgd", 0.05), averaging="by_row"
 )
 _KINDS = {
-    "fed_recon": _Kind(prepare.prepare_fed_recon, FedReconOptions(reconstruction_epochs=5)),
-    "fed_recon_ls": _Kind(prepare.prepare_fed_recon, _EXACT),
-    "fed_ials": _Kind(prepare.prepare_fed_ials, FedIalsOptions()),
-    "fed_avg": _Kind(prepare.prepare_fed_avg, _AVERAGING),
-    "stateful_fed_avg": _Kind(prepare.prepare_stateful_fed_avg, _AVERAGING, {"open_store": _store}),
-    "fed_ncf": _Kind(prepare.prepare_fed_ncf, _BY_ROW),
-    "centralized": _Kind(prepare.prepare_centralized, CentralizedOptions()),
+    "fed_recon": _Kind(fed_recon.prepare_fed_recon, FedReconOptions(reconstruction_epochs=5)),
+    "fed_recon_ls": _Kind(fed_recon.prepare_fed_recon, _EXACT),
+    "fed_ials": _Kind(fed_ials.prepare_fed_ials, FedIalsOptions()),
+    "fed_avg": _Kind(fed_avg.prepare_fed_avg, _AVERAGING),
+    "stateful_fed_avg": _Kind(fed_avg.prepare_stateful_fed_avg, _AVERAGING, {"open_store": _store}),
+    "fed_ncf": _Kind(fed_ncf.prepare_fed_ncf, _BY_ROW),
+    "centralized": _Kind(centralized.prepare_centralized, CentralizedOptions()),
 }
 _TAKE_AGGREGATORS = ("fed_recon", "fed_recon_ls", "fed_ials")
 

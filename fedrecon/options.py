@@ -87,14 +87,11 @@ class LeastSquaresOptions:
         examples, as it does where each step of stochastic gradient descent regularizes.
       bias_regularization: In place of `regularization` for local weights that are one number, such
         as a user's bias; None is the same.
-      differentiates: Whether the gradient of the global update goes through the solution, which
-        depends on the global part (implicit differentiation); otherwise the local part is frozen.
     """
 
     regularization: float = 10.0
     exponent: float = 0.0
     bias_regularization: float | None = None
-    differentiates: bool = False
 
     def __post_init__(self):
         for name in ("regularization", "bias_regularization"):
@@ -160,22 +157,11 @@ class FedReconOptions:
                 f"client_takes_one_step is with client_epochs={self.client_epochs} and"
                 f" client_steps_max={self.client_steps_max}; with 1 and None there is one step."
             )
-        if self.differentiates_reconstruction and not (
-            self.client_takes_one_step and self.client_optimizer.is_plain_sgd
-        ):
-            raise InputError(
-                "a gradient through the reconstruction is that of the whole query; it needs"
-                " client_takes_one_step=True and a client_optimizer of plain sgd."
-            )
 
     @property
     def is_exact(self) -> bool:
         """Whether the local part is solved for."""
         return self.reconstruction == "least_squares"
-
-    @property
-    def differentiates_reconstruction(self) -> bool:
-        return self.is_exact and self.least_squares.differentiates
 
 
 @dataclasses.dataclass(frozen=True)

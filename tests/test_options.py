@@ -41,16 +41,6 @@ def test_the_names_build_different_optimizers():
 _MOMENTUM = OptimizerOptions("momentum", 0.1)
 
 
-def through(**changes):
-    """FedRecon with a gradient through its reconstruction, of which `changes` may make nonsense."""
-    settings = {
-        "reconstruction": "least_squares",
-        "least_squares": LeastSquaresOptions(differentiates=True),
-        **changes,
-    }
-    return FedReconOptions(**settings)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -72,11 +62,6 @@ def through(**changes):
         (
             lambda: FedReconOptions(client_takes_one_step=True, client_steps_max=1),
             "client_takes_one_step is with client_epochs=1 and client_steps_max=1; with 1 and",
-        ),
-        (lambda: through(), "needs client_takes_one_step=True and a client_optimizer of plain sgd"),
-        (
-            lambda: through(client_takes_one_step=True, client_optimizer=_MOMENTUM),
-            "needs client_takes_one_step=True and a client_optimizer of plain sgd",
         ),
     ],
 )
@@ -107,17 +92,12 @@ def test_least_squares_refuses_what_cannot_work(settings, message):
 def test_options_at_their_limits_are_taken():
     for exponent in (0.0, 1.0):
         assert LeastSquaresOptions(exponent=exponent).bias_regularization is None
-    assert through(client_takes_one_step=True).differentiates_reconstruction
-    # Steps of any kind and number go with a solution that is frozen.
+    # Steps of any kind and number go with a solution.
     frozen = FedReconOptions(
         reconstruction="least_squares", client_optimizer=_MOMENTUM, client_epochs=2
     )
     assert frozen.is_exact
-    assert not frozen.differentiates_reconstruction
-    # Gradient steps have no solution to differentiate: what is said of one plays no part.
-    steps = through(reconstruction="gradient_steps", client_optimizer=_MOMENTUM)
-    assert not steps.is_exact
-    assert not steps.differentiates_reconstruction
+    assert not FedReconOptions(client_optimizer=_MOMENTUM).is_exact
 
 
 def test_options_are_frozen():

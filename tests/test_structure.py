@@ -19,8 +19,9 @@ ALLOWED = {
     "baselines": BASE | {"baselines"},
     "engine": BASE | {"options", "data", "models", "engine"},
     "wiring": BASE | {"options", "data", "models", "engine", "wiring"},
-    "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms", "runs"},
+    "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms"},
     "runs": BASE | {"algorithms", "runs"},
+    "serving": BASE | {"data", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
 }
 

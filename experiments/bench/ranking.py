@@ -15,8 +15,10 @@ from fedrecon import rng
 from fedrecon.evaluation import protocols
 from fedrecon.evaluation.metrics import ranks
 from fedrecon.evaluation.scoring import Scorer
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.neural_cf import neumf
-from fedrecon.wiring import process
+from fedrecon.wiring.at_clients import build_scoring
+from fedrecon.wiring.weights import global_part
 
 
 def time_ranking(sizes: Sizes, start: Start) -> dict[str, Any]:
@@ -26,12 +28,11 @@ def time_ranking(sizes: Sizes, start: Start) -> dict[str, Any]:
     size = 32
     scorer = Scorer(
         reconstruct=None,
-        score=process.build_scoring(model_fn, clients_per_shard=size),
-        make_candidates=process.Candidates,
+        score=build_scoring(model_fn, clients_per_shard=size),
         packing=None,
         clients_per_shard=size,
     )
-    weights = process.initial_weights(model_fn)()
+    weights = global_part(model_fn, FunctionalModel(model_fn())).initialize()
     generator = rng.generator(0, "ranking")
     rows = [
         generator.normal(size=[NUM_USERS, *weight.shape]).astype(np.float32)

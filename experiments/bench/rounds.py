@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start
-from experiments.run import data, tasks
+from experiments.run import build
 from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.algorithms import fed_recon, stock_fed_recon
@@ -26,7 +26,8 @@ from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.ratings import Ratings, RatingScale
-from fedrecon.engine import client_work
+from fedrecon.engine.shards import shard_spec
+from fedrecon.engine.values import by_name
 from fedrecon.errors import InputError
 from fedrecon.execution import set_native_context
 from fedrecon.execution.in_process import InProcessContext
@@ -168,16 +169,16 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
         clients_per_round=50,
         client_sampler="queue",
     )
-    seconds = time_task("FedNCF", settings, sizes)
+    seconds = time_algorithm("FedNCF", settings, sizes)
     return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
 
 
-def time_task(name: str, settings: Settings, sizes: Sizes) -> float:
+def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
     """Returns the median seconds of a round of real clients."""
-    task, _ = tasks.build_task(settings, data.load_clients(settings))
-    cohorts = [task.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
+    algorithm = build.build_algorithm(settings, build.load_population(settings))
+    cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
     timing = _time_rounds(
-        name, task.training, lambda users: task.training_data(users, 1), cohorts, cohorts
+        name, algorithm.process, lambda users: algorithm.training_data(users, 1), cohorts, cohorts
     )
     return statistics.median(timing.seconds)
 
@@ -269,14 +270,10 @@ class Bench:
     def time_clients(self) -> float:
         """Returns the median seconds of the clients' part of a round, in this process."""
         split_model = self.model_fn()
-        update = tf.function(
-            fed_recon.build_clients_update(
-                FunctionalModel(split_model),
-                self.options,
-                client_work.shard_spec(self.options.batch_size, self.packer.clients_per_shard),
-            )
-        )
-        values = [tf.identity(weight) for weight in split_model.global_weights]
+        model = FunctionalModel(split_model)
+        spec = shard_spec(self.options.batch_size, self.packer.clients_per_shard)
+        update = tf.function(fed_recon.build_clients_update(model, self.options, spec))
+        values = by_name(model.global_weights, map(tf.identity, split_model.global_weights))
 
         def run(users):
             for shard in self.packer.pack(users, 0):

@@ -63,7 +63,7 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
     for column in changed:
         swept = _swept(runs, unchanged, column)
         sections.append(_sweep_section(feedback, groups, column, swept))
-    blocks, pictures = [], {}
+    blocks, pictures = ["# Comparison", *_headline(feedback, groups, unchanged)], {}
     for texts, drawn in sections:
         blocks += [*texts, *(f"![{pathlib.PurePath(name).stem}]({name})" for name in drawn)]
         pictures.update(drawn)
@@ -167,6 +167,37 @@ def _swept(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
     return pd.concat([bases, swept]).assign(value=value)
 
 
+def _headline(feedback: Feedback, groups: list[str], runs: DataFrame) -> list[str]:
+    """Returns who won, on which users and by how much, and what the winner recommends."""
+    measure, group = feedback.measures[0], groups[-1]
+    means = over_seeds(runs, "algorithm", f"{group}_{measure.name}")["mean"].dropna()
+    if len(means) < 2:
+        return []
+    order = means.sort_values(key=measure.best_first, kind="stable")
+    winner, *others = order.index
+
+    def by(other: str) -> str:
+        pairs = runs.pivot_table(f"{group}_{measure.name}", "seed", "algorithm", observed=True)[
+            [winner, other]
+        ].dropna()
+        ahead = int((measure.best_first(pairs[winner]) < measure.best_first(pairs[other])).sum())
+        difference = abs(order[winner] - order[other])
+        return f"{difference:.3f} better than {other} ({ahead} of {len(pairs)} seeds)"
+
+    compared = [others[0], *(name for name in ("popularity",) if name in others[1:])]
+    best = f"{winner} has the best {measure.title} on {group} users: {order[winner]:.3f}"
+    blocks = [f"**{best}, {' and '.join(map(by, compared))}.**"]
+    path = runs[runs["algorithm"] == winner]["path"].iloc[0]
+    sample = _read_results(path).sample
+    if sample is not None and sample.recommended:
+        titles = ", ".join(f"{title} ({score:.2f})" for title, score in sample.recommended)
+        blocks.append(
+            f"To user {sample.user}, who took no part in training and likes "
+            f"{', '.join(sample.given) or 'nothing yet'}, {winner} recommends {titles}."
+        )
+    return blocks
+
+
 def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
     import pandas as pd
 
@@ -204,7 +235,6 @@ def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Se
     is_one = algorithms.size().max() == 1
     text += "." if is_one else ". Mean ± sample standard deviation over seeds."
     blocks = [
-        "# Comparison",
         text,
         _table(pd.DataFrame(quality)),
         f"{feedback.note} Seen users took part in training; unseen users did not, and are served "

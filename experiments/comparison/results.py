@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fedrecon.data.population import GROUPS, Population
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, feedback_of
 from fedrecon.runs.run_directory import RESULTS, RunDirectory
 
 Means = Mapping[str, float]
+_NUM_SAMPLED = 3
 # A table's column of a quantile is named by the share of users.
 SHARES = range(0, 101, 10)
 
@@ -41,6 +44,21 @@ class GroupResults:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """An unseen user, and what the model recommends to the user.
+
+    Attributes:
+      user: The user's id in the data set's own files.
+      given: The titles (or ids) of the items that the user rated highest among those given.
+      recommended: The titles (or ids) of the best other items, and their scores.
+    """
+
+    user: str
+    given: list[str]
+    recommended: list[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
 class RunResults:
     """A finished run.
 
@@ -56,6 +74,7 @@ class RunResults:
       seconds: The time of training, evaluations while training included.
       costs: The bytes sent and kept; see `fedrecon.algorithms.algorithm.Costs`.
       groups: The results of each group of users.
+      sample: Recommendations for one unseen user; None if there are no unseen users.
     """
 
     algorithm: str
@@ -69,6 +88,7 @@ class RunResults:
     seconds: float
     costs: Mapping[str, int]
     groups: Mapping[str, GroupResults]
+    sample: Sample | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -81,13 +101,14 @@ class RunResults:
           KeyError, TypeError: If something is missing or unknown.
         """
         groups = {name: GroupResults(**group) for name, group in values["groups"].items()}
-        return cls(**{**values, "groups": groups})
+        sample = values["sample"] and Sample(**values["sample"])
+        return cls(**{**values, "groups": groups, "sample": sample})
 
     def row(self) -> dict[str, Any]:
         """Returns one row of comparison.csv: every figure, by the name of its column."""
         feedback = FEEDBACKS[self.feedback]
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("changes", "costs", "groups"):
+        for name in ("changes", "costs", "groups", "sample"):
             del row[name]
         row.update({f"changed_{name}": value_text(v) for name, v in self.changes.items()})
         row.update(self.costs)
@@ -156,3 +177,37 @@ def _judged(judge, state: Any, group: str, feedback: Feedback) -> GroupResults:
         given=given,
         full_ranking=full_ranking,
     )
+
+
+def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
+    """Returns recommendations for the first user of `unseen_test`, whom every run is asked about.
+
+    Args:
+      scores: A `ModelScores` or `BaselineScores`.
+      state: What they score.
+      judge: Knows the cases of the group.
+      population: The users.
+    """
+    from fedrecon.serving.recommend import recommend
+
+    if "unseen_test" not in population.groups:
+        return None
+    cases = judge.cases("unseen_test")
+    cases = cases.select(np.arange(len(cases.users)) == 0)
+    ratings = population.ratings
+
+    def title(item: int) -> str:
+        if ratings.item_titles is not None:
+            return ratings.item_titles[item]
+        return str(ratings.original_item_ids[item])
+
+    items, labels = cases.given[0]
+    liked = items[np.argsort(-labels, kind="stable")][:_NUM_SAMPLED]
+    best, values = recommend(scores, state, cases, num_items=ratings.num_items, k=_NUM_SAMPLED)
+    recommended = [
+        (title(item), float(value))
+        for item, value in zip(best[0].tolist(), values[0].tolist())
+        if item >= 0
+    ]
+    user = str(ratings.original_user_ids[cases.users[0]])
+    return Sample(user, [title(item) for item in liked.tolist()], recommended)

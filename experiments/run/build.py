@@ -102,37 +102,39 @@ def build_algorithm(
       store_dir: Where the rows of stateful clients are kept; None keeps them in memory.
       store_round: Reads the rows as of this round's checkpoint, and changes nothing.
     """
-    from fedrecon.algorithms import prepare
+    from fedrecon.algorithms import (
+        centralized,
+        fed_avg,
+        fed_ials,
+        fed_ncf,
+        fed_recon,
+        stock_fed_recon,
+    )
 
-    common = {"clients_per_round": settings.clients_per_round}
     build_model = model_fn(settings, population.ratings)
+    common: dict[str, Any] = {"clients_per_round": settings.clients_per_round}
     if settings.algorithm == "centralized":
+        common.update(_reconstruction(settings, population))
         options = centralized_options(settings)
-        return prepare.prepare_centralized(
-            build_model,
-            options,
-            population,
-            **_reconstruction(settings, population),
-            **common,
-        )
+        return centralized.prepare_centralized(build_model, options, population, **common)
     common["sampler"] = settings.client_sampler
     if settings.algorithm == "fed_ials":
-        return prepare.prepare_fed_ials(
-            build_model, fed_ials_options(settings), population, **common
-        )
+        options = fed_ials_options(settings)
+        return fed_ials.prepare_fed_ials(build_model, options, population, **common)
+    if settings.engine == "stock":
+        options = fed_recon_options(settings)
+        return stock_fed_recon.prepare_stock_fed_recon(build_model, options, population, **common)
+    common["debug"] = settings.engine == "debug"
     if settings.algorithm in ("fed_recon", "fed_recon_ls"):
-        is_stock = settings.engine == "stock"
-        prepare_fed_recon = (
-            prepare.prepare_stock_fed_recon if is_stock else prepare.prepare_fed_recon
-        )
-        return prepare_fed_recon(build_model, fed_recon_options(settings), population, **common)
+        options = fed_recon_options(settings)
+        return fed_recon.prepare_fed_recon(build_model, options, population, **common)
     common.update(_reconstruction(settings, population))
     options = fed_avg_options(settings)
     if settings.algorithm == "fed_avg":
-        return prepare.prepare_fed_avg(build_model, options, population, **common)
+        return fed_avg.prepare_fed_avg(build_model, options, population, **common)
     if settings.algorithm == "fed_ncf":
-        return prepare.prepare_fed_ncf(build_model, options, population, **common)
-    return prepare.prepare_stateful_fed_avg(
+        return fed_ncf.prepare_fed_ncf(build_model, options, population, **common)
+    return fed_avg.prepare_stateful_fed_avg(
         build_model,
         options,
         population,

@@ -16,6 +16,7 @@ from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import OptimizerOptions
+from fedrecon.wiring import user_tables
 
 SAMPLERS = ("uniform", "queue")
 _RATING_BYTES = 8  # The item's id and the rating, 4 bytes each.
@@ -175,7 +176,7 @@ def cohort_packer(
     clients_per_round: int,
     client_optimizer: OptimizerOptions | None = None,
     model: FunctionalModel | None = None,
-    sends_own_updates: bool = False,
+    one_client_per_shard: bool = False,
 ) -> CohortPacker:
     """Returns the packer of training cohorts, with shards of the size that takes the least time.
 
@@ -185,10 +186,10 @@ def cohort_packer(
       clients_per_round: The size of a cohort.
       client_optimizer: The optimizer of the clients' item rows; None means plain SGD.
       model: The model; needed with an optimizer that moves all rows of a client at each step.
-      sends_own_updates: Whether an aggregator needs each client's own update, so that a shard has
-        one client only.
+      one_client_per_shard: Whether each client has a shard of its own, as a debugger and an
+        aggregator of clients' own updates need it.
     """
-    if sends_own_updates:
+    if one_client_per_shard:
         return CohortPacker(population.examples, packing, clients_per_shard=1)
     row_width = 0
     if client_optimizer is not None and not client_optimizer.is_plain_sgd:
@@ -237,3 +238,17 @@ def num_bytes(weights) -> int:
 def bytes_of_state(state: Any) -> int:
     """Returns the bytes of the arrays of a state."""
     return sum(np.asarray(value).nbytes for value in tf.nest.flatten(state))
+
+
+def rows_of_server(model: FunctionalModel, population: Population) -> dict[str, Callable]:
+    """Returns `get_weights` and `kept_rows` of an algorithm whose server keeps user rows."""
+    is_trained = np.isin(np.arange(population.ratings.num_users), population.train)
+
+    def get_weights(state):
+        return user_tables.global_weights_of(model, state.global_model_weights)
+
+    def kept_rows(state, users):
+        tables = user_tables.user_tables_of(model, state.global_model_weights)
+        return [np.asarray(table)[users] for table in tables], is_trained[users]
+
+    return {"get_weights": get_weights, "kept_rows": kept_rows}

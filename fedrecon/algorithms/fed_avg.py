@@ -6,35 +6,51 @@ algorithm 1, applied to a partly local model as the FedRecon paper does for its 
 et al. 2021, arXiv:2102.03448, section 5). A round:
 
 1. The server samples clients and sends them the global part of the model.
-2. Each client takes its local part: drawn afresh (`build_fed_avg`, stateless), or the one that it
-   kept from its last round (`build_stateful_fed_avg`; fresh in its first).
+2. Each client takes its local part: drawn afresh (`build_fed_avg`, stateless), or kept from its
+   last round (`build_stateful_fed_avg`; fresh in its first).
 3. Each client fits both parts together on all its examples.
 4. It returns the difference of the global part. The local part it forgets, or keeps.
-5. The server averages the differences and applies them with its optimiser.
+5. The server averages the differences and applies them with its optimizer.
 
 The local part never leaves the client: it is at CLIENTS, or nowhere, in the types of these
-computations. Keeping it costs the device memory, and serves only who takes part again: with many
-users, hardly anyone.
+computations. Keeping it costs the device memory, and serves only clients that take part again: with
+many users, hardly any.
+
+**What one client's update reveals**, if the server sees it by itself. The item rows that differ
+from the others' common drift are those of the client's items, positives and drawn negatives alike,
+so they name them. After a single step of SGD the update of an item row is the error of its rating
+times the user vector: all rows point along the user vector, and item biases, whose updates are the
+errors themselves, give its length and the ratings. More steps mix this; they do not hide it. The
+user vectors of stateful clients, which last, can be followed from round to round. So updates should
+only be summed, by secure aggregation, which this baseline does not have.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms import joint_update
+from fedrecon.algorithms.algorithm import Algorithm, RowStore, costs_of_rounds, num_bytes
 from fedrecon.data.cohorts import Shard
-from fedrecon.engine import client_work
+from fedrecon.data.population import Population
+from fedrecon.engine.calls import fresh_local_values
 from fedrecon.engine.client_metrics import ClientMetrics
+from fedrecon.engine.shards import shard_spec
+from fedrecon.engine.values import Values, by_name, in_order, where_client
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import FedAvgOptions
-from fedrecon.runs.client_store import ClientStore
-from fedrecon.wiring import process
+from fedrecon.options import FedAvgOptions, FedReconOptions
+from fedrecon.wiring.outputs import ShardOutput, State
+from fedrecon.wiring.process import build_stateful_training_process, build_training_process
+from fedrecon.wiring.types import local_values_type, shard_type
+from fedrecon.wiring.weights import global_part
 
-packing_options = client_work.joint_packing_options
+packing_options = joint_update.packing_options
 
 
 class ShardWithRows(NamedTuple):
@@ -43,7 +59,7 @@ class ShardWithRows(NamedTuple):
     Attributes:
       shard: The clients.
       local_values: For each of the local weights `[clients, ...]`; of no meaning where not known.
-      is_known: `[clients]` bool: who kept one. The others draw theirs.
+      is_known: `[clients]` bool: which clients kept one. The others draw theirs.
     """
 
     shard: Shard
@@ -52,38 +68,42 @@ class ShardWithRows(NamedTuple):
 
 
 def build_fed_avg(
-    model_fn: ModelFn, options: FedAvgOptions, *, clients_per_shard: int
+    model_fn: ModelFn, options: FedAvgOptions, *, clients_per_shard: int, debug: bool = False
 ) -> tff.learning.templates.LearningProcess:
     """Builds stateless federated averaging.
 
     Args:
-      model_fn: Builds the model anew at each call, with the same initial values each time.
-      options: The algorithm's settings.
-      clients_per_shard: That of the `CohortPacker`.
+      model_fn: Builds the model.
+      options: The settings.
+      clients_per_shard: As for the `CohortPacker`.
+      debug: Returns a `wiring.debug.DebugProcess`, in which breakpoints work: no TFF computations,
+        no XLA, no vectorization. Use it with one client a shard.
 
     Returns:
       A process whose `next(state, shards)` takes a list of shards packed with `packing_options`;
       its metrics are those of `fed_recon.build_fed_recon`, over all examples.
 
     Raises:
-      ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
-    work = _ClientWork(model_fn, options, clients_per_shard)
+    work = _ClientWork(model_fn, options, clients_per_shard, debug=debug)
 
-    def update_shard(weights, shard):
-        return work(weights, shard, client_work.fresh_local_values(work.model, shard))[0]
+    def update_shard(global_values, shard):
+        output, _ = work(global_values, shard, fresh_local_values(work.model, shard))
+        return output
 
-    return process.build_training_process(
-        process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, clients_per_shard),
+    return build_training_process(
+        work.weights,
+        shard_type(options.batch_size, clients_per_shard),
         shard_update=update_shard,
         finalize_metrics=work.metrics.finalize_training,
         server_optimizer=options.server_optimizer,
+        debug=debug,
     )
 
 
 def build_stateful_fed_avg(
-    model_fn: ModelFn, options: FedAvgOptions, *, clients_per_shard: int
+    model_fn: ModelFn, options: FedAvgOptions, *, clients_per_shard: int, debug: bool = False
 ) -> tff.templates.IterativeProcess:
     """Builds federated averaging whose clients keep their local part between rounds.
 
@@ -91,59 +111,72 @@ def build_stateful_fed_avg(
 
     Returns:
       A process whose `next(state, shards)` takes a list of `ShardWithRows` and returns a
-      `process.StatefulOutput`. A client whose update was not finite keeps what it had.
+      `StatefulOutput`. A client whose update was not finite keeps what it had.
     """
-    work = _ClientWork(model_fn, options, clients_per_shard)
+    work = _ClientWork(model_fn, options, clients_per_shard, debug=debug)
+    local_weights = work.model.local_weights
 
-    def update_shard(weights, client):
-        fresh = client_work.fresh_local_values(work.model, client.shard)
-        values = [
-            tf.where(tf.reshape(client.is_known, [-1] + [1] * (kept.shape.rank - 1)), kept, drawn)
-            for kept, drawn in zip(client.local_values, fresh)
-        ]
-        return work(weights, client.shard, values)
+    def update_shard(global_values, client):
+        kept = by_name(local_weights, client.local_values)
+        local_values = {
+            name: where_client(client.is_known, kept[name], drawn)
+            for name, drawn in fresh_local_values(work.model, client.shard).items()
+        }
+        output, local_values = work(global_values, client.shard, local_values)
+        return output, in_order(local_weights, local_values)
 
     data_type = tff.types.to_type(
         ShardWithRows(
-            process.shard_type(options.batch_size, clients_per_shard),
-            process.local_values_type(work.model, clients_per_shard),
+            shard_type(options.batch_size, clients_per_shard),
+            local_values_type(work.model, clients_per_shard),
             tff.TensorType(np.bool_, [clients_per_shard]),
         )
     )
-    return process.build_stateful_training_process(
-        process.initial_weights(model_fn),
+    return build_stateful_training_process(
+        work.weights,
         data_type,
         shard_update=update_shard,
         finalize_metrics=work.metrics.finalize_training,
         server_optimizer=options.server_optimizer,
+        debug=debug,
     )
 
 
 class _ClientWork:
     """Steps 3 and 4 of a round, given the clients' local values."""
 
-    def __init__(self, model_fn: ModelFn, options: FedAvgOptions, clients_per_shard: int):
+    def __init__(
+        self, model_fn: ModelFn, options: FedAvgOptions, clients_per_shard: int, *, debug: bool
+    ):
         split_model = model_fn()
         self.model, self.metrics = FunctionalModel(split_model), ClientMetrics(split_model)
+        self.weights = global_part(model_fn, self.model)
         self._options = options
-        spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-        self._update = client_work.build_joint_update(self.model, options, spec)
+        spec = shard_spec(options.batch_size, clients_per_shard)
+        self._update = joint_update.build_joint_update(self.model, options, spec, debug=debug)
 
-    def __call__(self, weights, shard, local_values):
+    def __call__(
+        self, global_values: Values, shard: Shard, local_values: Values
+    ) -> tuple[ShardOutput, Values]:
         """Returns what the shard sends, and its clients' local values afterwards."""
-        global_values = [*weights.trainable, *weights.non_trainable]
         update = self._update(global_values, shard, local_values)
-        updates, divisors = client_work.sum_joint_updates(
+        updates, divisors = joint_update.sum_joint_updates(
             self.model, self._options, global_values, shard, update.contribution
         )
-        sums = self.metrics.training_sums(update.contribution, update.examples, update.predictions)
-        return process.ShardOutput(updates, divisors, sums), update.local_values
+        output = ShardOutput(
+            update=in_order(self.weights.trainable, updates),
+            weight=in_order(self.weights.trainable, divisors),
+            metrics=self.metrics.training_sums(
+                update.contribution, update.examples, update.predictions
+            ),
+        )
+        return output, update.local_values
 
 
 class StatefulRound(NamedTuple):
     """The server's side of a round; the clients' rows are staged in the store."""
 
-    state: process.State
+    state: State
     metrics: dict
 
 
@@ -153,24 +186,22 @@ class StatefulFedAvg:
     In a row of the store the local weights follow each other, flat.
     """
 
-    def __init__(
-        self, training: tff.templates.IterativeProcess, model: FunctionalModel, store: ClientStore
-    ):
+    def __init__(self, training: Any, model: FunctionalModel, store: RowStore):
         """Creates the process.
 
         Args:
-          training: As `build_stateful_fed_avg` gives it.
+          training: The result of `build_stateful_fed_avg`.
           model: Its model.
           store: Rows of `row_width(model)` numbers.
         """
         self._training, self._store = training, store
         self._shapes = [weight.shape.as_list() for weight in model.local_weights]
 
-    def initialize(self) -> process.State:
+    def initialize(self) -> State:
         """Returns the server's initial state."""
         return self._training.initialize()
 
-    def next(self, state: process.State, shards: list[Shard]) -> StatefulRound:
+    def next(self, state: State, shards: list[Shard]) -> StatefulRound:
         """Runs a round of shards packed with `packing_options`; stages the rows that changed."""
         clients = []
         for shard in shards:
@@ -185,7 +216,7 @@ class StatefulFedAvg:
         return StatefulRound(output.state, output.metrics)
 
     def read(self, users: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns the local values of users, `[n, ...]` each, and who has some, `[n]` bool."""
+        """Returns the local values of users, `[n, ...]` each, and which users have some, `[n]`."""
         rows, is_known = self._store.read(users)
         sizes = [int(np.prod(shape)) for shape in self._shapes]
         parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
@@ -195,3 +226,96 @@ class StatefulFedAvg:
 def row_width(model: FunctionalModel) -> int:
     """Returns how many numbers the local part of a model has."""
     return sum(weight.shape.num_elements() for weight in model.local_weights)
+
+
+def prepare_fed_avg(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns stateless federated averaging, ready to train on a population.
+
+    Args:
+      model_fn: Builds the model; see `fedrecon.models.model_fn`.
+      options: The settings of the algorithm.
+      population: The users; its seed decides every draw.
+      clients_per_round: The size of a cohort.
+      sampler: See `cohort_sampler`.
+      reconstruction: How users without a kept local part are served; None means the defaults of
+        `FedReconOptions`. Only its reconstruction settings and its batch size apply.
+      reconstruction_model_fn: Builds the model that serves these users, if it differs from the
+        trained one: exact reconstruction takes a model without regularizers of local weights.
+      debug: Whether breakpoints work in a client's step; see `build_fed_avg`. It is slow.
+
+    Raises:
+      InputError: If there are too few training users; see also `build_fed_avg`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
+    """
+    model, packer, common = joint_update.prepare_joint(
+        model_fn,
+        options,
+        population,
+        clients_per_round=clients_per_round,
+        sampler=sampler,
+        reconstruction=reconstruction,
+        reconstruction_model_fn=reconstruction_model_fn,
+        debug=debug,
+    )
+    training = build_fed_avg(model_fn, options, clients_per_shard=packer.clients_per_shard)
+    return Algorithm(
+        process=training,
+        get_weights=training.get_model_weights,
+        costs=costs_of_rounds(model),
+        **common,
+    )
+
+
+def prepare_stateful_fed_avg(
+    model_fn: ModelFn,
+    options: FedAvgOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    open_store: Callable[[int, int], RowStore],
+    sampler: str = "uniform",
+    reconstruction: FedReconOptions | None = None,
+    reconstruction_model_fn: ModelFn | None = None,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns federated averaging whose clients keep their local part between rounds.
+
+    Arguments and errors are those of `prepare_fed_avg`, and:
+
+    Args:
+      open_store: From the number of users and the width of a row to the store of the clients' rows,
+        such as `fedrecon.runs.client_store.ClientStore`.
+    """
+    model, packer, common = joint_update.prepare_joint(
+        model_fn,
+        options,
+        population,
+        clients_per_round=clients_per_round,
+        sampler=sampler,
+        reconstruction=reconstruction,
+        reconstruction_model_fn=reconstruction_model_fn,
+        debug=debug,
+    )
+    process = build_stateful_fed_avg(
+        model_fn, options, clients_per_shard=packer.clients_per_shard, debug=debug
+    )
+    store = open_store(population.ratings.num_users, row_width(model))
+    training = StatefulFedAvg(process, model, store)
+    return Algorithm(
+        process=training,
+        get_weights=lambda state: state.global_model_weights,
+        kept_rows=lambda state, users: training.read(users),
+        store=store,
+        costs=costs_of_rounds(model, device=num_bytes(model.local_weights)),
+        **common,
+    )

@@ -7,46 +7,77 @@ Garrett, Shanshan Wu, Keith Rush, Sushant Prakash. NeurIPS 2021, arXiv:2102.0344
 1. The server samples clients and sends them the global part of the model.
 2. Each client draws a fresh local part and fits it on its support (reconstruction).
 3. Each client fits the global part on its query, the local part frozen, and returns the difference.
-4. The server averages the differences and applies them with its optimiser.
+4. The server averages the differences and applies them with its optimizer.
 
 The local part never leaves the client and is forgotten after the round: it is in no type of these
 computations. The numbers are those of `stock_fed_recon`, with two differences. Local initial values
 are drawn for each client and round by the initializers of the local layers (stock TFF gives all
 clients the same). And a client without a query has weight zero also with uniform weighting.
+
+**What one client's update reveals**, if the server sees it by itself. The item rows that differ
+from the others' common drift are those of the client's query, so they name these items. After a
+single step of SGD the update of an item row is the error of its rating times the user vector: all
+rows point along the user vector, and item biases, whose updates are the errors themselves, give its
+length and the ratings. More steps mix this; they do not hide it.
+So updates should only be summed, by secure aggregation (`wiring.secure.secure_mean`). There a
+client sends whole tables, and a sum hides it only among the others who have the same items.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedrecon.algorithms.algorithm import (
+    Algorithm,
+    cohort_packer,
+    cohort_sampler,
+    costs_of_rounds,
+)
+from fedrecon.algorithms.reconstruction import (
+    RECONSTRUCTION_SEED,
+    build_models,
+    compile_after_reconstruction,
+    prepare_reconstruction,
+    support_passes,
+)
 from fedrecon.data.cohorts import PackingOptions, Passes, Shard
-from fedrecon.engine import client_work, least_squares
-from fedrecon.engine.client_metrics import ClientMetrics
+from fedrecon.data.population import Population
+from fedrecon.engine.calls import predict
+from fedrecon.engine.client_metrics import ClientMetrics, training_metrics
+from fedrecon.engine.client_step import Stage
+from fedrecon.engine.shards import Examples, shard_spec
+from fedrecon.engine.stages import run_stage
+from fedrecon.engine.updates import contribute, sum_updates
+from fedrecon.engine.values import in_order
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import FedReconOptions, OptimizerOptions
-from fedrecon.wiring import process
+from fedrecon.options import FedReconOptions
+from fedrecon.wiring.outputs import ShardOutput
+from fedrecon.wiring.process import build_evaluation_process, build_training_process
+from fedrecon.wiring.secure import check_aggregator
+from fedrecon.wiring.types import shard_type
+from fedrecon.wiring.weights import global_part
 
-# What a client's seed is used for.
-_RECONSTRUCTION, _UPDATE = client_work.FREE_SEED, client_work.FREE_SEED + 1
+# What a client's seed is used for beside reconstruction.
+_UPDATE = RECONSTRUCTION_SEED + 1
 
 
 def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon`.
 
     Args:
-      options: The algorithm's settings.
+      options: The settings.
       seed: Draws each client's local initial values, with the round and the user id.
     """
-    support = Passes(options.reconstruction_epochs, options.reconstruction_steps_max)
     return PackingOptions(
         batch_size=options.batch_size,
         support_query_split=options.support_query_split,
-        support=Passes() if options.is_exact else support,
+        support=support_passes(options),
         query=Passes(options.client_epochs, options.client_steps_max),
         seed=seed,
     )
@@ -64,19 +95,22 @@ def build_fed_recon(
     clients_per_shard: int,
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
+    debug: bool = False,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedRecon training.
 
     Args:
-      model_fn: Builds the model anew at each call, with the same initial values each time.
-      options: The algorithm's settings.
-      clients_per_shard: That of the `CohortPacker`.
+      model_fn: Builds the model.
+      options: The settings.
+      clients_per_shard: As for the `CohortPacker`.
       aggregator_factory: Aggregates the clients' updates; None takes the weighted mean of the
-        clients. TFF sees a shard as one client, so one that needs each client's own update
-        (clipping, robust, quantised, unweighted) takes shards of one client only.
+        clients. TFF sees a shard as one client, so an aggregator that needs each client's own
+        update (clipping, robust, quantized, unweighted) takes shards of one client only.
       is_aggregator_linear: Says that `aggregator_factory` gives the same for clients as for the
         weighted means and weights of groups of them, as weighted means over plain or secure sums
         do; then shards may have any number of clients.
+      debug: Returns a `wiring.debug.DebugProcess`, in which breakpoints work: no TFF computations,
+        no XLA, no vectorization. Use it with one client a shard.
 
     Returns:
       A process whose `next(state, shards)` takes a list of shards packed with `packing_options`. A
@@ -87,69 +121,67 @@ def build_fed_recon(
     Raises:
       InputError: If the aggregator would get the updates of several clients as one, or least
         squares cannot reconstruct the model; see `least_squares.check_is_solvable`.
-      ValueError: If the model cannot be vectorised over clients; see `FunctionalModel`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
-    process.check_aggregator(
+    check_aggregator(
         aggregator_factory, is_linear=is_aggregator_linear, clients_per_shard=clients_per_shard
     )
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
-    _check(split_model, model, options)
-    update_clients = build_clients_update(model, options, spec)
+    split_model, model = build_models(model_fn, options)
+    metrics = ClientMetrics(split_model)
+    weights = global_part(model_fn, model)
+    spec = shard_spec(options.batch_size, clients_per_shard)
+    update_clients = build_clients_update(model, options, spec, debug=debug)
 
-    def update_shard(weights, shard):
-        global_values = [*weights.trainable, *weights.non_trainable]
+    def update_shard(global_values, shard):
         contribution, query, predictions = update_clients(global_values, shard)
-        return process.ShardOutput(
-            update=client_work.sum_updates(
-                model, options.client_optimizer, global_values, shard, contribution
-            ),
-            weight=tf.reduce_sum(contribution.weights),
+        sums = sum_updates(model, options.client_optimizer, global_values, shard, contribution)
+        total_weight = tf.reduce_sum(contribution.weights)
+        return ShardOutput(
+            update=in_order(weights.trainable, sums),
+            weight=[total_weight] * len(sums),
             metrics=metrics.training_sums(contribution, query, predictions),
         )
 
-    return process.build_training_process(
-        process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, clients_per_shard),
+    return build_training_process(
+        weights,
+        shard_type(options.batch_size, clients_per_shard),
         shard_update=update_shard,
         finalize_metrics=metrics.finalize_training,
         server_optimizer=options.server_optimizer,
         aggregator_factory=aggregator_factory,
+        debug=debug,
     )
 
 
-def build_clients_update(model: FunctionalModel, options: FedReconOptions, spec: Shard):
+def build_clients_update(
+    model: FunctionalModel, options: FedReconOptions, spec: Shard, *, debug: bool = False
+) -> Callable:
     """Returns steps 2 and 3 of a round, for the clients of a shard.
 
     Args:
       model: The model.
-      options: The algorithm's settings.
-      spec: As `client_work.shard_spec` gives it.
+      options: The settings.
+      spec: The specs of the shard.
+      debug: See `shards.compile_for_shards`.
 
     Returns:
-      A function of the whole global values and a shard. It returns the clients'
-      `client_work.Contribution`, their query examples and the predictions for these, each before
-      the step that uses it.
+      A function of the whole global values and a shard. It returns the clients' `Contribution`,
+      their query examples and the predictions for these, each before its step.
     """
+    stage = Stage(options.client_optimizer, trains_global=True)
 
-    stage = client_work.Stage(options.client_optimizer, trains_global=True)
-
-    def update(before, shard, extra_loss=None):
-        query = client_work.Examples.scheduled(shard, shard.query_batches)
+    def update(before, shard):
+        query = Examples.scheduled(shard, shard.query_batches)
         if options.client_takes_one_step:
             query = query.as_one_step()
-        seeds = fold_in(shard.seeds, _UPDATE)
-        trained = client_work.run_stage(model, stage, before, query, seeds, extra_loss)
+        trained = run_stage(model, stage, before, query, fold_in(shard.seeds, _UPDATE))
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)
-        contribution = client_work.contribute(model, stage, before, trained, weights)
+        contribution = contribute(model, stage, before, trained, weights)
         return contribution, query, trained.predictions
 
-    if options.differentiates_reconstruction:
-        return _compile_with_adjoint(model, options, spec, update)
-    return _compile_after_reconstruction(model, options, spec, update)
+    return compile_after_reconstruction(model, options, spec, update, debug=debug)
 
 
 def build_fed_recon_evaluation(
@@ -160,168 +192,80 @@ def build_fed_recon_evaluation(
     Only the reconstruction settings, the batch size and the support/query split of `options` apply.
     The shards are packed with `evaluation_packing_options`.
     """
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model, metrics = FunctionalModel(split_model), ClientMetrics(split_model)
+    split_model, model = build_models(model_fn, options)
+    metrics = ClientMetrics(split_model)
 
-    def evaluate_clients(values, shard):
-        query = client_work.Examples.scheduled(shard, shard.query_batches)
-        return query, client_work.predict(model, values, query)
+    def evaluate(values, shard):
+        query = Examples.scheduled(shard, shard.query_batches)
+        return query, predict(model, values, query)
 
-    _check(split_model, model, options)
-    compiled = _compile_after_reconstruction(model, options, spec, evaluate_clients)
+    spec = shard_spec(options.batch_size, clients_per_shard)
+    evaluate_clients = compile_after_reconstruction(model, options, spec, evaluate)
 
-    def shard_metrics(weights, shard):
-        query, predictions = compiled([*weights.trainable, *weights.non_trainable], shard)
+    def shard_metrics(global_values, shard):
+        query, predictions = evaluate_clients(global_values, shard)
         return metrics.sums(query.labels, predictions, query.mask)
 
-    return process.build_evaluation_process(
-        process.initial_weights(model_fn),
-        process.shard_type(options.batch_size, clients_per_shard),
+    return build_evaluation_process(
+        global_part(model_fn, model),
+        shard_type(options.batch_size, clients_per_shard),
         shard_metrics=shard_metrics,
         finalize_metrics=metrics.finalize,
     )
 
 
-def build_reconstruction(
-    model_fn: ModelFn, options: FedReconOptions, *, clients_per_shard: int
-) -> tff.Computation:
-    """Builds the reconstruction of users' local part, by which anybody can be served.
-
-    Only the reconstruction settings and the batch size of `options` apply. The shards are packed
-    with `reconstruction_packing_options`: all that a user gives is support.
-
-    Returns:
-      A computation of `ModelWeights` of the global part, at SERVER, and shards, at CLIENTS, to the
-      local values `[clients, ...]`, at CLIENTS, for each of the local weights.
-    """
-    spec = client_work.shard_spec(options.batch_size, clients_per_shard)
-    split_model = model_fn()
-    model = FunctionalModel(split_model)
-    num_global = len(model.global_weights)
-
-    def local_values(values, shard):
-        return [tf.identity(value) for value in values[num_global:]]
-
-    _check(split_model, model, options)
-    return process.build_at_clients(
-        model_fn,
-        process.shard_type(options.batch_size, clients_per_shard),
-        _compile_after_reconstruction(model, options, spec, local_values),
-    )
-
-
-def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
-    """Returns how clients are packed for `build_reconstruction`; see `packing_options`."""
-    return dataclasses.replace(
-        packing_options(options, seed=seed), support_query_split="none", query=Passes(0)
-    )
-
-
-def _check(split_model, model, options: FedReconOptions) -> None:
-    if options.is_exact:
-        least_squares.check_is_solvable(split_model, model)
-
-
-def _compile_after_reconstruction(model, options: FedReconOptions, spec, work):
-    """Compiles clients' work, which starts from the values of `model.weights` and their shard."""
-    if not options.is_exact:
-        return client_work.compile_for_shards(
-            lambda values, shard: work(_reconstruct(model, options, values, shard), shard),
-            model,
-            spec,
-        )
-    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
-    compiled = client_work.compile_for_shards(
-        lambda values, shard, local_values: work([*values, *local_values], shard),
-        model,
-        spec,
-        client_work.local_specs(model, spec.seeds.shape[0]),
-    )
-
-    def reconstruct_and_work(global_values, shard):
-        return compiled(global_values, shard, reconstruct(global_values, shard).local_values)
-
-    return reconstruct_and_work
-
-
-def _compile_with_adjoint(model, options: FedReconOptions, spec, update):
-    """Compiles clients' update with a gradient that goes through the exact reconstruction.
-
-    The solution `u` of `A u = y` moves with the global part. By the implicit function theorem the
-    gradient of the loss `L` in a global `g` is that with `u` frozen, and
-
-        d/dg [w . (y - A u)]   with   A w = dL/du
-
-    in which `u` and `w` do not depend on `g`: one more solution with the factors at hand.
-    """
-    reconstruct = least_squares.build_reconstruction(model, options.least_squares, spec)
-    local_specs = client_work.local_specs(model, spec.seeds.shape[0])
-    num_global = len(model.global_weights)
-
-    # A step of rate 1 is the gradient.
-    stage = client_work.Stage(OptimizerOptions("sgd", 1.0), trains_local=True)
-
-    def local_gradient(values, shard, local_values):
-        query = client_work.Examples.scheduled(shard, shard.query_batches).as_one_step()
-        before = [*values, *local_values]
-        after = client_work.run_stage(model, stage, before, query, shard.seeds).values
-        return least_squares.flatten(
-            model, [start - end for start, end in zip(local_values, after[num_global:])]
-        )
-
-    gradient_compiled = client_work.compile_for_shards(local_gradient, model, spec, local_specs)
-
-    def through_solution(values, data):
-        support, adjoint = data
-        called = [
-            tf.gather(value, support.positions) if weight.is_item_table else value
-            for weight, value in zip(model.weights, values)
-        ]
-        origin = [
-            tf.zeros_like(value) if weight.trainable else value
-            for weight, value in zip(model.local_weights, called[num_global:])
-        ]
-
-        def predict(local_values):
-            return model.predict(support.item_ids, [*called[:num_global], *local_values])
-
-        products = predict(adjoint) - predict(origin)
-        products *= support.labels - predict(called[num_global:])
-        return tf.reduce_sum(tf.where(support.mask, products, tf.zeros_like(products)))
-
-    def update_through(values, shard, local_values, adjoint):
-        support = client_work.Examples.scheduled(shard, shard.support_batches).as_one_step()
-        support = client_work.Examples(*(array[:, 0] for array in support))
-        extra_loss = client_work.ExtraLoss(through_solution, (support, adjoint))
-        return update([*values, *local_values], shard, extra_loss)
-
-    update_compiled = client_work.compile_for_shards(
-        update_through, model, spec, local_specs, local_specs
-    )
-
-    def update_clients(global_values, shard):
-        local_values, solution = reconstruct(global_values, shard)
-        gradients = gradient_compiled(global_values, shard, local_values)
-        adjoint = least_squares.unflatten(model, solution.solve(gradients), local_values)
-        return update_compiled(global_values, shard, local_values, adjoint)
-
-    return update_clients
-
-
-def _reconstruct(model, options: FedReconOptions, values, shard: Shard):
-    """Returns the values of `model.weights` after reconstruction.
+def prepare_fed_recon(
+    model_fn: ModelFn,
+    options: FedReconOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+    aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
+    is_aggregator_linear: bool = False,
+    debug: bool = False,
+) -> Algorithm:
+    """Returns FedRecon, ready to train on a population.
 
     Args:
-      model: The model.
-      options: The algorithm's settings.
-      values: The global ones, as the clients get them.
-      shard: The clients.
+      model_fn: Builds the model; see `fedrecon.models.model_fn`.
+      options: The settings of the algorithm.
+      population: The users; its seed decides every draw.
+      clients_per_round: The size of a cohort.
+      sampler: See `cohort_sampler`.
+      aggregator_factory: See `build_fed_recon`.
+      is_aggregator_linear: See `build_fed_recon`.
+      debug: Whether breakpoints work in a client's step; see `build_fed_recon`. It is slow.
+
+    Raises:
+      InputError: If there are too few training users; see also `build_fed_recon`.
+      ValueError: If the model cannot be vectorized over clients; see `FunctionalModel`.
     """
-    stage = client_work.Stage(options.reconstruction_optimizer, trains_local=True)
-    values = [*values, *client_work.fresh_local_values(model, shard)]
-    if not any(stage.trains(weight) for weight in model.weights):
-        return values
-    support = client_work.Examples.scheduled(shard, shard.support_batches)
-    seeds = fold_in(shard.seeds, _RECONSTRUCTION)
-    return client_work.run_stage(model, stage, values, support, seeds).values
+    model = FunctionalModel(model_fn())
+    packer = cohort_packer(
+        population,
+        packing_options(options, seed=population.seed),
+        clients_per_round=clients_per_round,
+        client_optimizer=options.client_optimizer,
+        model=model,
+        one_client_per_shard=debug or (aggregator_factory is not None and not is_aggregator_linear),
+    )
+    training = build_fed_recon(
+        model_fn,
+        options,
+        clients_per_shard=packer.clients_per_shard,
+        aggregator_factory=aggregator_factory,
+        is_aggregator_linear=is_aggregator_linear,
+        debug=debug,
+    )
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        training_data=packer.pack,
+        training_metrics=training_metrics,
+        get_weights=training.get_model_weights,
+        reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
+        costs=costs_of_rounds(model),
+    )

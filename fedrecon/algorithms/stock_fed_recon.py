@@ -1,6 +1,7 @@
 """FedRecon by TFF's own builders: slow, client by client, and the reference for everything faster.
 
-The algorithm, and the paper it is from, are those of `fed_recon`.
+The algorithm, its paper, and what an update reveals are those of `fed_recon`. The metrics are read
+by `client_metrics.training_metrics` and `evaluation_metrics`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.engine.client_metrics import per_rating
+from fedrecon.algorithms.algorithm import Algorithm, cohort_sampler, costs_of_rounds
+from fedrecon.algorithms.reconstruction import prepare_reconstruction
+from fedrecon.data.population import Population
+from fedrecon.engine.client_metrics import training_metrics
+from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
 
@@ -38,8 +43,8 @@ def build_fed_recon(
     """Builds FedRecon training.
 
     Args:
-      model_fn: Builds the model anew at each call, with the same initial values each time.
-      options: The algorithm's settings.
+      model_fn: Builds the model.
+      options: The settings.
 
     Returns:
       A process whose `next(state, client_datasets)` takes a list of `client_dataset`s, one a
@@ -81,18 +86,39 @@ def build_fed_recon_evaluation(
     )
 
 
-def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of a round over the query ratings of its clients, before each step.
+def prepare_stock_fed_recon(
+    model_fn: ModelFn,
+    options: FedReconOptions,
+    population: Population,
+    *,
+    clients_per_round: int,
+    sampler: str = "uniform",
+) -> Algorithm:
+    """Returns FedRecon by TFF's own builder, client by client: the slow reference.
 
-    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
-    twice), `num_examples` is how many there were.
+    Arguments and errors are those of `prepare_fed_recon`.
     """
-    return per_rating(metrics["client_work"]["train"])
+    training = build_fed_recon(model_fn, options)
 
+    def client_datasets(users: np.ndarray, round_num: int) -> list:
+        return [
+            client_dataset(
+                *population.examples.examples(user, round_num), batch_size=options.batch_size
+            )
+            for user in users
+        ]
 
-def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
-    """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
-    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
+    return Algorithm(
+        process=training,
+        sample_cohort=cohort_sampler(
+            population, clients_per_round=clients_per_round, sampler=sampler
+        ),
+        training_data=client_datasets,
+        training_metrics=training_metrics,
+        get_weights=training.get_model_weights,
+        reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
+        costs=costs_of_rounds(FunctionalModel(model_fn())),
+    )
 
 
 def _reconstruction_model_fn(model_fn: ModelFn):

@@ -7,7 +7,8 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.engine.client_work import Contribution, Examples
+from fedrecon.engine.shards import Examples
+from fedrecon.engine.updates import Contribution
 from fedrecon.models.functional import batch_loss
 from fedrecon.models.split_model import SplitModel
 
@@ -15,8 +16,9 @@ from fedrecon.models.split_model import SplitModel
 class ClientMetrics:
     """The metrics of a model, and `loss` as stock FedRecon reports it (a mean over batches).
 
-    Sums over clients are sums of `Sums`, which hold the variables of each metric; so a metric must
-    be one that adds up what it is updated with, as for `tff.learning.metrics.sum_then_finalize`.
+    We add the metric variables of all clients and finalize once, as
+    `tff.learning.metrics.sum_then_finalize` does. This works only for metrics whose variables are
+    sums.
     """
 
     def __init__(self, model: SplitModel):
@@ -29,8 +31,8 @@ class ClientMetrics:
         for name in names:
             if names.count(name) > 1 or name == "loss":
                 raise ValueError(
-                    f"Two metrics are named {name} (`loss` is that of the batches); names must"
-                    " differ."
+                    f"Two metrics are named {name} (`loss` is taken: the mean over batches); names"
+                    " must differ."
                 )
         self._batch_loss = batch_loss(model.loss_fn)
         self._initialize, self._update, self._finalize = (
@@ -44,8 +46,8 @@ class ClientMetrics:
 
         Args:
           labels: `[clients, steps, batch_size]`.
-          predictions: Likewise.
-          mask: Likewise, bool.
+          predictions: `[clients, steps, batch_size]`.
+          mask: `[clients, steps, batch_size]` bool: which examples are real.
         """
         output = tff.learning.models.BatchOutput(
             predictions=tf.boolean_mask(predictions, mask)[:, tf.newaxis]
@@ -58,7 +60,7 @@ class ClientMetrics:
         return collections.OrderedDict(**sums, loss=(total, count))
 
     def finalize(self, sums: collections.OrderedDict) -> collections.OrderedDict:
-        """Returns the metrics that the sums amount to."""
+        """Returns the metrics from `sums`, added over shards."""
         sums = collections.OrderedDict(sums)
         total, count = sums.pop("loss")
         return collections.OrderedDict(
@@ -66,14 +68,14 @@ class ClientMetrics:
         )
 
     def training_sums(self, contribution: Contribution, examples: Examples, predictions):
-        """Returns the sums of a shard in training; predictions are those before each step."""
+        """Returns a shard's sums in training; each prediction is made before its step."""
         return collections.OrderedDict(
             self.sums(examples.labels, predictions, examples.mask),
             num_clients_rejected=contribution.num_rejected,
         )
 
     def finalize_training(self, sums: collections.OrderedDict) -> collections.OrderedDict:
-        """Returns the metrics that sums of `training_sums` amount to."""
+        """Returns the metrics from `training_sums`, added over shards."""
         sums = collections.OrderedDict(sums)
         rejected = sums.pop("num_clients_rejected")
         return collections.OrderedDict(self.finalize(sums), num_clients_rejected=rejected)
@@ -82,24 +84,25 @@ class ClientMetrics:
 def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the metrics of a round over the examples of its clients' steps, before each step.
 
-    `loss`, `rmse` and `accuracy` are means over ratings (a client with twice the ratings counts
-    twice), `num_examples` is how many there were, `num_clients_rejected` how many clients were left
-    out.
+    `loss`, `rmse` and `accuracy` are means over the `num_examples` ratings: a client with twice the
+    ratings counts twice. `num_clients_rejected` is the number of clients that were left out; stock
+    TFF does not count them.
     """
     ours = metrics["client_work"]["train"]
-    return {**per_rating(ours), "num_clients_rejected": int(ours["num_clients_rejected"])}
+    counts = {name: int(ours[name]) for name in ("num_clients_rejected",) if name in ours}
+    return {**_per_rating(ours), **counts}
 
 
 def evaluation_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the metrics of an evaluation over all query ratings; means are over ratings."""
-    return per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
+    return _per_rating(metrics["client_work"]["eval"]["current_round_metrics"])
 
 
-def per_rating(metrics: collections.OrderedDict) -> dict[str, float]:
+def _per_rating(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the `rating_metrics` of a model as plain numbers.
 
-    TFF adds a `loss` of its own: the mean over batches, in which a last batch of one rating counts
-    as much as a full one. Here `loss` is the mean over ratings.
+    TFF adds a `loss` of its own, the mean over batches: a last batch of one rating counts as much
+    as a full one. Here `loss` is the mean over ratings.
     """
     return {
         "loss": float(metrics["mean_loss"]),

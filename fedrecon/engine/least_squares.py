@@ -1,65 +1,48 @@
-"""Exact reconstruction: the local part that minimises a ridge regression, for all clients at once.
+"""Exact reconstruction: the local part that minimizes a ridge regression, for all clients at once.
 
-Where the model is linear in its local part `u` and the loss is squared, reconstruction needs no
-steps and no learning rate. With predictions `e_n . u + b_n` it is the solution of the normal
+If the model is linear in its local part `u` and the loss is squared, reconstruction needs no steps
+and no learning rate. With predictions `e_n . u + b_n` the local part is the solution of the normal
 equations of `LeastSquaresOptions`,
 
     (E'E + R) u = E'(label - b)
 
-with the rows `e_n` of the support in `E` and the regularization on the diagonal of `R`. Solvers in
-closed form as the inner loop of meta-learning: Bertinetto et al. 2019, "Meta-learning with
-differentiable closed-form solvers" (arXiv:1805.08136); as the user's half of alternating least
+with the rows `e_n` of the support in `E` and the regularization on the diagonal of `R`. Closed-form
+solvers as the inner loop of meta-learning: Bertinetto et al. 2019, "Meta-learning with
+differentiable closed-form solvers" (arXiv:1805.08136). As the user's half of alternating least
 squares: Zhou et al. 2008, "Large-scale Parallel Collaborative Filtering for the Netflix Prize".
 
-`e_n` and `b_n` are the gradient and the value of the prediction at `u = 0`, so any Keras model that
-is linear in its local part will do: biases of users are one more entry of `u`, biases of items and
-the global mean are in `b_n`.
+`e_n` and `b_n` are the gradient and the value of the prediction at `u = 0`. So any Keras model that
+is linear in its local part will do: a user's bias is one more entry of `u`; item biases and the
+global bias are in `b_n`.
 
-The sums are formed by XLA; the systems are factorised by TensorFlow's own batched Cholesky, which
-takes a thirtieth to a hundredth of the time of XLA's on a CPU (BUILD_NOTES.md). They are float64:
-sums of squares lose half of the digits.
+XLA forms the sums. TensorFlow's own batched Cholesky solves the systems: on a CPU it takes a
+thirtieth to a hundredth of the time of XLA's (BUILD_NOTES.md). The sums are float64, because a sum
+of squares loses half of the digits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from fedrecon.data.cohorts import Shard
-from fedrecon.engine import client_work
-from fedrecon.engine.client_work import Examples, Tensors
+from fedrecon.engine.calls import call_client, fresh_local_values, map_clients
+from fedrecon.engine.shards import Examples, compile_for_shards
+from fedrecon.engine.values import Values, in_order
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import SplitModel
+from fedrecon.models.weights import Weight
 from fedrecon.options import LeastSquaresOptions
 
 
-class Solution(NamedTuple):
-    """The solved systems of a shard's clients.
+def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    """Returns the solutions of positive definite systems, `[clients, k]`, by Cholesky.
 
-    Attributes:
-      vectors: `[clients, k]`; not finite for a client whose system cannot be solved.
-      factors: `[clients, k, k]`, the Cholesky factors.
-    """
-
-    vectors: tf.Tensor
-    factors: tf.Tensor
-
-    def solve(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Returns the solutions with other right sides, `[clients, k]` of any float dtype."""
-        rights = tf.cast(vectors, self.factors.dtype)[..., tf.newaxis]
-        solved = tf.linalg.cholesky_solve(self.factors, rights)[..., 0]
-        return tf.cast(solved, vectors.dtype)
-
-
-def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
-    """Solves positive definite systems by Cholesky.
-
-    A system that is not finite, or of whose pivots one is lost in the rounding of the others, has
-    no meaningful solution; its client's is not finite.
+    If a system is not finite or is numerically singular (a pivot is lost in the rounding of the
+    others), the client's solution is NaN.
 
     Args:
       matrices: `[clients, k, k]`.
@@ -75,36 +58,27 @@ def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> Solution:
     rounding = tf.linalg.trace(matrices) * np.finfo(matrices.dtype.as_numpy_dtype).eps
     pivots = tf.square(tf.linalg.diag_part(factors))
     is_solvable &= 0.01 * tf.reduce_min(pivots, axis=1) > rounding  # False for NaN.
-    solved = Solution(vectors, factors).solve(vectors)
+    solved = tf.linalg.cholesky_solve(factors, vectors[..., tf.newaxis])[..., 0]
     nothing = tf.constant(np.nan, vectors.dtype)
-    return Solution(tf.where(is_solvable[:, tf.newaxis], solved, nothing), factors)
+    return tf.where(is_solvable[:, tf.newaxis], solved, nothing)
 
 
-class Reconstruction(NamedTuple):
-    """What reconstruction leaves.
-
-    Attributes:
-      local_values: For each of the local weights `[clients, ...]`.
-      solution: Of the trainable ones together.
-    """
-
-    local_values: Tensors
-    solution: Solution
-
-
-def build_reconstruction(model: FunctionalModel, options: LeastSquaresOptions, spec: Shard):
-    """Returns a function of the whole global values and a shard to a `Reconstruction`.
+def build_reconstruction(
+    model: FunctionalModel, options: LeastSquaresOptions, spec: Shard, *, debug: bool = False
+) -> Callable[[Values, Shard], Values]:
+    """Returns a function of the whole global values and a shard to the clients' local values.
 
     Args:
       model: A model that `check_is_solvable` does not refuse.
       options: The regularization.
-      spec: As `client_work.shard_spec` gives it.
+      spec: The specs of the shard.
+      debug: See `shards.compile_for_shards`.
     """
 
     def sum_equations(values, shard):
         support = Examples.scheduled(shard, shard.support_batches).as_one_step()
-        local_values = client_work.fresh_local_values(model, shard)
-        rows, offsets = _linear_form(model, [*values, *local_values], support)
+        local_values = fresh_local_values(model, shard)
+        rows, offsets = _linear_form(model, values | local_values, support)
         mask, labels = (array[:, 0] for array in (support.mask, support.labels))
         rows = tf.cast(tf.where(mask[..., tf.newaxis], rows, 0.0), tf.float64)
         rights = tf.cast(tf.where(mask, labels - offsets, 0.0), tf.float64)
@@ -112,43 +86,23 @@ def build_reconstruction(model: FunctionalModel, options: LeastSquaresOptions, s
         matrices = tf.matmul(rows, rows, transpose_a=True) + tf.linalg.diag(diagonals)
         return matrices, tf.linalg.matvec(rows, rights, transpose_a=True), local_values
 
-    sum_compiled = client_work.compile_for_shards(sum_equations, model, spec)
+    sum_compiled = compile_for_shards(sum_equations, model, spec, debug=debug)
 
-    def reconstruct(global_values: Sequence[tf.Tensor], shard: Shard) -> Reconstruction:
+    def reconstruct(global_values, shard):
         matrices, vectors, local_values = sum_compiled(global_values, shard)
-        solution = solve_systems(matrices, vectors)
-        return Reconstruction(unflatten(model, solution.vectors, local_values), solution)
+        return local_values | _unflatten(model, solve_systems(matrices, vectors))
 
     return reconstruct
-
-
-def flatten(model: FunctionalModel, local_values: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns clients' trainable local values as vectors, `[clients, k]`."""
-    trainable = [v for w, v in zip(model.local_weights, local_values) if w.trainable]
-    return tf.concat([tf.reshape(value, [tf.shape(value)[0], -1]) for value in trainable], axis=1)
-
-
-def unflatten(model: FunctionalModel, vectors: tf.Tensor, others: Sequence[tf.Tensor]) -> Tensors:
-    """Returns the local values of vectors, and `others` of what is not trainable."""
-    values, start = [], 0
-    for weight, value in zip(model.local_weights, others):
-        if weight.trainable:
-            size = weight.shape.num_elements()
-            part = tf.cast(vectors[:, start : start + size], weight.dtype)
-            value = tf.reshape(part, [-1, *weight.shape])
-            start += size
-        values.append(value)
-    return values
 
 
 def check_is_solvable(split_model: SplitModel, model: FunctionalModel) -> None:
     """Raises `InputError` unless least squares reconstructs the local part of this model.
 
-    Linearity is tried at random values: a model that is not linear is so nearly everywhere.
+    Linearity is tried at random values: a model that is not linear fails nearly everywhere.
     """
     name = split_model.keras_model.name
     otherwise = "; reconstruct it by gradient_steps."
-    trainable = [weight for weight in model.local_weights if weight.trainable]
+    trainable = _solved(model)
     if not trainable:
         raise InputError(f"the model {name} has no local weights to solve for{otherwise}")
     for weight in trainable:
@@ -175,40 +129,52 @@ def check_is_solvable(split_model: SplitModel, model: FunctionalModel) -> None:
         raise InputError(f"the model {name} is not linear in {names}{otherwise}")
 
 
-def _linear_form(model: FunctionalModel, values: Tensors, examples: Examples):
+def _solved(model: FunctionalModel) -> list[Weight]:
+    """Returns the weights that are solved for, in the order of their entries in `u`."""
+    return [weight for weight in model.local_weights if weight.trainable]
+
+
+def _unflatten(model: FunctionalModel, vectors: tf.Tensor) -> Values:
+    """Returns the values of the weights that are solved for, from their vectors `[clients, k]`."""
+    values, start = {}, 0
+    for weight in _solved(model):
+        size = weight.shape.num_elements()
+        part = tf.cast(vectors[:, start : start + size], weight.dtype)
+        values[weight.name] = tf.reshape(part, [-1, *weight.shape])
+        start += size
+    return values
+
+
+def _linear_form(model: FunctionalModel, values: Values, examples: Examples):
     """Returns `e_n`, `[clients, n, k]`, and `b_n`, `[clients, n]`, of examples of one step."""
     num_clients = examples.labels.shape[0]
     num_examples = tf.shape(examples.labels)[2]
-    own = {}  # What examples differ in, `[clients * n, ...]`, by the place of the weight.
-    for index, (weight, value) in enumerate(zip(model.weights, values)):
+    own = {}  # The values that differ between examples, `[clients * n, ...]`.
+    for weight in model.weights:
+        value = values[weight.name]
         if weight.is_item_table:
             rows = tf.gather(value, examples.positions[:, 0], batch_dims=1)
-            own[index] = tf.reshape(rows, [-1, 1, weight.shape[1]])
+            own[weight.name] = tf.reshape(rows, [-1, 1, weight.shape[1]])
         elif weight.is_local and not weight.trainable:
-            own[index] = tf.repeat(value, num_examples, axis=0)
-    solved = [i for i, weight in enumerate(model.weights) if weight.is_local and weight.trainable]
+            own[weight.name] = tf.repeat(value, num_examples, axis=0)
+    solved = _solved(model)
 
     def of_example(example):
         item_id, own_values = example
-        called = list(values)
-        for index, value in own_values.items():
-            called[index] = value
-        for index in solved:
-            called[index] = tf.zeros(model.weights[index].shape, model.weights[index].dtype)
-        # Inside of what is vectorised, where shapes are static: XLA would compile the gradient of
-        # what has unknown ones anew for each round.
+        origin = {weight.name: tf.zeros(weight.shape, weight.dtype) for weight in solved}
+        # Inside of what is vectorized, where shapes are static: XLA would compile the gradient of
+        # arrays of unknown length anew for each round.
         with tf.GradientTape() as tape:
-            origin = [called[index] for index in solved]
             tape.watch(origin)
-            prediction = model.predict(item_id, called)
+            prediction = call_client(model, values | own_values | origin, item_id)
         gradients = tape.gradient(
             prediction, origin, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        row = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
+        row = tf.concat([tf.reshape(g, [-1]) for g in in_order(solved, gradients)], axis=0)
         return row, prediction[0]
 
     item_ids = tf.reshape(examples.item_ids, [-1, 1])
-    rows, offsets = tf.vectorized_map(of_example, (item_ids, own), fallback_to_while_loop=False)
+    rows, offsets = map_clients(of_example, (item_ids, own))
     shape = [num_clients, num_examples]
     return tf.reshape(rows, [*shape, rows.shape[-1]]), tf.reshape(offsets, shape)
 
@@ -216,19 +182,18 @@ def _linear_form(model: FunctionalModel, values: Tensors, examples: Examples):
 def _regularization(model: FunctionalModel, options: LeastSquaresOptions, num_examples: tf.Tensor):
     """Returns the diagonals of the clients' systems, `[clients, k]` float64."""
     strengths = []
-    for weight in model.local_weights:
-        if weight.trainable:
-            size = weight.shape.num_elements()
-            of_bias = options.bias_regularization
-            is_bias = size == 1 and of_bias is not None
-            strengths += [of_bias if is_bias else options.regularization] * size
-    # Somebody who gives nothing is regularized too.
+    for weight in _solved(model):
+        size = weight.shape.num_elements()
+        of_bias = options.bias_regularization
+        is_bias = size == 1 and of_bias is not None
+        strengths += [of_bias if is_bias else options.regularization] * size
+    # A client without a support is regularized too.
     growth = tf.cast(tf.maximum(num_examples, 1.0), tf.float64) ** options.exponent
     return growth[:, tf.newaxis] * tf.constant(strengths, tf.float64)
 
 
-def _is_linear(model: FunctionalModel, weights) -> bool:
-    """Whether predictions are linear in these weights together, an offset aside."""
+def _is_linear(model: FunctionalModel, weights: list[Weight]) -> bool:
+    """Returns whether predictions are linear in these weights together, an offset aside."""
     batch_size = 5
     generator = np.random.default_rng(0)
     item_ids = np.zeros(batch_size, np.int32)
@@ -237,22 +202,24 @@ def _is_linear(model: FunctionalModel, weights) -> bool:
         shape = [batch_size, weight.shape[1]] if weight.is_item_table else weight.shape
         return generator.normal(size=shape).astype(weight.dtype.as_numpy_dtype)
 
-    values = [draw(weight) for weight in model.weights]
-    chosen = [index for index, weight in enumerate(model.weights) if weight in weights]
-    specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
-    predict = tf.function(lambda values: model.predict(item_ids, values), autograph=False)
+    def draw_step():
+        return {weight.name: draw(weight) for weight in chosen}
+
+    values = {weight.name: draw(weight) for weight in model.weights}
+    chosen = [weight for weight in model.weights if weight in weights]
+    specs = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in values.items()}
+    predict = tf.function(lambda values: call_client(model, values, item_ids), autograph=False)
     predict = predict.get_concrete_function(specs)
 
     def at(*steps):
-        moved = list(values)
-        for index, *of_weight in zip(chosen, *steps):
-            moved[index] = sum(of_weight)
-        return predict([tf.constant(value) for value in moved]).numpy().astype(np.float64)
+        moved = values | {w.name: sum(step[w.name] for step in steps) for w in chosen}
+        constants = {name: tf.constant(value) for name, value in moved.items()}
+        return predict(constants).numpy().astype(np.float64)
 
     for _ in range(5):
-        zero = [np.zeros_like(values[index]) for index in chosen]
-        first, second = ([draw(model.weights[index]) for index in chosen] for _ in range(2))
-        far = [1000.0 * step for step in first]
+        zero = {weight.name: np.zeros_like(values[weight.name]) for weight in chosen}
+        first, second = draw_step(), draw_step()
+        far = {name: 1000.0 * step for name, step in first.items()}
         offset = at(zero)
         gaps = (
             at(first, second) - at(first) - at(second) + offset,

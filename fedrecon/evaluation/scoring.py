@@ -13,7 +13,7 @@ import tensorflow as tf
 from fedrecon.algorithms.algorithm import Algorithm, Reconstruction
 from fedrecon.data.cohorts import CohortPacker, PackingOptions
 from fedrecon.evaluation.protocols import Cases
-from fedrecon.wiring import process
+from fedrecon.wiring.at_clients import Candidates, build_scoring
 
 # Users of a shard; they have up to a catalogue of candidates each.
 _CLIENTS_PER_SHARD = 32
@@ -90,7 +90,7 @@ def _scorer(by_key: _ByKey) -> Scorer:
     reconstruction, size = by_key.reconstruction, _CLIENTS_PER_SHARD
     return Scorer(
         reconstruct=reconstruction.build(size),
-        score=process.build_scoring(reconstruction.model_fn, clients_per_shard=size),
+        score=build_scoring(reconstruction.model_fn, clients_per_shard=size),
         packing=reconstruction.packing,
         clients_per_shard=size,
     )
@@ -160,9 +160,7 @@ class Scorer:
         shards = []
         for start in range(0, num_users, size):
             places = np.resize(np.arange(start, min(start + size, num_users)), size)
-            shards.append(
-                process.Candidates([value[places] for value in local_values], item_ids[places])
-            )
+            shards.append(Candidates([value[places] for value in local_values], item_ids[places]))
         parts = []
         for start in range(0, len(shards), _SHARDS_PER_CALL):
             parts += self.score(weights, shards[start : start + _SHARDS_PER_CALL])

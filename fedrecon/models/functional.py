@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from fedrecon.models import client_randomness, functional_checks
 from fedrecon.models.split_model import SplitModel
-from fedrecon.models.weights import describe_weight, find_sites
+from fedrecon.models.weights import describe_weight, find_sites, with_unique_names
 
 
 class FunctionalModel:
@@ -63,9 +63,11 @@ class FunctionalModel:
                 item_id=item_id,
             )
 
-        self.global_weights = tuple(describe(v, is_local=False) for v in model.global_weights)
-        self.local_weights = tuple(describe(v, is_local=True) for v in model.local_weights)
-        self.weights = self.global_weights + self.local_weights
+        described = [describe(v, is_local=False) for v in model.global_weights]
+        described += [describe(v, is_local=True) for v in model.local_weights]
+        self.weights = tuple(with_unique_names(described))
+        self.global_weights = tuple(w for w in self.weights if not w.is_local)
+        self.local_weights = tuple(w for w in self.weights if w.is_local)
         self._dropouts = [layer for layer in layers if isinstance(layer, tf.keras.layers.Dropout)]
         self._loss = batch_loss(model.loss_fn)
         functional_checks.check_regularizers(layers, self.weights)

@@ -5,6 +5,7 @@ A global embedding table that the item ids themselves look up is an **item table
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,7 +27,7 @@ class Weight:
     """A weight of the model.
 
     Attributes:
-      name: `layer/attribute`.
+      name: `layer/attribute`; no other weight of the model has it.
       shape: The shape in the model.
       dtype: The dtype in the model.
       trainable: Whether training changes it.
@@ -54,6 +55,20 @@ def regularization(weights: Iterable[Weight], values: Iterable[tf.Tensor]) -> tf
     """Returns the sum of the regularization losses of `weights` at `values`, a scalar."""
     losses = [w.regularizer(v) for w, v in zip(weights, values) if w.regularizer is not None]
     return tf.add_n(losses) if losses else tf.zeros([])
+
+
+def with_unique_names(weights: Iterable[Weight]) -> list[Weight]:
+    """Returns the weights with names that identify them.
+
+    Layers of two nested models may have one name; the second weight of a name gets `_2`.
+    """
+    named, counts = [], collections.Counter()
+    for weight in weights:
+        counts[weight.name] += 1
+        number = counts[weight.name]
+        name = weight.name if number == 1 else f"{weight.name}_{number}"
+        named.append(dataclasses.replace(weight, name=name))
+    return named
 
 
 def find_sites(layers: Iterable[tf.keras.layers.Layer]) -> Sites:

@@ -1,13 +1,11 @@
-"""The binaries as a person uses them: processes, pipes, signals, and the files they leave."""
+"""The binaries as a user runs them: processes, pipes, signals, and the files they leave."""
 
 import csv
 import functools
-import json
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,12 +13,12 @@ import pytest
 
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.run_directory import RunDirectory
+from tests.experiments.small import TIMEOUT, command, read_json, run_binary, small_flags
 
+DATA = small_flags()
 TRAIN = (
-    "experiments.train",
-    "--synthetic_num_users=60",
-    "--synthetic_num_items=60",
-    "--synthetic_mean_ratings_per_user=25",
+    "train",
+    *DATA,
     "--max_ratings_per_user=30",
     "--dim=4",
     "--clients_per_round=4",
@@ -49,18 +47,8 @@ RANKING = (
     "--client_learning_rate=0.1",
 )
 NATIVE = (*TRAIN, "--runtime=native")
-TIMEOUT = 300
 
-
-def command(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
-
-
-def run(repository, *arguments, timeout=TIMEOUT):
-    """Runs a binary with its output in pipes; returns when every holder of them has closed."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, cwd=repository
-    )
+run = run_binary
 
 
 def read_rows(path):
@@ -69,10 +57,6 @@ def read_rows(path):
     for row in rows:
         del row["seconds"]
     return rows
-
-
-def read_json(path):
-    return json.loads(path.read_text())
 
 
 def workers_of(pid):
@@ -165,20 +149,20 @@ def test_a_finished_run_is_not_run_again(whole_run, repository):
 
 def test_evaluate_gives_the_figures_of_training(whole_run, repository):
     path, _ = whole_run
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--split=test")
     assert result.returncode == 0, result.stderr
     written = read_json(path / "evaluation_test.json")
     assert written.pop("round") == 9
     assert written == read_json(path / "final_metrics.json")["test"]
     assert f"{written['rmse']:.4f}" in result.stdout
-    missing = run(repository, "experiments.evaluate", f"--run_dir={path}", "--round=5")
+    missing = run(repository, "evaluate", f"--run_dir={path}", "--round=5")
     assert missing.returncode == 1
     assert "no checkpoint after round 5; it has those after rounds 4, 8, 9." in missing.stderr
 
 
 def test_evaluate_refuses_a_flag_without_effect(whole_run, repository):
     path, _ = whole_run
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--data_dir=elsewhere")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--data_dir=elsewhere")
     assert result.returncode == 1
     assert "--data_dir has no effect on" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -276,7 +260,7 @@ def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
     assert lines["test"][1] == f"{final['test']['hr_at_10']:.4f}"
     assert "validation/hr_at_10" in read_rows(path)[0]
     assert (path / "curves.png").stat().st_size > 10_000
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--split=test")
     assert result.returncode == 0, result.stderr
     written = read_json(path / "evaluation_test.json")
     assert written.pop("round") == 9
@@ -340,14 +324,16 @@ def test_fewer_rounds_than_were_trained_are_refused(whole_run, repository):
             ("--gpu_memory_limit_mb=64", "--runtime=native"),
             "--gpu_memory_limit_mb has no effect with --runtime=native",
         ),
-        (("--dim=3", "--dims=4"), "Unknown command line flag 'dims'"),
+        (("--dim=3", "--dims=4"), "there is no flag --dims; did you mean --dim?"),
+        (("--rounds=3",), "there is no flag --rounds; did you mean --total_rounds?"),
+        (("--total_rounds=many",), "--total_rounds=many: it must be a whole number."),
         (("--dataset=movielens-100k", "--data_dir=/nowhere"), "/nowhere"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments, message):
     path = tmp_path / "run"
-    synthetic = () if any("--dataset" in a for a in arguments) else TRAIN[1:4]
-    result = run(repository, "experiments.train", f"--output_dir={path}", *synthetic, *arguments)
+    synthetic = () if any("--dataset" in a for a in arguments) else DATA
+    result = run(repository, "train", f"--output_dir={path}", *synthetic, *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
@@ -356,7 +342,7 @@ def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments,
 
 def test_a_limit_of_gpu_memory_without_a_gpu_is_refused(whole_run, repository):
     path = f"--run_dir={whole_run[0]}"
-    result = run(repository, "experiments.evaluate", path, "--gpu_memory_limit_mb=64")
+    result = run(repository, "evaluate", path, "--gpu_memory_limit_mb=64")
     assert result.returncode == 1
     assert "64 MB of GPU memory has no effect: TensorFlow sees no GPU." in result.stderr
     assert "Traceback" not in result.stderr
@@ -368,7 +354,7 @@ def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
     (data / "u.data").write_text("1\t2\t3\t880000000\n1\t3\tgood\t880000001\n")
     result = run(
         repository,
-        "experiments.train",
+        "train",
         "--dataset=movielens-100k",
         f"--data_dir={tmp_path}",
         f"--output_dir={tmp_path / 'run'}",
@@ -378,11 +364,3 @@ def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
     assert "line 2" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_help_and_wrong_flags_are_answered_at_once(repository):
-    # Without TensorFlow; its import alone takes more than this.
-    for arguments in (("--help",), ("--nonsense",)):
-        result = run(repository, "experiments.train", *arguments, timeout=20)
-        assert result.returncode == 1
-    assert "Unknown command line flag 'nonsense'" in result.stderr

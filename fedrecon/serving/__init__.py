@@ -1,0 +1,1 @@
+"""Trained models in use: recommendations for users, seen in training or not."""

@@ -1,0 +1,41 @@
+"""Recommendations: the items that a model scores highest for a user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedrecon.evaluation.judge import Scores
+from fedrecon.evaluation.protocols import Cases
+
+
+def recommend(
+    scores: Scores, state: Any, cases: Cases, *, num_items: int, k: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the best items for users, without the items that they gave.
+
+    Args:
+      scores: Scores the states of an algorithm (`ModelScores`) or a baseline (`BaselineScores`).
+      state: The state.
+      cases: The users, and what each gives to be known by; what they are asked does not matter.
+      num_items: How many items there are; ids are in `[0, num_items)`.
+      k: How many items to recommend, at least 1.
+
+    Returns:
+      Item ids int64 and their scores float32, both `[n, k]`, the best first; of equal scores the
+      lower id comes first. Where a user has fewer than `k` other items, the rest is -1, with score
+      `-inf`.
+    """
+    items = np.arange(num_items, dtype=np.int32)
+    best = np.full((len(cases.users), k), -1, np.int64)
+    values = np.full((len(cases.users), k), -np.inf, np.float32)
+    for places, block in scores.score_blocks(state, cases, items):
+        block = np.array(block)
+        for row, place in enumerate(places.tolist()):
+            block[row, cases.given[place][0]] = -np.inf
+        order = np.argsort(-block, axis=1, kind="stable")[:, :k]
+        found = np.take_along_axis(block, order, axis=1)
+        best[places, : order.shape[1]] = np.where(np.isfinite(found), order, -1)
+        values[places, : order.shape[1]] = found
+    return best, values
