@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -285,3 +286,45 @@ def test_a_folder_of_something_else_is_left_alone(repository, tmp_path):
     assert status == 1
     assert "holds files but no comparison" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+PLANNED = """
+import sys
+from absl import flags
+from experiments import compare
+for preset, *others in (argument.split(" ") for argument in sys.argv[1:]):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+        flags.FLAGS[name].present = 0
+    given = [f"--flagfile={preset}", "--output_dir=out", *others]
+    flags.FLAGS(["compare", *given])
+    print(len(compare._plan()))
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_presets_are_complete_command_lines_for_other_algorithms_too(repository):
+    folder = repository / "experiments" / "presets"
+    presets = [*sorted(folder.glob("comparison_*.flags")), folder / "demo.flags"]
+    assert len(presets) >= 5
+    references = [
+        f"{folder}/comparison_ls_ml1m.flags --algorithms=item_knn,popularity",
+        f"{folder}/comparison_ls_ncf_ml1m.flags --algorithms=item_knn,popularity,ials",
+        f"{folder}/comparison_ncf_ml1m.flags --algorithms=fed_ials,ials "
+        "--model=matrix_factorization",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED, *map(str, presets), *references],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *counts, has_tensorflow = done.stdout.splitlines()
+    assert len(counts) == len(presets) + len(references)
+    assert counts[-3:] == ["6", "9", "2"]
+    assert has_tensorflow == "False"
+    assert "note: " in done.stderr
