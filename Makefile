@@ -1,11 +1,11 @@
 # `make demo` and `make test` are all that a newcomer needs; each first sets up .venv if needed.
-.PHONY: demo test lint format lock setup clean
+.PHONY: demo check test lint format lock setup clean
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
 setup: $(INSTALLED)
 
-$(INSTALLED): requirements.txt setup.sh
+$(INSTALLED): requirements.txt pyproject.toml setup.sh
 	@bash ./setup.sh
 	@touch $@
 
@@ -24,15 +24,17 @@ format: $(INSTALLED)
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-# The lock files are generated. Needs uv (`pip install uv`) and the network; delete a lock file first to
-# move to newer versions. sed drops the bounds that every line would repeat (tool.uv.environments): with
-# them, pip on Python 3.12 or another platform would install nothing and report success.
+# The lock files are generated from pyproject.toml. Needs uv (`pip install uv`) and the network; delete a
+# lock file first to move to newer versions. sed drops the bounds that every line would repeat
+# (tool.uv.environments): with them, pip on Python 3.12 or another platform would install nothing and
+# report success.
 UNBOUND := sed -i -E "s/ and (platform_machine == 'x86_64'|sys_platform == 'linux')//g; \
+  s/platform_machine == 'x86_64' and //g; \
   s/ and python_full_version < '3.12'//g; s/ ; python_full_version < '3.12'$$//"
 COMPILE := uv pip compile --quiet --universal --python-version 3.9 --custom-compile-command "make lock"
 lock:
-	$(COMPILE) --override requirements-overrides.txt requirements.in -o requirements.txt
-	$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
+	$(COMPILE) pyproject.toml --group tff --group dev -o requirements.txt
+	$(COMPILE) --group gpu -o requirements-gpu.txt
 	$(UNBOUND) requirements.txt requirements-gpu.txt
 
 clean:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with the locked packages, with the Python and the installer that are there.
+# Makes .venv with the locked packages and this project, with the Python and installer that are there.
 # Called by make; safe to run again after a failure.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -35,9 +35,14 @@ fi
 supported .venv/bin/python || make_venv
 echo "Installing the locked packages (some 800 MB to download the first time)"
 if command -v uv >/dev/null; then
-  uv pip install --quiet --python .venv/bin/python --no-deps -r requirements.txt
+  install() { uv pip install --quiet --python .venv/bin/python --no-deps "$@"; }
 else
   # A venv that uv made has no pip of its own.
   .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+  install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"
+  }
 fi
+install -r requirements.txt
+# The project itself, so that the environment can import it from any folder. The lock has setuptools.
+install --no-build-isolation --editable .

@@ -19,6 +19,12 @@ def main(interruption: cli.Interruption) -> None:
     chosen = settings_from_flags()
     refuse_unused([chosen])
     population = build.load_population(chosen)
+    print(
+        f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
+        f"{chosen.clients_per_round} of {len(population.train):,} training users. Loading "
+        "TensorFlow, which takes some seconds.",
+        flush=True,
+    )
 
     from experiments.run import training
     from fedrecon.runs import run_directory

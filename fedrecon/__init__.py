@@ -41,6 +41,7 @@ _NAMES = {
     "CentralizedOptions": "options",
     # Algorithms.
     "prepare_fed_recon": "algorithms.fed_recon",
+    "prepare_stock_fed_recon": "algorithms.stock_fed_recon",
     "prepare_fed_ials": "algorithms.fed_ials",
     "prepare_fed_avg": "algorithms.fed_avg",
     "prepare_stateful_fed_avg": "algorithms.fed_avg",
@@ -64,6 +65,10 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _NAMES[name].partition(".")[0] not in ("data", "errors", "options"):
+        from fedrecon._requirements import check_requirements
+
+        check_requirements()
     value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     # A submodule of the same name (`fit`, `model_fn`) is bound here by its import.
     globals()[name] = value

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from experiments.bench.rounds import NOT_COMPARED, seconds_of, time_task
+from experiments.bench.rounds import NOT_COMPARED, seconds_of, time_algorithm
 from experiments.bench.sizes import Sizes, Start
 from experiments.run.settings import Settings
 
@@ -39,8 +39,8 @@ def time_exact(sizes: Sizes, start: Start) -> dict[str, Any]:
         clients_per_round=500,
         **common,
     )
-    explicit_seconds = time_task("explicit feedback", explicit, sizes)
-    seconds = time_task("implicit feedback", implicit, sizes)
+    explicit_seconds = time_algorithm("explicit feedback", explicit, sizes)
+    seconds = time_algorithm("implicit feedback", implicit, sizes)
 
     size = 128
     rows = tf.random.stateless_normal([size, size, size], seed=[0, 0])

@@ -169,11 +169,11 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
         clients_per_round=50,
         client_sampler="queue",
     )
-    seconds = time_task("FedNCF", settings, sizes)
+    seconds = time_algorithm("FedNCF", settings, sizes)
     return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
 
 
-def time_task(name: str, settings: Settings, sizes: Sizes) -> float:
+def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
     """Returns the median seconds of a round of real clients."""
     algorithm = build.build_algorithm(settings, build.load_population(settings))
     cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]

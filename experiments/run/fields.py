@@ -23,7 +23,6 @@ def _setting(
     help_text: str,
     *,
     group: str,
-    judged: bool,
     start: bool = False,
     choices: Optional[tuple[str, ...]] = None,
     minimum: Optional[float] = None,
@@ -39,7 +38,6 @@ def _setting(
       default: The value without the flag.
       help_text: The explanation in `--help`.
       group: The group in `--help`, one of `GROUPS`.
-      judged: Whether an evaluation depends on it, apart from the weights that it judges.
       start: Whether `--help` explains it among the flags to start with.
       choices: The values that exist; None where any value of the type does.
       minimum: The least value allowed.
@@ -52,30 +50,30 @@ def _setting(
     if algorithms:
         only = (relevance.algorithm_in(algorithms), *only)
     metadata = {
-        **{"help": help_text, "group": group, "judged": judged, "start": start, "only": only},
+        **{"help": help_text, "group": group, "start": start, "only": only},
         **{"choices": choices, "minimum": minimum, "maximum": maximum, "below": below},
     }
     return dataclasses.field(default=default, metadata={**metadata, "positive": positive})
 
 
-def data(default, help_text, *, judged=False, **kwargs):
-    """A setting of the data; most shape the users and ratings, which a judge is given."""
-    return _setting(default, help_text, group="data", judged=judged, **kwargs)
+def data(default, help_text, **kwargs):
+    """A setting of the data."""
+    return _setting(default, help_text, group="data", **kwargs)
 
 
 def model(default, help_text, *, only=(relevance.TRAINED,), **kwargs):
     """A setting of the model."""
-    return _setting(default, help_text, group="model", judged=True, only=only, **kwargs)
+    return _setting(default, help_text, group="model", only=only, **kwargs)
 
 
-def algorithm(default, help_text, *, judged=True, **kwargs):
-    """A setting of an algorithm; a judge may rebuild local parts by it unless it says otherwise."""
-    return _setting(default, help_text, group="algorithm", judged=judged, **kwargs)
+def algorithm(default, help_text, **kwargs):
+    """A setting of an algorithm."""
+    return _setting(default, help_text, group="algorithm", **kwargs)
 
 
-def training(default, help_text, *, judged=False, **kwargs):
+def training(default, help_text, **kwargs):
     """A setting of the rounds."""
-    return _setting(default, help_text, group="training", judged=judged, **kwargs)
+    return _setting(default, help_text, group="training", **kwargs)
 
 
 def kind(field: dataclasses.Field) -> type:

@@ -44,7 +44,6 @@ _NAMES_ELSEWHERE = {
     "data": ("dataset", "data_dir"),
     "out": ("output_dir",),
     "run_dir": ("output_dir",),
-    "parts": ("runs",),
 }
 _NUM_SUGGESTED = 3
 

@@ -90,7 +90,6 @@ class Settings:
         "explicit: predict ratings. implicit: every rated item is a positive, items are ranked, "
         "and the last item of each user is held out for the test.",
         start=True,
-        judged=True,
         choices=FEEDBACKS,
     )
     negatives_per_positive: int = fields.data(
@@ -136,7 +135,6 @@ class Settings:
         None,
         "Turns ratings into labels: 1 for this rating or a higher one, 0 otherwise. The neural "
         "models need it. Without it the rating is the label.",
-        judged=True,
         only=(relevance.EXPLICIT,),
     )
 
@@ -194,7 +192,6 @@ class Settings:
         "stateful_fed_avg: devices keep their local part. fed_ncf: the server keeps the local "
         "parts. centralized: one machine has all examples and trains with --client_optimizer.",
         start=True,
-        judged=False,
         choices=(*ALGORITHMS, *REFERENCES),
     )
     reconstruction: str = fields.algorithm(
@@ -256,28 +253,24 @@ class Settings:
     client_optimizer: str = fields.algorithm(
         "sgd",
         "Optimizer of a client's training steps.",
-        judged=False,
         choices=OPTIMIZERS,
         algorithms=(*relevance.STEPPING, "centralized"),
     )
     client_learning_rate: float = fields.algorithm(
         0.5,
         "Learning rate of --client_optimizer.",
-        judged=False,
         positive=True,
         algorithms=(*relevance.STEPPING, "centralized"),
     )
     server_optimizer: str = fields.algorithm(
         "sgd",
         "Optimizer that applies the mean of the clients' updates.",
-        judged=False,
         choices=OPTIMIZERS,
         algorithms=relevance.FEDERATED,
     )
     server_learning_rate: float = fields.algorithm(
         1.0,
         "Learning rate of --server_optimizer.",
-        judged=False,
         positive=True,
         algorithms=relevance.FEDERATED,
     )
@@ -314,21 +307,18 @@ class Settings:
         1,
         "Passes of a client over its training examples in one round: over the query in fed_recon, "
         "over all examples in other algorithms.",
-        judged=False,
         minimum=1,
         algorithms=relevance.STEPPING,
     )
     client_steps_max: Optional[int] = fields.algorithm(
         None,
         "Largest number of a client's training steps in one round. Without it there is no limit.",
-        judged=False,
         minimum=1,
         algorithms=relevance.STEPPING,
     )
     client_weighting: str = fields.algorithm(
         "num_examples",
         "Weight of a client's update in the mean: its number of examples, or the same for all.",
-        judged=False,
         choices=CLIENT_WEIGHTINGS,
         algorithms=(*relevance.STEPPING, "fed_recon_ls"),
     )
@@ -336,14 +326,12 @@ class Settings:
         "plain",
         "plain: divide the sum of the updates by the weights of all clients of the round. by_row: "
         "divide the row of an item or user by the weights of the clients that have it.",
-        judged=False,
         choices=AVERAGINGS,
         algorithms=relevance.AVERAGING,
     )
     minibatch_size: int = fields.algorithm(
         256,
         "Examples in one step of centralized training.",
-        judged=False,
         minimum=1,
         algorithms=("centralized",),
     )
@@ -351,7 +339,6 @@ class Settings:
         None,
         "Scale a client's gradient down to this norm where it is longer. Without it gradients stay "
         "as they are.",
-        judged=False,
         positive=True,
         algorithms=relevance.AVERAGING,
     )
@@ -361,7 +348,6 @@ class Settings:
         "cohort: run all clients of a round at once. debug: run one client at a time, without XLA "
         "and without vectorization, so that a breakpoint in a client's step works. stock: run "
         "TFF's own builders, client by client (fed_recon by gradient steps on explicit feedback).",
-        judged=True,
         choices=ENGINES,
         algorithms=relevance.STEPPING,
     )
@@ -556,15 +542,6 @@ def no_effect(settings: Settings, name: str) -> str:
 def field_of(name: str) -> dataclasses.Field:
     (field,) = (f for f in dataclasses.fields(Settings) if f.name == name)
     return field
-
-
-def of_evaluation(settings: Settings) -> Settings:
-    """Returns the settings that the computations of an evaluation follow from, others at default.
-
-    Runs that differ otherwise, by their seeds or algorithms, can share the computations.
-    """
-    solves = settings.algorithm in relevance.SOLVING
-    return _only(settings, lambda f: f.metadata["judged"] or (f.name == "algorithm" and solves))
 
 
 def of_data(settings: Settings) -> Settings:

@@ -148,6 +148,9 @@ def train(
         bar.set_postfix(latest, refresh=False)
         bar.update(round_num - bar.n)
 
+    if title is None and done < options.total_rounds:
+        tqdm.write("Compiling the first evaluation and the first rounds.", file=sys.stdout)
+        sys.stdout.flush()
     with interruption.do_first(stop), contextlib.closing(bar):
         state = training.run(on_round)
     recorder.close()

@@ -1,13 +1,11 @@
-"""The binaries as a person uses them: processes, pipes, signals, and the files they leave."""
+"""The binaries as a user runs them: processes, pipes, signals, and the files they leave."""
 
 import csv
 import functools
-import json
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,12 +13,12 @@ import pytest
 
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.run_directory import RunDirectory
+from tests.experiments.small import TIMEOUT, command, read_json, run_binary, small_flags
 
+DATA = small_flags()
 TRAIN = (
-    "experiments.train",
-    "--synthetic_num_users=60",
-    "--synthetic_num_items=60",
-    "--synthetic_mean_ratings_per_user=25",
+    "train",
+    *DATA,
     "--max_ratings_per_user=30",
     "--dim=4",
     "--clients_per_round=4",
@@ -49,18 +47,8 @@ RANKING = (
     "--client_learning_rate=0.1",
 )
 NATIVE = (*TRAIN, "--runtime=native")
-TIMEOUT = 300
 
-
-def command(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
-
-
-def run(repository, *arguments, timeout=TIMEOUT):
-    """Runs a binary with its output in pipes; returns when every holder of them has closed."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, cwd=repository
-    )
+run = run_binary
 
 
 def read_rows(path):
@@ -69,10 +57,6 @@ def read_rows(path):
     for row in rows:
         del row["seconds"]
     return rows
-
-
-def read_json(path):
-    return json.loads(path.read_text())
 
 
 def workers_of(pid):
@@ -120,13 +104,13 @@ def run_through_a_pipe(repository, tmp_path_factory, train):
 def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     path, output = whole_run
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"test", "validation", "rounds", "seconds"}
-    assert set(final["test"]) == {"rmse", "accuracy", "loss", "num_examples"}
+    assert set(final) == {"unseen_test", "unseen_validation", "rounds", "seconds"}
+    assert set(final["unseen_test"]) == {"rmse", "mae", "accuracy", "loss", "num_examples"}
     assert final["rounds"] == 9
     lines = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
-    for part in ("validation", "test"):
-        assert lines[part][1] == f"{final[part]['rmse']:.4f}"
-        assert lines[part][4] == f"{final[part]['num_examples']:,}"
+    for group in ("unseen_validation", "unseen_test"):
+        assert lines[group][1] == f"{final[group]['rmse']:.4f}"
+        assert lines[group][4] == f"{final[group]['num_examples']:,}"
     assert f"Files: {path}/" in output
     assert "Traceback" not in output
     config = read_json(path / "config.json")
@@ -145,10 +129,10 @@ def test_metrics_csv_has_a_row_a_round(whole_run):
     path, _ = whole_run
     rows = read_rows(path)
     assert [int(row["round"]) for row in rows] == list(range(10))
-    evaluated = [int(row["round"]) for row in rows if row["validation/rmse"]]
+    evaluated = [int(row["round"]) for row in rows if row["unseen_validation/rmse"]]
     assert evaluated == [0, 2, 4, 6, 8, 9]
-    last = read_json(path / "final_metrics.json")["validation"]
-    assert float(rows[-1]["validation/rmse"]) == last["rmse"]
+    last = read_json(path / "final_metrics.json")["unseen_validation"]
+    assert float(rows[-1]["unseen_validation/rmse"]) == last["rmse"]
     # Mean squared error is this model's loss.
     assert last["loss"] == pytest.approx(last["rmse"] ** 2, rel=1e-5)
 
@@ -159,26 +143,31 @@ def test_a_finished_run_is_not_run_again(whole_run, repository):
     result = run(repository, *TRAIN, f"--output_dir={path}")
     assert result.returncode == 0
     assert "This run is finished: 9 rounds." in result.stdout
-    assert f"{read_json(path / 'final_metrics.json')['test']['rmse']:.4f}" in result.stdout
+    assert f"{read_json(path / 'final_metrics.json')['unseen_test']['rmse']:.4f}" in result.stdout
     assert (path / "metrics.csv").stat().st_mtime_ns == before
 
 
 def test_evaluate_gives_the_figures_of_training(whole_run, repository):
     path, _ = whole_run
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--group=unseen_test")
     assert result.returncode == 0, result.stderr
-    written = read_json(path / "evaluation_test.json")
+    written = read_json(path / "evaluation_unseen_test.json")
     assert written.pop("round") == 9
-    assert written == read_json(path / "final_metrics.json")["test"]
+    assert written == read_json(path / "final_metrics.json")["unseen_test"]
     assert f"{written['rmse']:.4f}" in result.stdout
-    missing = run(repository, "experiments.evaluate", f"--run_dir={path}", "--round=5")
+    assert not (path / "evaluation_unseen_validation.json").exists()
+    absent = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
+    assert absent.returncode == 1
+    there = "unseen_validation, unseen_test"
+    assert f"there are no seen_test users to evaluate; there are {there}." in absent.stderr
+    missing = run(repository, "evaluate", f"--run_dir={path}", "--round=5")
     assert missing.returncode == 1
     assert "no checkpoint after round 5; it has those after rounds 4, 8, 9." in missing.stderr
 
 
 def test_evaluate_refuses_a_flag_without_effect(whole_run, repository):
     path, _ = whole_run
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--data_dir=elsewhere")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--data_dir=elsewhere")
     assert result.returncode == 1
     assert "--data_dir has no effect on" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -261,7 +250,7 @@ def test_a_killed_run_with_rows_on_devices_resumes_to_the_same(repository, ends_
     assert_same_run(path, whole)
     assert kept_rows(path) == kept_rows(whole)
     assert sum(kept_rows(whole)[1]) == 48  # The training users; no one else has a row.
-    assert set(read_json(whole / "final_metrics.json")["seen"]) >= {"rmse", "accuracy", "mae"}
+    assert set(read_json(whole / "final_metrics.json")["seen_test"]) >= {"rmse", "accuracy", "mae"}
 
 
 def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
@@ -269,18 +258,19 @@ def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
     result = run(repository, *RANKING, f"--output_dir={path}")
     assert result.returncode == 0, result.stderr
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"validation", "test", "unseen", "rounds", "seconds"}
-    assert 0 < final["test"]["ndcg_at_10"] < final["test"]["hr_at_10"] <= 1
-    assert (final["test"]["num_users"], final["unseen"]["num_users"]) == (48, 12)
+    assert set(final) == {"seen_validation", "seen_test", "unseen_test", "rounds", "seconds"}
+    seen, unseen = final["seen_test"], final["unseen_test"]
+    assert 0 < seen["ndcg_at_10"] < seen["hr_at_10"] <= 1
+    assert (seen["num_users"], unseen["num_users"]) == (48, 12)
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert lines["test"][1] == f"{final['test']['hr_at_10']:.4f}"
-    assert "validation/hr_at_10" in read_rows(path)[0]
+    assert lines["seen_test"][1] == f"{seen['hr_at_10']:.4f}"
+    assert "seen_validation/hr_at_10" in read_rows(path)[0]
     assert (path / "curves.png").stat().st_size > 10_000
-    result = run(repository, "experiments.evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
     assert result.returncode == 0, result.stderr
-    written = read_json(path / "evaluation_test.json")
+    written = read_json(path / "evaluation_seen_test.json")
     assert written.pop("round") == 9
-    assert written == final["test"]
+    assert written == seen
 
 
 def test_tffs_worker_ends_with_a_run_that_resumes(native_run, repository, ends_within, tmp_path):
@@ -340,14 +330,16 @@ def test_fewer_rounds_than_were_trained_are_refused(whole_run, repository):
             ("--gpu_memory_limit_mb=64", "--runtime=native"),
             "--gpu_memory_limit_mb has no effect with --runtime=native",
         ),
-        (("--dim=3", "--dims=4"), "Unknown command line flag 'dims'"),
+        (("--dim=3", "--dims=4"), "there is no flag --dims; did you mean --dim?"),
+        (("--rounds=3",), "there is no flag --rounds; did you mean --total_rounds?"),
+        (("--total_rounds=many",), "--total_rounds=many: it must be a whole number."),
         (("--dataset=movielens-100k", "--data_dir=/nowhere"), "/nowhere"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments, message):
     path = tmp_path / "run"
-    synthetic = () if any("--dataset" in a for a in arguments) else TRAIN[1:4]
-    result = run(repository, "experiments.train", f"--output_dir={path}", *synthetic, *arguments)
+    synthetic = () if any("--dataset" in a for a in arguments) else DATA
+    result = run(repository, "train", f"--output_dir={path}", *synthetic, *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
@@ -356,7 +348,7 @@ def test_bad_input_is_one_sentence_and_status_1(repository, tmp_path, arguments,
 
 def test_a_limit_of_gpu_memory_without_a_gpu_is_refused(whole_run, repository):
     path = f"--run_dir={whole_run[0]}"
-    result = run(repository, "experiments.evaluate", path, "--gpu_memory_limit_mb=64")
+    result = run(repository, "evaluate", path, "--gpu_memory_limit_mb=64")
     assert result.returncode == 1
     assert "64 MB of GPU memory has no effect: TensorFlow sees no GPU." in result.stderr
     assert "Traceback" not in result.stderr
@@ -368,7 +360,7 @@ def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
     (data / "u.data").write_text("1\t2\t3\t880000000\n1\t3\tgood\t880000001\n")
     result = run(
         repository,
-        "experiments.train",
+        "train",
         "--dataset=movielens-100k",
         f"--data_dir={tmp_path}",
         f"--output_dir={tmp_path / 'run'}",
@@ -378,11 +370,3 @@ def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
     assert "line 2" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_help_and_wrong_flags_are_answered_at_once(repository):
-    # Without TensorFlow; its import alone takes more than this.
-    for arguments in (("--help",), ("--nonsense",)):
-        result = run(repository, "experiments.train", *arguments, timeout=20)
-        assert result.returncode == 1
-    assert "Unknown command line flag 'nonsense'" in result.stderr

@@ -1,19 +1,16 @@
 """`experiments.tune` as a person uses it: processes and files."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-TIMEOUT = 300
-DATA = (
-    "--synthetic_num_users=60",
-    "--synthetic_num_items=260",
-    "--synthetic_mean_ratings_per_user=25",
-)
+from tests.experiments.small import TIMEOUT, read_json, run_binary, small_flags
+
+DATA = small_flags(synthetic_num_items=260)
+RMSE = "unseen_validation/rmse"
 TUNE = (
     *("--algorithm=fed_recon_ls", *DATA, "--dim=3", "--user_bias", "--clients_per_round=10"),
     *("--total_rounds=6", "--rounds_per_evaluation=2", "--seeds=2"),
@@ -22,15 +19,8 @@ TUNE = (
 
 
 def run(repository, *arguments):
-    process = subprocess.run(
-        [sys.executable, "-m", "experiments.tune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=repository,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return process.returncode, process.stdout, process.stderr
+    done = run_binary(repository, "tune", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def read_rows(path):
@@ -53,10 +43,8 @@ def test_trials_are_ranked_by_the_best_mean_of_their_validation_curves(search):
         curves = []
         for seed in (0, 1):
             name = f"ridge={ridge}-server_learning_rate=1.0-seed{seed}"
-            rows = read_rows(path / "trials" / name / "metrics.csv")
-            curves.append(
-                {int(r["round"]): float(r["validation/rmse"]) for r in rows if r["validation/rmse"]}
-            )
+            rows = read_rows(path / "runs" / name / "metrics.csv")
+            curves.append({int(r["round"]): float(r[RMSE]) for r in rows if r[RMSE]})
             assert sorted(curves[-1]) == [0, 2, 4, 6]
         means = {n: (curves[0][n] + curves[1][n]) / 2 for n in curves[0]}
         best = min(means, key=means.get)
@@ -75,10 +63,10 @@ def test_nothing_is_measured_on_the_test(search):
     path, output = search
     # Directories of pytest are named so, too.
     assert not re.search(r"\btest\b", output.replace(str(path), ""))
-    for trial in (path / "trials").iterdir():
-        assert not (trial / "final_metrics.json").exists()
-        assert not (trial / "results.json").exists()
-        assert "test" not in (trial / "metrics.csv").read_text()
+    for run_dir in (path / "runs").iterdir():
+        assert not (run_dir / "final_metrics.json").exists()
+        assert not (run_dir / "results.json").exists()
+        assert "test" not in (run_dir / "metrics.csv").read_text()
     assert "test" not in (path / "trials.csv").read_text()
 
 
@@ -86,7 +74,7 @@ def test_trials_have_the_settings_they_say(search):
     path, _ = search
     for ridge in (2.0, 50.0):
         name = f"ridge={ridge}-server_learning_rate=1.0-seed1"
-        settings = json.loads((path / "trials" / name / "config.json").read_text())["settings"]
+        settings = read_json(path / "runs" / name / "config.json")["settings"]
         assert (settings["ridge"], settings["seed"], settings["l2"]) == (ridge, 1, 0.001)
         assert (settings["algorithm"], settings["total_rounds"]) == ("fed_recon_ls", 6)
 
@@ -94,11 +82,11 @@ def test_trials_have_the_settings_they_say(search):
 def test_the_same_command_trains_nothing_again(search, repository):
     path, _ = search
     before = (path / "trials.csv").read_text()
-    written = {p: p.stat().st_mtime_ns for p in path.glob("trials/*/metrics.csv")}
+    written = {p: p.stat().st_mtime_ns for p in path.glob("runs/*/metrics.csv")}
     status, _, errors = run(repository, *TUNE, f"--output_dir={path}")
     assert status == 0, errors
     assert (path / "trials.csv").read_text() == before
-    assert {p: p.stat().st_mtime_ns for p in path.glob("trials/*/metrics.csv")} == written
+    assert {p: p.stat().st_mtime_ns for p in path.glob("runs/*/metrics.csv")} == written
 
 
 def test_a_classical_reference_is_searched_alike(repository, tmp_path):
@@ -114,25 +102,29 @@ def test_a_classical_reference_is_searched_alike(repository, tmp_path):
     figures = [float(row["ndcg_at_10"]) for row in rows]
     assert figures == sorted(figures, reverse=True)
     assert 0 < figures[0] < 1
-    assert "3 of 3 trials, 1 seeds" in output
+    assert "3 of 3 trials, 1 seed. File" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--search=ridges:1"], "there is no setting 'ridges'"),
+        (["--search=ridges:1"], "there is no setting 'ridges'; did you mean ridge"),
         (["--search=ridge"], "--search=ridge must be SETTING:VALUE"),
         (["--search=ridge:much"], "--search=ridge:much: "),
         (["--search=ridge:1", "--search=ridge:2"], "--search=ridge comes twice"),
         (["--search=ridge:1", "--ridge=2"], "--ridge is given and searched"),
         (["--search=client_learning_rate:1"], "client_learning_rate: fed_recon_ls does not use it"),
         (["--search=ridge:1", "--averaging=by_row"], "--averaging has no effect with --algorithm="),
-        (["--search=seed:1"], "there is no setting 'seed'"),
+        (["--search=seed:1"], "seed cannot be changed here"),
+        (["--search=lr:1"], "did you mean client_learning_rate or server_learning_rate?"),
         (
-            ["--search=ridge:1", "--feedback=implicit", "--evaluate_on=test"],
+            [
+                *("--search=ridge:1", "--feedback=implicit", "--evaluate_on=test"),
+                "--algorithm=fed_ials",
+            ],
             "--evaluate_on=test would choose settings by the test",
         ),
-        ([], "search"),
+        ([], "give --search=SETTING:VALUE,VALUE,... at least once."),
     ],
 )
 def test_wrong_flags_are_refused_in_a_sentence(repository, tmp_path, arguments, message):
@@ -156,9 +148,7 @@ for preset in sys.argv[1:]:
         flags.FLAGS[name].unparse()
         flags.FLAGS[name].present = 0
     flags.FLAGS(["tune", f"--flagfile={preset}", "--output_dir=out", "--data_dir=data"])
-    chosen = [tune._settings(tune.pathlib.Path("out"), t, 0)[1] for t in tune._trials()]
-    tune._check_flags(chosen)
-    print(preset, len(chosen))
+    print(preset, len(tune._plan(tune._trials())))
 """
 
 

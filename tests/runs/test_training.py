@@ -1,7 +1,6 @@
 """The round loop, with an algorithm simple enough to follow by hand."""
 
 import csv
-import dataclasses
 import shutil
 import threading
 from typing import NamedTuple
@@ -9,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.errors import InputError
 from fedrecon.runs.checkpoints import Checkpoints
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
-from fedrecon.runs.training import FederatedTask, ProcessEvaluation, Training, TrainingOptions
+from fedrecon.runs.training import Training, TrainingOptions
 
 
 class State(NamedTuple):
@@ -28,7 +28,7 @@ class Output(NamedTuple):
 
 
 class Process:
-    """Adds the mean of the clients' values to the weight; evaluates to the distance from it."""
+    """Adds the mean of the clients' values to the weight, a third of it."""
 
     def initialize(self):
         return State(np.zeros(2, np.float32), np.int32(0))
@@ -38,36 +38,28 @@ class Process:
         metrics = {"loss": float(np.mean(clients)), "num_examples": len(clients)}
         return Output(State(weight, np.int32(state.num_rounds + 1)), metrics)
 
-    def get_model_weights(self, state):
-        return state.weight
+
+def distance(state):
+    """The watched metrics of a state: how far its weights are from 5, in sum."""
+    return {"loss": float(np.sum(state.weight) - 5), "num_examples": 2}
 
 
-class Evaluation(Process):
-    def set_model_weights(self, state, weights):
-        return state._replace(weight=weights)
-
-    def next(self, state, clients):
-        loss = float(np.sum(state.weight) - np.mean(clients)) if len(clients) else 0.0
-        return Output(state, {"loss": loss, "num_examples": len(clients)})
-
-
-def make_task(process=None, **kwargs):
-    process = process or Process()
-    evaluate = ProcessEvaluation(
-        process=Evaluation(),
-        get_weights=process.get_model_weights,
-        users={"validation": np.array([4, 6]), "nobody": np.array([])},
-        data=lambda users: users.astype(np.float32),
-        metrics=dict,
-    )
-    task = FederatedTask(
-        training=process,
+def make_algorithm(process=None, **kwargs):
+    """An algorithm whose clients of round r are r and r + 1."""
+    return Algorithm(
+        process=process or Process(),
         sample_cohort=lambda round_num: np.array([round_num, round_num + 1]),
         training_data=lambda users, round_num: users.astype(np.float32),
         training_metrics=dict,
-        evaluate=evaluate,
+        get_weights=lambda state: state.weight,
+        reconstruction=None,
+        costs=None,
+        **kwargs,
     )
-    return dataclasses.replace(task, **kwargs)
+
+
+def start(algorithm, options, recorder, *, evaluate=distance, watched_group="unseen_validation"):
+    return Training(algorithm, options, recorder, evaluate=evaluate, watched_group=watched_group)
 
 
 def options(total_rounds, per_evaluation=2, per_checkpoint=2):
@@ -86,8 +78,8 @@ def rows_without_seconds(path):
     return rows
 
 
-def train(task, options, recorder, on_round=lambda round_num, row: None):
-    return Training(task, options, recorder).run(on_round)
+def train(algorithm, options, recorder, on_round=lambda round_num, row: None, **kwargs):
+    return start(algorithm, options, recorder, **kwargs).run(on_round)
 
 
 def run_in(path, *args, **kwargs):
@@ -110,7 +102,7 @@ class StopAtRound(Process):
 def test_rounds_evaluations_and_checkpoints_fall_where_they_should(tmp_path):
     seen = []
     run, state = run_in(
-        tmp_path, make_task(), options(5), on_round=lambda number, row: seen.append(number)
+        tmp_path, make_algorithm(), options(5), on_round=lambda number, row: seen.append(number)
     )
     assert seen == [0, 1, 2, 3, 4, 5]
     # Rounds 1 to 5 have means 1.5 to 5.5, and each adds a third of its own.
@@ -118,7 +110,11 @@ def test_rounds_evaluations_and_checkpoints_fall_where_they_should(tmp_path):
     rows = run.read_metrics()
     assert [row["round"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row.get("train/loss") for row in rows] == [None, 1.5, 2.5, 3.5, 4.5, 5.5]
-    evaluated = {row["round"]: row["validation/loss"] for row in rows if "validation/loss" in row}
+    evaluated = {
+        row["round"]: row["unseen_validation/loss"]
+        for row in rows
+        if "unseen_validation/loss" in row
+    }
     # Before the first round, each second one, and the last. 0 - 5; 2 * 4/3 - 5; ...
     assert evaluated == pytest.approx({0: -5, 2: -5 + 8 / 3, 4: -5 + 24 / 3, 5: -5 + 35 / 3})
     assert run.checkpoints() == [2, 4, 5]  # The last three.
@@ -126,12 +122,12 @@ def test_rounds_evaluations_and_checkpoints_fall_where_they_should(tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop):
-    _, whole = run_in(tmp_path / "whole", make_task(), options(6))
+    _, whole = run_in(tmp_path / "whole", make_algorithm(), options(6))
     run = RunDirectory(tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
-        train(make_task(StopAtRound(stop)), options(6), RunRecorder(run))
+        train(make_algorithm(StopAtRound(stop)), options(6), RunRecorder(run))
     assert run.checkpoints()[-1] == stop - 1  # The last whole round, due for a checkpoint or not.
-    state = train(make_task(), options(6), RunRecorder(run))
+    state = train(make_algorithm(), options(6), RunRecorder(run))
     assert state.weight.tobytes() == whole.weight.tobytes()
     assert state.num_rounds == whole.num_rounds == 6
     assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
@@ -139,42 +135,42 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop):
 
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
     # No chance to save: the rows of round 3 are there, the state is that of round 2.
-    _, whole = run_in(tmp_path / "whole", make_task(), options(6))
+    _, whole = run_in(tmp_path / "whole", make_algorithm(), options(6))
     run = RunDirectory(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        train(make_task(StopAtRound(4)), options(6), RunRecorder(run))
+        train(make_algorithm(StopAtRound(4)), options(6), RunRecorder(run))
 
     shutil.rmtree(run.path / "checkpoints" / "round_3")
     (run.path / "checkpoints" / "round_3.part").mkdir()
-    state = train(make_task(), options(6), RunRecorder(run))
+    state = train(make_algorithm(), options(6), RunRecorder(run))
     assert state.weight.tobytes() == whole.weight.tobytes()
     assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
 
 
 def test_seconds_add_up_over_the_parts_of_a_run(tmp_path):
-    run, _ = run_in(tmp_path, make_task(), options(2))
+    run, _ = run_in(tmp_path, make_algorithm(), options(2))
     first = run.read_metrics()[-1]["seconds"]
-    run, _ = run_in(tmp_path, make_task(), options(4))
+    run, _ = run_in(tmp_path, make_algorithm(), options(4))
     seconds = [row["seconds"] for row in run.read_metrics()]
     assert seconds == sorted(seconds)
     assert seconds[-1] > first
 
 
 def test_fewer_rounds_than_were_done_are_refused(tmp_path):
-    run_in(tmp_path, make_task(), options(4))
+    run_in(tmp_path, make_algorithm(), options(4))
     with pytest.raises(InputError, match="already has 4 rounds, more than the 3 wanted"):
-        run_in(tmp_path, make_task(), options(3))
+        run_in(tmp_path, make_algorithm(), options(3))
 
 
 def test_an_interruption_before_the_first_evaluation_leaves_nothing_half_done(tmp_path):
-    def interrupted(state, part):
+    def interrupted(state):
         raise KeyboardInterrupt
 
     run = RunDirectory(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(make_task(evaluate=interrupted), options(4), RunRecorder(run))
+        train(make_algorithm(), options(4), RunRecorder(run), evaluate=interrupted)
     assert run.checkpoints() == []
-    train(make_task(), options(4), RunRecorder(run))
+    train(make_algorithm(), options(4), RunRecorder(run))
     assert run.checkpoints() == [0, 2, 4]
 
 
@@ -191,7 +187,7 @@ def test_another_thread_stops_the_run_at_its_last_whole_round(tmp_path):
 
     run = RunDirectory(tmp_path)
     recorder = RunRecorder(run)
-    training = Training(make_task(Slow()), options(5), recorder)
+    training = start(make_algorithm(Slow()), options(5), recorder)
     thread = threading.Thread(target=training.run, daemon=True)
     thread.start()
     assert in_round_4.wait(60)
@@ -216,7 +212,7 @@ def test_stopping_waits_until_files_and_state_agree(tmp_path):
                 may_go_on.wait(60)
 
     run = RunDirectory(tmp_path)
-    training = Training(make_task(), options(1, per_checkpoint=9), SlowRecorder(run))
+    training = start(make_algorithm(), options(1, per_checkpoint=9), SlowRecorder(run))
     thread = threading.Thread(target=training.run, daemon=True)
     thread.start()
     assert in_release.wait(60)
@@ -233,39 +229,37 @@ def test_stopping_waits_until_files_and_state_agree(tmp_path):
 
 def test_nothing_is_saved_before_the_first_row(tmp_path):
     run = RunDirectory(tmp_path)
-    Training(make_task(), options(3), RunRecorder(run)).stop()
+    start(make_algorithm(), options(3), RunRecorder(run)).stop()
     assert run.checkpoints() == []
 
 
-def test_the_watched_part_is_evaluated(tmp_path):
+def test_the_watched_group_is_evaluated(tmp_path):
     asked = []
 
-    def evaluate(state, part):
-        asked.append(part)
+    def evaluate(state):
+        asked.append(int(state.num_rounds))
         return {"hr_at_10": 0.5}
 
-    run, _ = run_in(tmp_path, make_task(evaluate=evaluate, watched_part="test"), options(2))
-    assert asked == ["test", "test"]
-    assert run.read_metrics()[2]["test/hr_at_10"] == 0.5
+    run, _ = run_in(
+        tmp_path, make_algorithm(), options(2), evaluate=evaluate, watched_group="seen_test"
+    )
+    assert asked == [0, 2]
+    rows = run.read_metrics()
+    assert [row.get("seen_test/hr_at_10") for row in rows] == [0.5, None, 0.5]
+    assert {name.split("/")[0] for name in rows[2] if "/" in name} == {"train", "seen_test"}
 
 
-def test_a_part_that_there_is_not_is_named():
-    task = make_task()
-    with pytest.raises(InputError, match="has no unseen users; it has validation, nobody"):
-        task.evaluate(task.training.initialize(), "unseen")
+def test_an_evaluation_that_fails_ends_the_run_after_its_last_whole_round(tmp_path):
+    def evaluate(state):
+        if state.num_rounds == 4:
+            raise InputError("predictions are not finite")
+        return distance(state)
 
-
-def test_an_evaluation_that_measured_nothing_is_an_error():
-    task = make_task()
-    with pytest.raises(InputError, match="the 0 nobody users have no query ratings"):
-        task.evaluate(task.training.initialize(), "nobody")
-
-
-def test_a_diverged_evaluation_is_an_error():
-    task = make_task()
-    state = State(np.array([np.inf, 0], np.float32), np.int32(0))
-    with pytest.raises(InputError, match="loss on the validation users is inf"):
-        task.evaluate(state, "validation")
+    run = RunDirectory(tmp_path)
+    with pytest.raises(InputError, match="predictions are not finite"):
+        train(make_algorithm(), options(6), RunRecorder(run), evaluate=evaluate)
+    assert run.checkpoints() == [0, 2, 3]
+    assert [row["round"] for row in run.read_metrics()] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["total_rounds", "rounds_per_evaluation", "rounds_per_checkpoint"])
@@ -318,24 +312,24 @@ def assert_rows(store, num_rounds):
     np.testing.assert_array_equal(is_known, rows_after(num_rounds)[:, 0] > 0)
 
 
-def keeping_task(path, stop=None, **kwargs):
-    """A task with a store in the run's folder, as a process has it that just began."""
+def keeping(path, stop=None):
+    """An algorithm with a store in the run's folder, as a process has it that just began."""
     store = open_store(path)
-    return make_task(Keeping(store, stop), store=store, **kwargs)
+    return make_algorithm(Keeping(store, stop), store=store)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])
 def test_resumed_equals_uninterrupted_rows_included(tmp_path, stop):
-    _, whole = run_in(tmp_path / "whole", keeping_task(tmp_path / "whole"), options(6))
+    _, whole = run_in(tmp_path / "whole", keeping(tmp_path / "whole"), options(6))
     run = RunDirectory(tmp_path / "parts")
-    interrupted = keeping_task(run.path, stop)
+    interrupted = keeping(run.path, stop)
     with pytest.raises(KeyboardInterrupt):
         train(interrupted, options(6), RunRecorder(run))
     # The rows staged in the round that did not end are gone, in memory and in the folder.
     assert run.checkpoints()[-1] == stop - 1
     assert_rows(interrupted.store, stop - 1)
     assert_rows(open_store(run.path), stop - 1)
-    state = train(keeping_task(run.path), options(6), RunRecorder(run))
+    state = train(keeping(run.path), options(6), RunRecorder(run))
     assert state.weight.tobytes() == whole.weight.tobytes()
     assert rows_without_seconds(run.path) == rows_without_seconds(tmp_path / "whole")
     assert_rows(open_store(run.path), 6)
@@ -345,11 +339,11 @@ def test_resumed_equals_uninterrupted_rows_included(tmp_path, stop):
 def test_a_killed_run_takes_the_rows_of_its_last_checkpoint(tmp_path):
     run = RunDirectory(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(keeping_task(tmp_path, 4), options(6), RunRecorder(run))
+        train(keeping(tmp_path, 4), options(6), RunRecorder(run))
     # As if killed when the rows of round 3 had been saved and its checkpoint had not.
     shutil.rmtree(tmp_path / "checkpoints" / "round_3")
     assert_rows(open_store(tmp_path), 3)
-    train(keeping_task(tmp_path), options(6), RunRecorder(run))
+    train(keeping(tmp_path), options(6), RunRecorder(run))
     assert_rows(open_store(tmp_path), 6)
 
 
@@ -372,26 +366,26 @@ def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path, monkeypatch):
         for checkpoint in run.checkpoints():
             assert_rows(open_store(tmp_path, read_round=checkpoint), checkpoint)
 
-    train(keeping_task(tmp_path), options(9), recorder, on_round=check)
+    train(keeping(tmp_path), options(9), recorder, on_round=check)
     assert saved == [0, 2, 4, 6, 8, 9]
     assert run.checkpoints() == [6, 8, 9]
 
 
 def test_rows_that_cannot_be_saved_leave_no_checkpoint(tmp_path):
-    task = keeping_task(tmp_path)
-    save_delta = task.store._base.save_delta
+    algorithm = keeping(tmp_path)
+    save_delta = algorithm.store._base.save_delta
 
     def fail_in_round_4(round_num, rows):
         if round_num == 4:
             raise OSError("No space left on device")
         save_delta(round_num, rows)
 
-    task.store._base.save_delta = fail_in_round_4
+    algorithm.store._base.save_delta = fail_in_round_4
     run = RunDirectory(tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        train(task, options(6), RunRecorder(run))
+        train(algorithm, options(6), RunRecorder(run))
     assert run.checkpoints() == [0, 2]
-    train(keeping_task(tmp_path), options(6), RunRecorder(run))
+    train(keeping(tmp_path), options(6), RunRecorder(run))
     assert_rows(open_store(tmp_path), 6)
 
 
@@ -400,10 +394,10 @@ def test_rows_of_a_run_that_ended_before_its_first_checkpoint_are_forgotten(tmp_
     left.write(np.arange(NUM_USERS), np.full((NUM_USERS, 2), 7, np.float32))
     left.snapshot(0)()
     run = RunDirectory(tmp_path)
-    task = keeping_task(tmp_path)
-    assert task.store.num_known == NUM_USERS  # They are there.
-    train(task, options(3), RunRecorder(run))
-    assert_rows(task.store, 3)
+    algorithm = keeping(tmp_path)
+    assert algorithm.store.num_known == NUM_USERS  # They are there.
+    train(algorithm, options(3), RunRecorder(run))
+    assert_rows(algorithm.store, 3)
     assert_rows(open_store(tmp_path), 3)
 
 
@@ -420,7 +414,7 @@ def test_another_thread_stops_a_run_in_a_round_whose_rows_are_staged(tmp_path):
 
     store = open_store(tmp_path)
     run = RunDirectory(tmp_path)
-    training = Training(make_task(Slow(store), store=store), options(6), RunRecorder(run))
+    training = start(make_algorithm(Slow(store), store=store), options(6), RunRecorder(run))
     thread = threading.Thread(target=training.run, daemon=True)
     thread.start()
     assert in_round_4.wait(60)
@@ -432,7 +426,7 @@ def test_another_thread_stops_a_run_in_a_round_whose_rows_are_staged(tmp_path):
     thread.join(0.5)
     assert thread.is_alive()  # Round 4 came too late to be recorded, and its rows to be kept.
     assert_rows(open_store(tmp_path), 3)
-    train(keeping_task(tmp_path), options(6), RunRecorder(run))
+    train(keeping(tmp_path), options(6), RunRecorder(run))
     assert_rows(open_store(tmp_path), 6)
 
 
@@ -440,18 +434,18 @@ def test_another_thread_stops_a_run_in_a_round_whose_rows_are_staged(tmp_path):
 def test_evaluation_sees_the_rows_of_the_round_it_follows(tmp_path, in_folder):
     store = open_store(tmp_path if in_folder else None)
 
-    def evaluate(state, part):
+    def evaluate(state):
         rows, is_known = store.read(np.arange(NUM_USERS))
         return {"rows": float(rows[:, 0].sum()), "num_known": int(is_known.sum())}
 
-    task = make_task(Keeping(store), store=store, evaluate=evaluate)
-    run, _ = run_in(tmp_path, task, options(5))
-    rows = [row for row in run.read_metrics() if "validation/rows" in row]
+    algorithm = make_algorithm(Keeping(store), store=store)
+    run, _ = run_in(tmp_path, algorithm, options(5), evaluate=evaluate)
+    rows = [row for row in run.read_metrics() if "unseen_validation/rows" in row]
     # Two clients a round, of which the first had been there in the round before.
-    assert [(row["round"], row["validation/rows"]) for row in rows] == [
+    assert [(row["round"], row["unseen_validation/rows"]) for row in rows] == [
         (0, 0),
         (2, 4),
         (4, 8),
         (5, 10),
     ]
-    assert [row["validation/num_known"] for row in rows] == [0, 3, 5, 6]
+    assert [row["unseen_validation/num_known"] for row in rows] == [0, 3, 5, 6]

@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from experiments.run import cli
-
 PROGRAM = """
 import time
-from experiments import cli
+from absl import flags
+from experiments.run import cli
 from fedrecon.errors import InputError
+
+flags.DEFINE_integer("width", 3, "The width of the thing.", lower_bound=1)
 
 def main(interruption):
 {body}
@@ -21,10 +22,10 @@ cli.run(main)
 """
 
 
-def start(repository, body):
+def start(repository, body, *arguments):
     indented = "\n".join("    " + line for line in body.splitlines())
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(body=indented)],
+        [sys.executable, "-c", PROGRAM.format(body=indented), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -32,8 +33,8 @@ def start(repository, body):
     )
 
 
-def run(repository, body):
-    process = start(repository, body)
+def run(repository, body, *arguments):
+    process = start(repository, body, *arguments)
     output, errors = process.communicate(timeout=30)
     return process.returncode, output, errors
 
@@ -113,11 +114,19 @@ def test_a_reader_that_leaves_is_no_error(repository):
     assert process.wait(30) == 128 + signal.SIGPIPE
 
 
-def test_the_table_is_readable(capsys):
-    cli.print_table(
-        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}}
-    )
-    header, line = capsys.readouterr().out.splitlines()
-    assert header.split() == ["RMSE", "accuracy", "loss", "ratings"]
-    assert line.split() == ["test", "0.9877", "43.2%", "0.9750", "39,142"]
-    assert len(header) == len(line)
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--widht=4", "there is no flag --widht; did you mean --width? --help shows the flags."),
+        ("--zzz", "there is no flag --zzz. --help shows the flags."),
+        ("oops", "unexpected argument 'oops': every setting is a --flag."),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_with_a_near_name(repository, argument, message):
+    assert run(repository, "print(1)", argument) == (1, "", f"error: {message}\n")
+
+
+def test_a_value_out_of_range_is_one_sentence(repository):
+    status, _, errors = run(repository, "print(1)", "--width=0")
+    assert (status, errors.count("\n")) == (1, 1)
+    assert errors.startswith("error: --width=0: ")

@@ -1,0 +1,30 @@
+"""What binaries print of metrics and of many runs."""
+
+from experiments.run import display
+from fedrecon.errors import InputError
+
+
+def test_the_table_is_readable(capsys):
+    display.print_table(
+        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}}
+    )
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split() == ["RMSE", "accuracy", "loss", "ratings"]
+    assert line.split() == ["test", "0.9877", "43.2%", "0.9750", "39,142"]
+    assert len(header) == len(line)
+
+
+def test_a_run_that_fails_stops_no_other(capsys):
+    def run_one(number):
+        if number == 2:
+            raise InputError("two is wrong.")
+        return f"did {number}"
+
+    failures = display.run_all([("one", 1), ("two", 2), ("three", 3)], run_one)
+    assert failures == ["two: two is wrong."]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["1", "of", "3", "one", "did", "1"],
+        ["2", "of", "3", "two", "not", "finished:", "see", "below"],
+        ["3", "of", "3", "three", "did", "3"],
+    ]
