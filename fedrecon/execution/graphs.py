@@ -106,7 +106,7 @@ class GraphFunction:
 
 
 def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the same tensor; inside a traced function, TensorFlow's optimizer knows nothing of it.
+    """Returns the same tensor, of which TensorFlow's optimizer knows nothing in a traced function.
 
     TFF's own runtime optimizes each graph by itself. In a function of many graphs the optimizer
     would see further: the total weight of an unweighted mean is a constant there, and the optimizer
