@@ -107,7 +107,7 @@ class FunctionalModel:
                 if weight.is_item_table:
                     attributes.append((layer, "call", _given_rows(value)))
                 else:
-                    attributes.append((layer, name, value))
+                    attributes.append((layer, name, tf.convert_to_tensor(value)))
         for layer in self._recurrent:
             # The steps one after the other, since a loop does not vectorize.
             attributes += [(layer, "unroll", True), (layer, "_could_use_gpu_kernel", False)]

@@ -156,20 +156,24 @@ def gradients_of(tape, target, sources):
     return [tf.convert_to_tensor(gradient) for gradient in found]
 
 
+def keras_predict(split, ids=IDS):
+    """Predictions of the ordinary model, which knows, as in stock TFF, no size of the batch."""
+    call = tf.function(split.keras_model, [tf.TensorSpec([None, 1], tf.int64)])
+    return call(ids[:, None].astype(np.int64))[:, 0]
+
+
 def call_keras(split, wholes, ids=IDS):
     """Predictions, their gradients and the regularization of the ordinary model with such values.
 
     The gradients are those of `sum(SLOPES * predictions)` and of the regularization, separately.
     """
-    # As in stock TFF, the model does not know how many examples a batch has.
-    call = tf.function(split.keras_model, [tf.TensorSpec([None, 1], tf.int64)])
     variables = split.global_weights + split.local_weights
     before = [v.numpy() for v in variables]
     for variable, value in zip(variables, wholes):
         variable.assign(value)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(variables)
-        predictions = call(ids[:, None].astype(np.int64))[:, 0]
+        predictions = keras_predict(split, ids)
         slopes = tf.reduce_sum(SLOPES * predictions)
         regularization = tf.add_n([tf.zeros([]), *split.keras_model.losses])
     gradients = [

@@ -17,6 +17,7 @@ from tests.models.small_models import (
     call_keras,
     draw_values,
     given_values,
+    keras_predict,
     predict_and_differentiate,
     small_model,
     state_of,
@@ -45,13 +46,13 @@ def test_a_call_changes_nothing_of_the_keras_model(models):
     split, model = models
     given = given_values(model, draw_values(model))
     misshapen = [*given[:-1], np.zeros([7, 5, 3], np.float32)]
-    expected, before = split.keras_model(IDS[:, None]), state_of(split)
+    expected, before = keras_predict(split), state_of(split)
     model.predict(IDS, given)
     model.predict(IDS, given, dropout_seed=uint32(1))
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         model.predict(IDS, misshapen, dropout_seed=uint32(1))
     assert_same_state(split, before)
-    np.testing.assert_array_equal(split.keras_model(IDS[:, None]), expected)
+    np.testing.assert_array_equal(keras_predict(split), expected)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
