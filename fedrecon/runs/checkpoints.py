@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tree
 
 from fedrecon.errors import InputError
 
@@ -102,8 +103,23 @@ class Checkpoints:
           InputError: If there is no such checkpoint, if it is damaged or of an older version, or if
             its arrays are not those of `like`.
         """
-        import tree
+        folder = self._folder(round_num)
+        found = self.verify(round_num)
+        wanted = {name: _describe(array) for name, array in _leaves(like)}
+        _check_same_arrays(folder, found, wanted)
+        try:
+            with np.load(folder / ARRAYS, allow_pickle=False) as file:
+                arrays = [file[name][()] for name, _ in _leaves(like)]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{folder / ARRAYS} cannot be read: {error}.") from error
+        return tree.unflatten_as(like, arrays)
 
+    def verify(self, round_num: int) -> dict[str, Any]:
+        """Returns dtype and shape of each array of a checkpoint, if all of it is as it was saved.
+
+        Raises:
+          InputError: As `load` does, for whatever can be found out without an example.
+        """
         folder = self._folder(round_num)
         if (folder / "saved_model.pb").exists():
             raise InputError(
@@ -112,17 +128,7 @@ class Checkpoints:
             )
         description = _read_description(folder, round_num)
         _check_files(folder, description["files"])
-        _check_same_arrays(
-            folder,
-            description["arrays"],
-            {name: _describe(array) for name, array in _leaves(like)},
-        )
-        try:
-            with np.load(folder / ARRAYS, allow_pickle=False) as file:
-                arrays = [file[name][()] for name, _ in _leaves(like)]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{folder / ARRAYS} cannot be read: {error}.") from error
-        return tree.unflatten_as(like, arrays)
+        return description["arrays"]
 
     def _folder(self, round_num: int) -> pathlib.Path:
         return self._path / f"{_PREFIX}{round_num}"
@@ -151,8 +157,6 @@ def sync_folder(path: pathlib.Path) -> None:
 
 def _leaves(state: Any) -> list[tuple[str, np.ndarray]]:
     """Returns the names and the values of a state's leaves, always in the same order."""
-    import tree
-
     leaves = [
         ("/".join(map(str, (_ROOT, *path))), np.asarray(value))
         for path, value in tree.flatten_with_path(state)

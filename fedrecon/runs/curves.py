@@ -66,7 +66,9 @@ def draw(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
                 values = np.quantile(values, _NOISY_SHOWN)
             shown.append(values)
         set_limits(axes, shown)
-        axes.set(xlabel="round", title=_TITLES[metric])
+        # All rounds, those of gaps too.
+        last = max(1, rows[-1]["round"])
+        axes.set(xlabel="round", title=_TITLES[metric], xlim=(-0.03 * last, 1.03 * last))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

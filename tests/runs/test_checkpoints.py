@@ -152,6 +152,8 @@ def test_an_older_checkpoint_is_a_program_and_is_not_run(checkpoints, tmp_path):
     with pytest.raises(InputError, match="round_5 is a checkpoint of an older version"):
         checkpoints.load(5, [np.zeros(2, np.float32)])
     assert not mark.exists()
+    with pytest.raises(InputError, match="round_5 is a checkpoint of an older version"):
+        checkpoints.verify(5)
 
 
 @pytest.mark.parametrize("value", ["text", None, b"bytes", np.array([{}])])

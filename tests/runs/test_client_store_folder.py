@@ -298,30 +298,30 @@ def test_a_reader_of_a_closed_folder_says_when_its_round_is_gone(folder):
         known_values(reader)
 
 
-def test_a_thousand_readers_beside_a_writer(folder, tmp_path, repository):
-    """Each opens the newest checkpoint's rows while another process goes on as fast as it can."""
+def test_many_readers_beside_a_writer(tmp_path, repository):
+    """Each opens a snapshot's rows while another process goes on as fast as it can."""
     command = [sys.executable, "-c", _LOOP, str(tmp_path / "store"), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repository) as process:
         for line in process.stdout:
             if line == "20\n":
                 break
-        n, num_read = 20, 0
-        expected = {}
-        for _ in range(1000):
+        n, done, num_read = 20, -1, 0
+        expected, expected_known = np.zeros((200, 3), np.float32), np.zeros(200, bool)
+        for _ in range(300):
             try:
                 reader = ClientStore(200, 3, path=tmp_path / "store", keep=2, read_round=n)
             except InputError as error:  # Gone already; the message says which there are.
                 n = int(str(error).rstrip(".").split(", ")[-1])
                 continue
-            if n not in expected:
-                expected = {n: _loop_rows(n)}
+            _do_rounds(range(done + 1, n + 1), expected, expected_known)
+            done = n
             rows, is_known = reader.read(np.arange(200))
-            np.testing.assert_array_equal(rows, expected[n][0])
-            np.testing.assert_array_equal(is_known, expected[n][1])
+            np.testing.assert_array_equal(rows, expected)
+            np.testing.assert_array_equal(is_known, expected_known)
             num_read += 1
         assert process.poll() is None
         process.kill()
-    assert num_read > 300
+    assert num_read > 50
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -380,13 +380,11 @@ with concurrent.futures.ThreadPoolExecutor(1) as pool:
 """
 
 
-def _loop_rows(last):
-    rows, is_known = np.zeros((200, 3), np.float32), np.zeros(200, bool)
-    for n in range(last + 1):
+def _do_rounds(rounds, rows, is_known):
+    for n in rounds:
         users = np.random.default_rng(n).choice(200, 20, replace=False)
         rows[users] = np.stack([users, users * 0 + n, users + n], axis=1)
         is_known[users] = True
-    return rows, is_known
 
 
 def test_a_killed_process_loses_no_durable_snapshot(tmp_path, repository):
@@ -408,7 +406,8 @@ def test_a_killed_process_loses_no_durable_snapshot(tmp_path, repository):
         for n in reversed(rounds):
             store.restore(n)
             rows, is_known = store.read(np.arange(200))
-            expected_rows, expected_known = _loop_rows(n)
+            expected_rows, expected_known = np.zeros((200, 3), np.float32), np.zeros(200, bool)
+            _do_rounds(range(n + 1), expected_rows, expected_known)
             np.testing.assert_array_equal(rows, expected_rows)
             np.testing.assert_array_equal(is_known, expected_known)
         num_rounds += len(printed)

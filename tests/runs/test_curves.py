@@ -127,6 +127,7 @@ def test_what_is_not_finite_is_a_gap(tmp_path, monkeypatch, bad, at):
     (axes,) = drawn(monkeypatch, tmp_path, csv("train/loss,seen_test/loss", rows)).values()
     low, high = axes.get_ylim()
     assert np.isfinite([low, high]).all()
+    assert axes.get_xlim() == pytest.approx((-0.87, 29.87))  # All rounds, whatever has a gap.
     if at != "all":
         assert high == pytest.approx(0.54 if at != "last" else 0.5, abs=0.02)
         assert low == pytest.approx(0.31, abs=0.02)

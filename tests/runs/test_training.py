@@ -12,6 +12,7 @@ from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.errors import InputError
 from fedrecon.runs.checkpoints import Checkpoints
 from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.client_table import ClientTable
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import Training, TrainingOptions
@@ -371,20 +372,21 @@ def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path, monkeypatch):
     assert run.checkpoints() == [6, 8, 9]
 
 
-def test_rows_that_cannot_be_saved_leave_no_checkpoint(tmp_path):
+def test_rows_that_cannot_be_saved_leave_no_checkpoint(tmp_path, monkeypatch):
     algorithm = keeping(tmp_path)
-    save_delta = algorithm.store._base.save_delta
+    save = ClientTable.save
 
-    def fail_in_round_4(round_num, rows):
-        if round_num == 4:
+    def fail_in_round_4(table, snapshots, *, oldest):
+        if any(round_num == 4 for round_num, _ in snapshots):
             raise OSError("No space left on device")
-        save_delta(round_num, rows)
+        save(table, snapshots, oldest=oldest)
 
-    algorithm.store._base.save_delta = fail_in_round_4
+    monkeypatch.setattr(ClientTable, "save", fail_in_round_4)
     run = RunDirectory(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         train(algorithm, options(6), RunRecorder(run))
     assert run.checkpoints() == [0, 2]
+    monkeypatch.undo()
     train(keeping(tmp_path), options(6), RunRecorder(run))
     assert_rows(open_store(tmp_path), 6)
 
@@ -395,7 +397,7 @@ def test_rows_of_a_run_that_ended_before_its_first_checkpoint_are_forgotten(tmp_
     left.snapshot(0)()
     run = RunDirectory(tmp_path)
     algorithm = keeping(tmp_path)
-    assert algorithm.store.num_known == NUM_USERS  # They are there.
+    assert algorithm.store.read(np.arange(NUM_USERS))[1].all()  # They are there.
     train(algorithm, options(3), RunRecorder(run))
     assert_rows(algorithm.store, 3)
     assert_rows(open_store(tmp_path), 3)
