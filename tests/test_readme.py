@@ -9,6 +9,7 @@ import pytest
 
 from experiments.run.settings import Settings
 from fedrecon.data.datasets import DATASET_NAMES
+from fedrecon.models.functional import FunctionalModel
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "BUILD_NOTES.md", *(f"docs/{p.name}" for p in REPOSITORY.glob("docs/*.md"))]
@@ -48,8 +49,6 @@ def test_the_example_of_library_use_runs(in_process_runtime, capsys):
 
 
 def test_the_examples_of_own_data_and_own_model_work():
-    from fedrecon.models.functional import FunctionalModel
-
     names = {}
     own_data, own_model, _ = re.findall(r"```python\n(.*?)```", read("docs/adding.md"), re.DOTALL)
     exec(own_data, names)

@@ -46,7 +46,8 @@ def explicit_results(algorithm, seed, rmse, accuracy, *, given=None, **others):
         "seen_test": group(rmse, accuracy),
         "unseen_test": group(rmse + 0.5, accuracy - 0.125, given),
     }
-    return _results("explicit", "unseen_validation", algorithm, seed, groups, **others)
+    others = {"watched_group": "unseen_validation", **others}
+    return _results("explicit", algorithm, seed, groups, others)
 
 
 def implicit_results(algorithm, seed, hit_rate, **others):
@@ -61,13 +62,13 @@ def implicit_results(algorithm, seed, hit_rate, **others):
         full_ranking={name: value / 5 for name, value in means.items()},
     )
     groups = {"seen_test": group, "unseen_test": group}
-    return _results("implicit", "seen_validation", algorithm, seed, groups, **others)
+    others = {"watched_group": "seen_validation", **others}
+    return _results("implicit", algorithm, seed, groups, others)
 
 
-def _results(feedback, watched_group, algorithm, seed, groups, **others):
+def _results(feedback, algorithm, seed, groups, others):
     fields = {
         "changes": {},
-        "watched_group": watched_group,
         "rounds": 4,
         "clients_per_round": 10,
         "num_training_users": 48,

@@ -208,7 +208,7 @@ def test_algorithms_may_start_a_sweep_from_values_of_their_own(tmp_path, write):
     report.write_report(tmp_path, runs)
     assert tables(tmp_path)[2][0] == ["algorithm", "users", "0.25", "0.5", "none"]
     assert tables(tmp_path)[2][1] == ["fed_recon", "seen_test", "–", "1.500", "**1.000**"]  # noqa: RUF001
-    assert "Unchanged are: fedrecon none, fed_avg 0.5." in (tmp_path / "comparison.md").read_text()
+    assert "Unchanged are: fed_recon none, fed_avg 0.5." in (tmp_path / "comparison.md").read_text()
 
 
 def test_what_a_run_lacks_is_named_and_nothing_is_written(tmp_path, write):
