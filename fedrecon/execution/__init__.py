@@ -1,4 +1,4 @@
-"""Where TFF computations run. Nothing is installed by importing; the binaries choose a context."""
+"""Where TFF computations run. Importing installs nothing; the binaries choose a context."""
 
 import importlib
 
@@ -6,7 +6,7 @@ _MODULES = {"set_in_process_context": "in_process", "set_native_context": "nativ
 
 
 def __getattr__(name: str):
-    # Not imported before they are wanted: TFF takes seconds, and `kept_process` needs none of it.
+    # Imported on first use: TFF takes seconds, and `kept_process` does without TFF.
     if name in _MODULES:
         return getattr(importlib.import_module(f"fedrecon.execution.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,10 @@
 """The TensorFlow graphs of TFF computations as functions of this process.
 
-TFF serialises a graph of TensorFlow 1: placeholders are fed, results are fetched, and an operation
-that initialises variables and tables may have to run first. A graph is **pure** if a call leaves
-nothing behind that another could see. Then it is one function, which may also be called while a
-larger one is traced. Any other graph is called by itself, on the CPU (datasets run nowhere else),
-and what it kept is destroyed after the call.
+TFF serializes a graph of TensorFlow 1: placeholders are fed, results are fetched, and an operation
+that initializes variables and tables may have to run first. A graph is **pure** if a call leaves
+nothing behind that another call could see. A pure graph becomes one function, which may also be
+called while a larger function is traced. Any other graph is called by itself, on the CPU (datasets
+run nowhere else), and its variables and tables are destroyed after the call.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tensorflow_federated.python.tensorflow_libs import serialization_utils
 from fedrecon.execution import values
 from fedrecon.execution.reductions import replace_by_loops
 
-# Stateful as TensorFlow has it, but no call can tell whether there was another.
+# TensorFlow declares these stateful, but no call can tell whether there was another.
 _HARMLESS = {
     *("Assert", "CheckNumerics", "CheckNumericsV2", "Print", "PrintV2"),
     *("StatefulPartitionedCall", "If", "While", "Case"),
 }
-# Likewise without a seed; with one, what a call draws depends on how many there were before it.
+# So are these without a seed. With one, a draw depends on the number of calls before it.
 _RANDOM = {
     *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
     *("RandomShuffle", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "Multinomial"),
@@ -40,18 +40,18 @@ _numbers = itertools.count()  # For names that must differ within a process.
 
 
 class GraphFunction:
-    """What a `tff.framework.CompiledComputation` computes.
+    """The function that a `tff.framework.CompiledComputation` describes.
 
     Attributes:
       is_pure: Whether it may be called while a larger function is traced.
-      draws_from_seed: Whether what it draws depends on the calls before it.
+      draws_from_seed: Whether its random numbers depend on the calls before it.
     """
 
     def __init__(self, block: tff.framework.CompiledComputation):
         """Imports the graph.
 
         Raises:
-          NotImplementedError: If this runtime cannot run it; the message names what it has.
+          NotImplementedError: If this runtime cannot run it; the message names the obstacle.
         """
         language = block.proto.WhichOneof("computation")
         if language != "tensorflow":
@@ -73,8 +73,8 @@ class GraphFunction:
         """Calls the graph.
 
         Args:
-          argument: Of the type of the parameter; None if there is none. See `values`.
-          until_end: Closed when the TFF computation ends of which this is a part.
+          argument: A value of the parameter's type (see `values`); None without a parameter.
+          until_end: Closed when the whole TFF computation ends.
 
         Raises:
           tf.errors.OpError: If TensorFlow fails.
@@ -85,7 +85,7 @@ class GraphFunction:
         if self.is_pure:
             return self._result(map(kept_apart, self._only.run(*tensors)))
         with tf.device(_CPU), contextlib.ExitStack() as until_return:
-            # A dataset may read a table of its graph when a later graph goes through it.
+            # A later graph may iterate over the dataset, which then reads a table of this graph.
             instance = self._take(until_end if self._returns_dataset else until_return)
             instance.initialize(*tensors)
             return self._result(instance.run(*tensors))
@@ -106,13 +106,14 @@ class GraphFunction:
 
 
 def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the same tensor, of which TensorFlow's optimizer knows nothing in a traced function.
+    """Returns the same tensor, hidden from TensorFlow's optimizer inside a traced function.
 
     TFF's own runtime optimizes each graph by itself. In a function of many graphs the optimizer
-    would see further: the total weight of an unweighted mean is a constant there, and the optimizer
+    would see further. The total weight of an unweighted mean is a constant there. The optimizer
     replaces a division by a constant with a multiplication by its `Reciprocal`, which TensorFlow
-    computes inexactly for vectors (AVX2: `1 / 2` is 0.49999997). Then the mean of equal values is
-    another value. No pass of the optimizer removes this operation or computes it in advance.
+    computes inexactly for vectors (with AVX2 and AVX-512 the reciprocal of 2 is 0.49999997). Then
+    the mean of equal values is another value. The optimizer never removes this operation and never
+    computes it in advance.
     """
     if tf.executing_eagerly():
         return tensor
@@ -120,13 +121,13 @@ def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
 
 
 class _Graph:
-    """A serialised graph and the names of its ends.
+    """A serialized graph and the names of its ends.
 
     Attributes:
       feeds: The names of the tensors that are fed, in the order of the parameter.
-      feed_specs: What is fed there.
+      feed_specs: The specs of these tensors.
       fetches: The names of the tensors of the result, in its order.
-      initializer: The name of the operation that must run first; none if "".
+      initializer: The name of the operation that must run first; "" if there is none.
       resources: The names of the nodes that make resources which functions share by name.
       is_pure: See `GraphFunction`.
       draws_from_seed: See `GraphFunction`.
@@ -146,7 +147,7 @@ class _Graph:
         self._nodes = {}
         for node in self._graph_def.node:
             if node.name not in fed:  # Functions refuse to run placeholders.
-                # Nor can one wait for, or be placed with, what is not imported.
+                # Nor can a node wait for a node that is not imported, or be placed with it.
                 waits = [name for name in node.input if not (name[0] == "^" and name[1:] in fed)]
                 node.input[:] = waits
                 node.attr.pop("_class", None)
@@ -187,16 +188,16 @@ class _Graph:
         *,
         is_fed: bool = True,
     ) -> Callable[..., Sequence[tf.Tensor]]:
-        """Returns a function of what is fed.
+        """Returns a function of the tensors that are fed.
 
-        Nothing runs that `ends` do not need, as in stock TFF: whoever wants an assertion or a print
-        has to make a result depend on it.
+        Only what `ends` depend on is run, as in stock TFF. An assertion or print runs only if a
+        result depends on it.
 
         Args:
           ends: The names of tensors or operations.
           suffix: Added to the name of each resource.
-          finish: From the ends in the graph of the function to what it returns.
-          is_fed: Whether it takes arguments.
+          finish: Takes the ends in the function's graph and returns the function's results.
+          is_fed: Whether the function takes arguments.
         """
         part = tf.compat.v1.GraphDef(
             versions=self._graph_def.versions, library=self._graph_def.library
@@ -226,7 +227,7 @@ class _Graph:
 
 
 class _Instance:
-    """The functions of a graph, with names of their own for all that it keeps."""
+    """The functions of a graph, with names of their own for its variables and tables."""
 
     def __init__(self, graph: _Graph):
         suffix = f"_{next(_numbers)}"
@@ -260,8 +261,8 @@ class _Instance:
 def _rename_functions(graph_def, suffix: str) -> None:
     """Gives the functions of a graph names of their own.
 
-    A process has one name space for them, and the same function comes from TFF in several versions,
-    each optimised for its graph.
+    All functions of a process share one name space, and TFF hands out the same function in several
+    versions, each optimized for its graph.
     """
     library = graph_def.library
     names = {function.signature.name for function in library.function}

@@ -1,12 +1,12 @@
 """An execution context that runs TFF computations in this process, on GPUs where there are any.
 
-TFF's own runtime is another process, which has neither GPUs nor XLA, and each argument and result
-is copied to and from it. Here the TensorFlow inside a computation becomes functions of this
-process. If all of it is pure (see `graphs`), the whole computation is one traced function for each
-number of clients: so run the rounds of this package's algorithms, where TFF's client is a shard.
-Otherwise, as with datasets and variables, its parts run one by one, and its clients on threads.
+TFF's own runtime is another process without GPUs and XLA, and each argument and result is copied to
+or from it. Here the TensorFlow inside a computation becomes functions of this process. If all of it
+is pure (see `graphs`), the whole computation is one traced function for each number of clients. The
+rounds of this package's algorithms run in this way; TFF's client is a shard there. Otherwise, as
+with datasets and variables, the parts of a computation run one by one, and its clients on threads.
 
-Results hold scalars of NumPy and `tf.Tensor`s, which stay on the device that made them.
+Results hold NumPy scalars and `tf.Tensor`s. A tensor stays on the device that made it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fedrecon.execution.interpreter import EAGER_INTRINSICS, Interpreter, unknow
 from fedrecon.execution.lowering import lower, parts_of
 
 _MAX_COMPUTATIONS = 128
-# Beyond these, clients run one by one: tracing for ever would take longer and fill the memory.
+# Beyond these, clients run one by one: more traces would take longer and fill the memory.
 _MAX_TRACES = 16
 _MAX_TRACED_CLIENTS = 512
 _MAX_SHAPES = 4096  # Counted; nothing else depends on it.
@@ -48,7 +48,7 @@ class Counts:
 
     Attributes:
       traces: Functions traced: one for each computation and number of clients.
-      shapes: Different shapes of clients' arrays, for each of which XLA compiles what it is to.
+      shapes: Different shapes of clients' arrays. XLA compiles its functions for each of them.
     """
 
     traces: int = 0
@@ -59,16 +59,16 @@ class InProcessContext(tff.framework.SyncContext):
     """Runs TFF computations in this process.
 
     Attributes:
-      devices: The names of the devices that it runs on.
-      counts: What was compiled so far.
+      devices: The names of the devices that it uses.
+      counts: How often something was compiled so far.
     """
 
     def __init__(self, devices: Sequence[str] | None = None):
-        """Makes a context; nothing is installed.
+        """Makes a context without installing it.
 
         Args:
-          devices: Names of TensorFlow's logical devices, over which the clients of a cohort are
-            spread; the server is on the first. By default all GPUs, else all CPUs.
+          devices: Names of TensorFlow's logical devices. The clients of a cohort are spread over
+            all of them; the server is on the first. By default all GPUs, else all CPUs.
         """
         self.devices = list(devices) if devices is not None else _default_devices()
         self.counts = Counts()
@@ -80,17 +80,17 @@ class InProcessContext(tff.framework.SyncContext):
         """Runs a computation; TFF calls it.
 
         Raises:
-          TypeError: If the argument is not of the type of the parameter.
-          ValueError: If parts of the argument are of different numbers of clients.
+          TypeError: If the argument is not of the parameter's type.
+          ValueError: If parts of the argument have different numbers of clients.
           NotImplementedError: If the computation has a part that this runtime does not know.
-          tf.errors.OpError: If TensorFlow fails. The message starts with the client
-            if it is one's.
+          tf.errors.OpError: If TensorFlow fails. If it fails for a client, the message starts with
+            the client's number.
         """
         return self._computation(comp)(arg)
 
     def _computation(self, comp) -> _Computation:
         with self._lock:
-            # By identity: computations are compared by their serialised form, which takes long.
+            # By identity: TFF compares computations by their serialized form, which takes long.
             known = self._computations.pop(id(comp), None)
             if known is None:
                 known = _Computation(comp, self.devices, self._pool, self.counts)
@@ -113,7 +113,7 @@ class AsyncInProcessContext(tff.framework.AsyncContext):
 
 
 class _UntilUnused(contextlib.ExitStack):
-    """Closed when nothing refers to it any more."""
+    """Closed when nothing refers to it anymore."""
 
     def __del__(self):
         if not sys.is_finalizing():
@@ -144,7 +144,7 @@ class _Computation:
             for part in parts
             if isinstance(part, tff.framework.CompiledComputation)
         }
-        # What is drawn from a seed depends on the order of the calls.
+        # Draws from a seed depend on the order of the calls.
         is_ordered = any(graph.draws_from_seed for graph in self._graphs.values())
         self._pool = None if is_ordered else pool
         intrinsics = {part.uri for part in parts if isinstance(part, tff.framework.Intrinsic)}
@@ -181,7 +181,7 @@ class _Computation:
             inputs = values.flatten(parameter, self._parameter_type, num_clients)
             tensors = traced._call_flat(inputs, traced.captured_inputs)
         except tf.errors.OpError:
-            # Once more, client by client: then the error says whose it is.
+            # Once more, client by client: then the error names the client.
             self._evaluate(parameter, num_clients, contextlib.ExitStack(), self._pool)
             raise
         value = values.unflatten(iter(tensors), self._type.result, num_clients)
@@ -201,7 +201,7 @@ class _Computation:
         return interpreter.evaluate(self._block, {})(parameter)
 
     def _traced(self, num_clients: int):
-        """Returns the function for so many clients; None if they are better run one by one."""
+        """Returns the function for so many clients; None if they had better run one by one."""
         with self._lock:
             if num_clients not in self._traces:
                 if num_clients > _MAX_TRACED_CLIENTS or len(self._traces) >= _MAX_TRACES:
@@ -223,7 +223,7 @@ class _Computation:
             self._counts.traces,
             self._type,
         )
-        # `tf.function` would copy what clients keep to the first device.
+        # `tf.function` would copy the clients' results to the first device.
         with tf.device(self._devices[0]):
             return tf.compat.v1.wrap_function(
                 run, values.tensor_specs(self._parameter_type, num_clients)
@@ -231,7 +231,10 @@ class _Computation:
 
 
 def _varying_parts(type_spec: tff.Type) -> Iterator[tuple[Callable, tff.Type]]:
-    """Yields where in a parameter clients have arrays of open shape, and a member's type."""
+    """Yields each part of a parameter in which clients have arrays of open shape.
+
+    A part is a function from the parameter to its value, and the type of a member.
+    """
     parts = [(lambda value: value, type_spec)]
     if isinstance(type_spec, tff.StructType):
         parts = [(operator.itemgetter(index), part) for index, part in enumerate(type_spec)]
@@ -246,15 +249,15 @@ def set_in_process_context(*, gpu_memory_limit_mb: int | None = None) -> InProce
     """Makes this process the default runtime of TFF computations.
 
     Args:
-      gpu_memory_limit_mb: How much memory TensorFlow may take of each GPU. By default it takes what
-        it needs, as it needs it, where TensorFlow by itself would take all at once.
+      gpu_memory_limit_mb: How much memory TensorFlow may take of each GPU. By default it takes
+        memory as it needs it; TensorFlow's own default is all memory at once.
 
     Returns:
       The context.
 
     Raises:
       InputError: If a limit is given but TensorFlow sees no GPU.
-      RuntimeError: If TensorFlow uses the GPUs already and cannot be told any more.
+      RuntimeError: If TensorFlow uses the GPUs already, so that it takes no more settings.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpu_memory_limit_mb is not None and not gpus:

@@ -1,8 +1,8 @@
-"""What the building blocks of TFF computations mean, client by client.
+"""Evaluates the building blocks of TFF computations, client by client.
 
-The same interpretation serves twice: while a function is traced, so that all of a computation
-becomes one, and eagerly, over a pool of threads, where that is not possible. Each client's part is
-placed on the device of the client, the server's on the first.
+The same evaluation serves twice. While a function is traced, it makes one function of a whole
+computation. Where that is not possible, it runs eagerly, over a pool of threads. Each client's part
+is placed on the client's device, the server's part on the first device.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import tensorflow_federated as tff
 from fedrecon.execution.graphs import GraphFunction, kept_apart
 from fedrecon.execution.values import Placed, elements_of, make_dataset
 
-# What these do depends on values that a traced function does not know.
+# These depend on values that a traced function does not know.
 EAGER_INTRINSICS = {"federated_select", "sequence_map", "sequence_reduce", "sequence_sum"}
 
 
 @contextlib.contextmanager
 def _errors_name_client(index: int):
-    """Makes an error of TensorFlow say that it is of a client."""
+    """Makes an error of TensorFlow name the client."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -51,7 +51,7 @@ class Interpreter:
           num_clients: How many clients there are.
           devices: The names of the devices; client i is on the (i mod their number)-th.
           until_end: Closed by the caller when the evaluation has ended.
-          pool: Runs clients at the same time; None: they are called one after the other.
+          pool: Runs clients at the same time. None runs one client after the other.
         """
         self._graphs = graphs
         self._num_clients = num_clients
@@ -60,11 +60,11 @@ class Interpreter:
         self._pool = pool
 
     def evaluate(self, block: tff.framework.ComputationBuildingBlock, scope: dict[str, Any]) -> Any:
-        """Returns the value of a building block that is supported; see `values`.
+        """Returns the value (see `values`) of a supported building block.
 
         Args:
           block: What to evaluate.
-          scope: The values of the names that it refers to.
+          scope: The values of the names in it.
         """
         return getattr(self, f"_{type(block).__name__.lower()}")(block, scope)
 
@@ -121,7 +121,7 @@ class Interpreter:
         futures = [self._pool.submit(call, index) for index in range(self._num_clients)]
         try:
             return Placed([future.result() for future in futures], all_equal=False)
-        finally:  # Whatever happened, no client goes on by itself.
+        finally:  # No client goes on after an error.
             for future in futures:
                 future.cancel()
             concurrent.futures.wait(futures)
@@ -162,7 +162,7 @@ class Interpreter:
         return Placed([_zip(argument, 0)], all_equal=True)
 
     def _federated_aggregate(self, type_spec, argument):
-        # There is nobody between clients and server here, so that nothing is to be merged.
+        # Nothing stands between clients and server here, so nothing needs merging.
         value, zero, accumulate, _, report = argument
 
         def aggregate():
@@ -220,7 +220,7 @@ def _zip(value, index):
 
 
 def _sum(members: list, type_spec: tff.Type):
-    """Returns the sum of values of a type, in their order."""
+    """Returns the sum of values of a type, added in their order."""
     if isinstance(type_spec, tff.StructType):
         return tuple(
             _sum([member[index] for member in members], element_type)

@@ -1,4 +1,4 @@
-"""A subprocess that cannot outlive this process, nor hold its pipes, nor hear its Ctrl-C."""
+"""A subprocess that neither outlives this process nor holds its pipes nor receives its Ctrl-C."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 class KeptProcess:
     """Runs a command until `kill`, until this interpreter exits, or until this process dies.
 
-    The kernel sees to the last (`PR_SET_PDEATHSIG`; Linux only), so that it holds for SIGKILL too.
-    The command has a session of its own: Ctrl-C in the terminal does not reach it. What it prints
-    goes to a temporary file, because a process that inherits the caller's pipe keeps its reader
-    waiting.
+    The kernel kills the command with this process (`PR_SET_PDEATHSIG`; Linux only), after SIGKILL
+    too. The command has a session of its own: Ctrl-C in the terminal does not reach it. Its output
+    goes to a temporary file, because a process that inherits the caller's pipe keeps the pipe's
+    reader waiting.
     """
 
     def __init__(self, command: Sequence[str]):
@@ -79,7 +79,7 @@ class KeptProcess:
         return self._keeper.is_alive()
 
     def describe_end(self) -> str:
-        """Says how the process ended and what it printed last."""
+        """Returns how the process ended and what it printed last."""
         size = os.fstat(self._output.fileno()).st_size
         # pread: the command writes through the same file position.
         tail = os.pread(

@@ -1,4 +1,4 @@
-"""TFF computations brought to the few building blocks that the in-process runtime interprets."""
+"""Rewrites TFF computations into the few building blocks that the in-process runtime evaluates."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tensorflow_federated.python.core.impl.compiler import intrinsic_defs
 def lower(computation: tff.framework.ConcreteComputation) -> tff.framework.ComputationBuildingBlock:
     """Returns a computation in call-dominant form, its composite intrinsics replaced.
 
-    What TFF's native compiler does beyond it is left out. Its optimisation of TensorFlow graphs
-    rewrites the loops that XLA must see whole. And `federated_sum` stays what it is: one addition
-    of all values, where TFF's replacement adds one after the other to zeros.
+    TFF's native compiler does more, but that would do harm here. Its optimization of TensorFlow
+    graphs rewrites the loops that XLA must see whole. It also replaces `federated_sum`, which is
+    one addition of all values here, with additions of one value after the other to zeros.
 
     Warns:
-      UserWarning: Of secure aggregation, in place of which there is a plain one.
+      UserWarning: If a secure aggregation is replaced with a plain one.
     """
     secure = {
         part.uri
@@ -37,7 +37,7 @@ def lower(computation: tff.framework.ConcreteComputation) -> tff.framework.Compu
         )
         computation = insecure.replace_secure_intrinsics_with_bodies(computation)
     block = computation.to_building_block()
-    # TFF's own, in its order: what replaces an intrinsic only contains later ones.
+    # TFF's own replacements, in TFF's order: each contains only intrinsics of later ones.
     for uri, body in tensorflow_tree_transformations._get_intrinsic_reductions().items():
         if uri != intrinsic_defs.FEDERATED_SUM.uri:
             block, _ = tensorflow_tree_transformations.reduce_intrinsic(block, uri, body)
@@ -47,7 +47,7 @@ def lower(computation: tff.framework.ConcreteComputation) -> tff.framework.Compu
 def parts_of(
     block: tff.framework.ComputationBuildingBlock,
 ) -> Iterator[tff.framework.ComputationBuildingBlock]:
-    """Yields a building block and all that it consists of."""
+    """Yields a building block and all of its parts."""
     yield block
     for child in block.children():
         yield from parts_of(child)

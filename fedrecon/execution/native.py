@@ -18,7 +18,7 @@ import tensorflow_federated as tff
 from fedrecon.execution.kept_process import KeptProcess
 
 _START_SECONDS = 60.0
-_DISPOSE_BATCH = 5  # About what one call leaves, so that disposing costs a message a call.
+_DISPOSE_BATCH = 5  # One call leaves about as many values, so disposing costs a message a call.
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -68,7 +68,7 @@ class NativeWorker:
         raise RuntimeError(f"TFF's worker process ended: {self._process.describe_end()}")
 
     def close(self) -> None:
-        """Ends the worker; it holds nothing that is worth a slower end than being killed."""
+        """Kills the worker, which holds nothing that is worth a slower end."""
         self._channel.close()
         self._process.kill()
 
@@ -77,7 +77,7 @@ def native_context(worker: NativeWorker) -> tff.framework.SyncExecutionContext:
     """Returns TFF's stock execution context over `worker`."""
 
     def create_executor(cardinalities):
-        # By default the worker keeps up to 20 values (whole models) that nobody uses any more.
+        # By default the worker keeps up to 20 unused values (whole models).
         executor = tff.framework.RemoteExecutor(worker.stub(), dispose_batch_size=_DISPOSE_BATCH)
         executor.set_cardinalities({tff.CLIENTS: 0, **cardinalities})
         return executor

@@ -1,7 +1,7 @@
 """`tf.data.Dataset.reduce` as a loop.
 
-At each run of a reduction TensorFlow makes its body anew (optimises it, places it, builds its
-kernels), which takes longer than the few steps of a client. The body of a loop is made once: a
+At each run of a reduction TensorFlow makes its body anew (optimizes it, places it, builds its
+kernels), which takes longer than the few steps of a client. The body of a loop is made once, so a
 client of stock FedRecon takes a third of the time.
 """
 
@@ -39,14 +39,14 @@ def _renamed(name: str, renamed: dict[str, str]) -> str:
 
 
 def _call_loop(node, body):
-    """Makes of a reduction a call of a loop.
+    """Turns a reduction into a call of a loop.
 
     Args:
       node: The reduction.
       body: The signature of the function that it applies to state, elements and other arguments.
 
     Returns:
-      The loop as a concrete function. It calls `body` by its name.
+      The loop as a concrete function, which calls `body` by its name.
     """
     types = {
         name: [tf.as_dtype(dtype) for dtype in node.attr[name].list.type]

@@ -1,4 +1,4 @@
-"""What TFF's types stand for inside the in-process runtime, and the ways in and out.
+"""The values of TFF's types inside the in-process runtime, and the conversions in and out.
 
 | type      | value                                                                    |
 |-----------|--------------------------------------------------------------------------|
@@ -8,8 +8,8 @@
 | federated | `Placed`                                                                 |
 | function  | a Python callable of one argument, or of none                            |
 
-A TensorFlow function takes and returns tensors only: `flatten` and `unflatten` take values apart
-for it and put them together.
+A TensorFlow function takes and returns tensors only: `flatten` takes a value apart into tensors,
+and `unflatten` puts it together again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Placed:
     """A value of a federated type.
 
     Attributes:
-      members: Those of the clients; or one, which all of them have; or the server's one.
-      all_equal: Whether there is one for all.
+      members: The values of the clients, or one value that all clients have, or the server's value.
+      all_equal: Whether there is one value for all.
     """
 
     members: list
@@ -46,10 +46,11 @@ class Placed:
 
 
 class Arguments:
-    """Takes in the arguments of a call.
+    """Converts the arguments of a call.
 
     Attributes:
-      num_clients: How many clients the arguments taken in so far have; None if they do not tell.
+      num_clients: The number of clients of the arguments converted so far; None if none is placed
+        at clients.
     """
 
     def __init__(self) -> None:
@@ -59,9 +60,9 @@ class Arguments:
         """Returns the inner form of `value`.
 
         Args:
-          value: What TFF's stock runtime takes for this type.
+          value: Anything that TFF's stock runtime takes for this type.
           type_spec: The type wanted.
-          name: What errors call the value.
+          name: The name of the value in errors.
 
         Raises:
           TypeError: If the value is not of the type.
@@ -123,7 +124,7 @@ class Arguments:
 
 
 def _elements(value) -> list[tuple[str | None, Any]] | None:
-    """Returns the names and elements of a container, None if it is none."""
+    """Returns the names and elements of a container; None if the value is no container."""
     if isinstance(value, tff.structure.Struct):
         return tff.structure.to_elements(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -155,7 +156,7 @@ def _tensor(value, type_spec, name):
         if not isinstance(value, (np.ndarray, np.generic)):
             value = _array(value, type_spec, name)
         fits = array.is_compatible_dtype(value, type_spec.dtype.type)
-        # A copy, lest TensorFlow goes on reading an array that its owner changes.
+        # A copy: TensorFlow would go on reading an array that the caller changes.
         tensor = tf.constant(value, dtype) if fits else value
     if not fits or not _has_shape(tensor.shape, type_spec.shape):
         found = f"{tf.as_dtype(tensor.dtype).name}{list(tensor.shape)}"
@@ -191,7 +192,7 @@ def _dataset(value, type_spec, name):
 
 
 def _dataset_options() -> tf.data.Options:
-    """Returns options that run a dataset as it is; to rewrite one takes longer than to read it."""
+    """Returns options that run a dataset as it is; rewriting takes longer than reading."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
@@ -199,24 +200,24 @@ def _dataset_options() -> tf.data.Options:
 
 
 def elements_of(dataset: tf.data.Dataset, type_spec: tff.Type) -> Iterator[Any]:
-    """Yields the elements of a dataset, which are of this type."""
+    """Yields the elements of a dataset; `type_spec` is the type of an element."""
     for element in dataset:
         yield Arguments().take(element, type_spec, "element")
 
 
 def make_dataset(elements: list, type_spec: tff.Type) -> tf.data.Dataset:
-    """Returns the dataset of some elements of this type."""
+    """Returns a dataset of these elements; `type_spec` is the type of an element."""
     plain = [result(element, type_spec) for element in elements]
     return tensorflow_utils.make_data_set_from_elements(None, plain, type_spec)
 
 
 def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
-    """Returns a value as its caller gets it.
+    """Returns a value in the form that the caller of a computation gets.
 
-    Arrays stay tensors, so that none is copied from a GPU before somebody looks at it. Scalars are
-    NumPy's, as TFF has them: metrics are there to be looked at, and TensorFlow multiplies no float
-    with an integer. Structs are the containers of the type, and what is placed at clients is a list
-    unless it is all equal.
+    Arrays stay tensors, so none is copied from a GPU before it is read. Scalars become NumPy's, as
+    in TFF: metrics are meant to be read, and TensorFlow multiplies no float by an integer. Structs
+    become the containers of the type. A value placed at clients becomes a list unless it is all
+    equal.
 
     Args:
       value: The inner form.
@@ -240,7 +241,7 @@ def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
 def _contain(names, elements, type_spec):
     container = type_spec.python_container
     num_named = sum(name is not None for name in names)
-    # The usual ones, for the sake of speed; TFF does the others, and refuses what has no container.
+    # The usual containers, for speed. TFF makes the others and refuses a type without a container.
     if num_named == 0 and container in (None, list, tuple):
         return (container or tuple)(elements)
     if num_named == len(names) and container in (None, collections.OrderedDict):
@@ -252,7 +253,7 @@ def _contain(names, elements, type_spec):
 
 
 def tensor_specs(type_spec: tff.Type, num_clients: int = 0) -> list[tf.TensorSpec]:
-    """Returns the specs of what `flatten` gives for this type."""
+    """Returns the specs of the tensors that `flatten` returns for this type."""
     if isinstance(type_spec, tff.FederatedType):
         specs = tensor_specs(type_spec.member, num_clients)
         return specs if type_spec.all_equal else specs * num_clients
@@ -277,7 +278,7 @@ def flatten(value: Any, type_spec: tff.Type, num_clients: int = 0) -> list[tf.Te
 
 
 def unflatten(tensors: Iterator[tf.Tensor], type_spec: tff.Type, num_clients: int = 0) -> Any:
-    """Returns the value of which `flatten` gave `tensors`."""
+    """Returns the value that `flatten` took apart into `tensors`."""
     if isinstance(type_spec, tff.FederatedType):
         count = 1 if type_spec.all_equal else num_clients
         members = [unflatten(tensors, type_spec.member) for _ in range(count)]

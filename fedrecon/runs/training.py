@@ -43,7 +43,8 @@ class TrainingOptions:
 class Training:
     """A run of rounds, from the last checkpoint if there is one.
 
-    Resuming gives, bit for bit, the numbers of an uninterrupted run, apart from the seconds.
+    On the same machine a resumed run gives, bit for bit, the numbers of an uninterrupted run, apart
+    from the seconds. Another CPU or GPU may round differently.
     """
 
     def __init__(

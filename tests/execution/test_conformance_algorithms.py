@@ -76,7 +76,7 @@ AGGREGATORS = {
     ),
     "zeroed sum": lambda: tff.aggregators.zeroing_factory(20.0, tff.aggregators.SumFactory()),
     "secure sum": lambda: tff.aggregators.SecureSumFactory(1000.0),
-    "secure quantised sum": lambda: tff.aggregators.SecureSumFactory(
+    "secure quantized sum": lambda: tff.aggregators.SecureSumFactory(
         tff.aggregators.PrivateQuantileEstimationProcess.no_noise(
             initial_estimate=4.0, target_quantile=0.9, learning_rate=1.0, secure_estimation=True
         )

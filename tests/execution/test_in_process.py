@@ -54,7 +54,7 @@ def test_a_struct_of_other_names_is_refused(context):
     def swap(value):
         return value["b"], value["a"]
 
-    # The order of a dictionary says nothing; stock TFF takes it for that of the type.
+    # A dictionary's order says nothing; stock TFF takes it for the order of the type.
     assert [float(x) for x in swap({"b": 2.5, "a": 1})] == [2.5, 1.0]
     with pytest.raises(TypeError, match=r"argument: expected the elements a, b, found a, c"):
         swap({"a": 1, "c": 2.5})
