@@ -159,7 +159,7 @@ def fit(
     Raises:
       InputError: If the algorithm is unknown or takes no aggregator, or see `prepare_fed_recon`.
     """
-    from fedrecon.execution.in_process import InProcessContext
+    from fedrecon.execution.in_process import InProcessContext, end_quietly
 
     if algorithm not in _KINDS:
         raise InputError(f"there is no algorithm {algorithm!r}; there are {', '.join(_KINDS)}.")
@@ -177,6 +177,7 @@ def fit(
     build_model = model or _default_model(population, algorithm)
     if context is None:
         context = InProcessContext()
+        end_quietly()
     with tff.framework.get_context_stack().install(context):
         prepared = kind.prepare(
             build_model,

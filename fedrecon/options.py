@@ -1,4 +1,4 @@
-"""What the algorithms can be told: frozen records that check themselves, without TensorFlow."""
+"""The settings of the algorithms: frozen records that check themselves, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _check_exponent(exponent: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """An optimiser of `tff.learning.optimizers` by name.
+    """An optimizer of `tff.learning.optimizers` by name.
 
     Attributes:
       name: One of `OPTIMIZERS`. `sgd` is plain gradient descent; `momentum` is `build_sgdm` with
@@ -52,7 +52,7 @@ class OptimizerOptions:
 
     @property
     def is_plain_sgd(self) -> bool:
-        """Whether a step is `- learning_rate * gradient` and nothing is remembered."""
+        """Whether a step is `- learning_rate * gradient`, without a state."""
         return self.name == "sgd"
 
     @property
@@ -75,18 +75,18 @@ class OptimizerOptions:
 class LeastSquaresOptions:
     """Ridge regression of a client's labels on its local part, solved exactly.
 
-    With a prediction `e_n . u + b_n` for example `n`, linear in the local part `u`, it minimises
+    With a prediction `e_n . u + b_n` for example `n`, linear in the local part `u`, it minimizes
 
         sum over the support of (label_n - b_n - e_n . u)^2 + sum over entries k of r_k * u_k^2
 
     where `r_k` is `regularization * (number of support examples) ** exponent`.
 
     Attributes:
-      regularization: Positive, relative to one example: the sum above is no mean.
+      regularization: Positive, relative to one example, because the loss above is a sum.
       exponent: In `[0, 1]`. 0 is constant, the ridge of a prior; 1 grows with the number of
         examples, as it does where each step of stochastic gradient descent regularizes.
-      bias_regularization: In place of `regularization` for local weights that are one number, such
-        as a user's bias; None is the same.
+      bias_regularization: Replaces `regularization` for a local weight that is one number, such as
+        a user's bias; None keeps it.
     """
 
     regularization: float = 10.0
@@ -113,8 +113,8 @@ class FedReconOptions:
       reconstruction: How the local part is fitted on the support, the global part frozen, one of
         `RECONSTRUCTIONS`: by steps of `reconstruction_optimizer` (the paper), or exactly, which
         takes a model that is linear in its local part and a squared loss.
-      reconstruction_optimizer: Of `gradient_steps`.
-      least_squares: Of `least_squares`.
+      reconstruction_optimizer: Fits the local part by `gradient_steps`.
+      least_squares: The settings of the reconstruction by `least_squares`.
       client_optimizer: Then fits the global part on the query, the local part frozen.
       server_optimizer: Applies the mean of the clients' updates to the global part.
       batch_size: Ratings a step.
@@ -170,10 +170,10 @@ class FedIalsOptions:
 
     Attributes:
       regularization: Positive [lambda].
-      exponent: In `[0, 1]` [nu]: 0 regularizes all rows alike; 1 in proportion to what they take
-        part in, which is the paper's choice.
-      unobserved_weight: Positive [alpha_0]: what any pair weighs, relative to weight 1 of one with
-        an interaction.
+      exponent: In `[0, 1]` [nu]. 0 regularizes all rows alike; 1, the paper's choice, in proportion
+        to the pairs that a row is in.
+      unobserved_weight: Positive [alpha_0]: the weight of every pair of user and item, where an
+        interaction adds weight 1.
       server_optimizer: Applies the gradient of the item rows.
     """
 
@@ -203,10 +203,11 @@ class FedAvgOptions:
         counts); `uniform` weighs all clients alike.
       gradient_clip_norm: A step's gradient is scaled down to this norm where it is longer; None
         leaves it. Not together with regularized item tables.
-      averaging: `plain` divides the clients' updates by the weights of all of them; `by_row` those
-        of an item's row (and, where the server keeps them, a user's) by the weights of the clients
-        that have it among their examples, so that the others do not hold it back (Perifanis &
-        Efraimidis 2022, arXiv:2106.04405, find plain averaging inconsistent with latent factors).
+      averaging: `plain` divides all updates by the weights of all clients. `by_row` divides the
+        update of an item's row (and of a user's, where the server keeps them) by the weights of the
+        clients that have it among their examples, so that the other clients do not hold it back
+        (Perifanis & Efraimidis 2022, arXiv:2106.04405, find plain averaging inconsistent with
+        latent factors).
     """
 
     client_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.5)
@@ -231,7 +232,7 @@ class CentralizedOptions:
     """Minibatch training of the whole model on everybody's examples.
 
     Attributes:
-      optimizer: Of all weights; its state lasts from round to round.
+      optimizer: Fits all weights; its state lasts from round to round.
       batch_size: Examples a step.
     """
 

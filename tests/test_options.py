@@ -5,7 +5,15 @@ import pytest
 import tensorflow as tf
 
 from fedrecon.errors import InputError
-from fedrecon.options import OPTIMIZERS, FedReconOptions, LeastSquaresOptions, OptimizerOptions
+from fedrecon.options import (
+    OPTIMIZERS,
+    CentralizedOptions,
+    FedAvgOptions,
+    FedIalsOptions,
+    FedReconOptions,
+    LeastSquaresOptions,
+    OptimizerOptions,
+)
 
 # Two steps with gradients 2 and 1 from weight 1 at rate 0.1, by the published update rules.
 # adam, yogi: beta 0.9 and 0.999, epsilon 1e-7 and 1e-3; adagrad: accumulator from 0.1; adamw: decay
@@ -103,3 +111,42 @@ def test_options_at_their_limits_are_taken():
 def test_options_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         FedReconOptions().batch_size = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"averaging": "median"}, "averaging is 'median'; it must be one of plain, by_row"),
+        ({"client_weighting": "size"}, "client weighting is 'size'; it must be one of"),
+        ({"gradient_clip_norm": 0.0}, "gradient_clip_norm is 0.0; it must be positive"),
+        ({"gradient_clip_norm": float("nan")}, "gradient_clip_norm is nan; it must be positive"),
+        ({"client_epochs": 0}, "client_epochs is 0; it must be at least 1"),
+        ({"client_steps_max": 0}, "client_steps_max is 0; it must be at least 1, or None"),
+    ],
+)
+def test_federated_averaging_refuses_what_cannot_work(changes, message):
+    with pytest.raises(InputError, match=message):
+        FedAvgOptions(**changes)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"regularization": 0.0}, "regularization of federated iALS is 0.0; it must be positive"),
+        ({"regularization": float("nan")}, "regularization of federated iALS is nan"),
+        ({"regularization": float("inf")}, "regularization of federated iALS is inf"),
+        ({"unobserved_weight": 0.0}, "unobserved_weight of federated iALS is 0.0"),
+        ({"unobserved_weight": -1.0}, "unobserved_weight of federated iALS is -1.0"),
+        ({"exponent": 1.5}, "exponent of the regularization is 1.5; it must be from 0"),
+        ({"exponent": -0.5}, "exponent of the regularization is -0.5"),
+        ({"exponent": float("nan")}, "exponent of the regularization is nan"),
+    ],
+)
+def test_federated_ials_refuses_what_cannot_work(setting, words):
+    with pytest.raises(InputError, match=words):
+        FedIalsOptions(**setting)
+
+
+def test_centralized_training_refuses_what_cannot_work():
+    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
+        CentralizedOptions(batch_size=0)

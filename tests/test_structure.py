@@ -69,7 +69,8 @@ def test_metrics_import_nothing_of_the_package(repository):
 
 def test_no_algorithm_imports_another(repository):
     folder = repository / "fedrecon" / "algorithms"
-    algorithms = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    # `joint_update` is what three of them share.
+    algorithms = {path.stem for path in folder.glob("*.py")} - {"__init__", "joint_update"}
     known = {"fed_recon", "stock_fed_recon", "fed_avg", "fed_ncf", "fed_ials", "centralized"}
     assert known <= algorithms
     for path in folder.glob("*.py"):

@@ -101,6 +101,10 @@ class RunResults:
           KeyError, TypeError: If something is missing or unknown.
         """
         groups = {name: GroupResults(**group) for name, group in values["groups"].items()}
+        for name, group in groups.items():
+            for measure in FEEDBACKS[values["feedback"]].measures:
+                if measure.name not in group.means:
+                    raise KeyError(f"groups.{name}.means.{measure.name}")
         sample = values["sample"] and Sample(**values["sample"])
         return cls(**{**values, "groups": groups, "sample": sample})
 

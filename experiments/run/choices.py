@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from experiments.run.settings import Settings
@@ -30,6 +31,16 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
     from fedrecon.models import matrix_factorization, neural_cf
     from fedrecon.models.model_fn import model_fn
 
+    if ":" in settings.model:
+        return _own_model_fn(
+            settings.model,
+            ratings,
+            is_explicit=settings.is_explicit and settings.label_threshold is None,
+            is_vectorized=settings.engine != "stock",
+            dim=settings.dim,
+            l2=settings.l2,
+            seed=settings.seed,
+        )
     num_items = ratings.num_items
     common = {"l2": settings.l2, "seed": settings.seed}
     is_solved = settings.is_solved if for_reconstruction else settings.trains_by_solving
@@ -56,6 +67,14 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
     return model_fn(
         neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _own_model_fn(name: str, ratings: Ratings, **chosen: Any) -> ModelFn:
+    """Finds and checks a user's model once for training and reconstruction."""
+    from fedrecon.models.by_name import model_from_name
+
+    return model_from_name(name, ratings, **chosen)
 
 
 def reconstruction_optimizer(settings: Settings) -> OptimizerOptions:

@@ -121,7 +121,10 @@ def refuse_unused(runs: Sequence[Settings], *, is_comparison: bool = False) -> N
             if not is_from_preset and not has_only_references:
                 raise InputError(settings.no_effect(runs[0], name))
             unused.append(f"--{name}")
-        elif without and is_comparison and _is_direct(name):
+            continue
+        # References use few flags; to list them each time would tell nothing.
+        without = [algorithm for algorithm in without if algorithm in ALGORITHMS]
+        if without and is_comparison and _is_direct(name):
             partly.append(f"--{name} ({', '.join(dict.fromkeys(without))})")
     if unused:
         verb = "has" if len(unused) == 1 else "have"

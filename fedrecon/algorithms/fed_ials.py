@@ -56,7 +56,7 @@ from fedrecon.algorithms.algorithm import (
     costs_of_rounds,
 )
 from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, Shard
-from fedrecon.data.population import Population
+from fedrecon.data.population import IMPLICIT, Population
 from fedrecon.engine.least_squares import solve_systems
 from fedrecon.engine.updates import sum_rows
 from fedrecon.engine.values import Values
@@ -167,9 +167,12 @@ def prepare_fed_ials(
 ) -> Algorithm:
     """Returns federated iALS, ready to train on a population with implicit feedback.
 
-    Arguments and errors are those of `prepare_fed_recon`; clients draw no negatives, so
-    `population` needs `negatives_per_positive=0`.
+    Arguments and errors are those of `prepare_fed_recon`, and:
+
+    Raises:
+      InputError: If the population has explicit feedback, or its clients draw negatives.
     """
+    _check_population(population)
     packing = packing_options(seed=population.seed)
     size = min(_CLIENTS_PER_SHARD, clients_per_round)
     if aggregator_factory is not None and not is_aggregator_linear:
@@ -207,6 +210,21 @@ def prepare_fed_ials(
             model, more_down=square, more_up=square + num_items * table.dtype.size
         ),
     )
+
+
+def _check_population(population: Population) -> None:
+    """Refuses examples that are no positives; labels are not looked at."""
+    if population.feedback != IMPLICIT:
+        raise InputError(
+            "federated iALS ranks items, and the population has explicit feedback; "
+            "divide_for_ranking makes one with implicit feedback."
+        )
+    number = population.examples.options.negatives_per_positive
+    if number:
+        raise InputError(
+            f"the clients of federated iALS draw no negatives, and the population has {number} for "
+            "each positive; divide_for_ranking(..., negatives_per_positive=0) makes one without."
+        )
 
 
 def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:

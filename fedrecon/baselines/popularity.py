@@ -1,4 +1,4 @@
-"""What can be said of an item without knowing the user's taste, on one machine.
+"""Scores of items that ignore the user's taste, on one machine.
 
 The simplest references of a comparison: the trainer sees every interaction. A recommender has
 learned about taste what it gains over these.

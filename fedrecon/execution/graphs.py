@@ -83,7 +83,7 @@ class GraphFunction:
         if self._type.parameter is not None:
             tensors = values.flatten(argument, self._type.parameter)
         if self.is_pure:
-            return self._result(self._only.run(*tensors))
+            return self._result(map(kept_apart, self._only.run(*tensors)))
         with tf.device(_CPU), contextlib.ExitStack() as until_return:
             # A dataset may read a table of its graph when a later graph goes through it.
             instance = self._take(until_end if self._returns_dataset else until_return)
@@ -101,8 +101,22 @@ class GraphFunction:
         until.callback(instance.destroy)
         return instance
 
-    def _result(self, tensors: Sequence[tf.Tensor]) -> Any:
+    def _result(self, tensors: Iterable[tf.Tensor]) -> Any:
         return values.unflatten(iter(tensors), self._type.result)
+
+
+def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the same tensor, of which TensorFlow's optimizer knows nothing in a traced function.
+
+    TFF's own runtime optimizes each graph by itself. In a function of many graphs the optimizer
+    would see further: the total weight of an unweighted mean is a constant there, and the optimizer
+    replaces a division by a constant with a multiplication by its `Reciprocal`, which TensorFlow
+    computes inexactly for vectors (AVX2: `1 / 2` is 0.49999997). Then the mean of equal values is
+    another value. No pass of the optimizer removes this operation or computes it in advance.
+    """
+    if tf.executing_eagerly():
+        return tensor
+    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tensor.shape)
 
 
 class _Graph:

@@ -12,10 +12,12 @@ Results hold scalars of NumPy and `tf.Tensor`s, which stay on the device that ma
 from __future__ import annotations
 
 import asyncio
+import atexit
 import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import operator
 import os
 import sys
@@ -270,6 +272,16 @@ def set_in_process_context(*, gpu_memory_limit_mb: int | None = None) -> InProce
     context = InProcessContext()
     tff.framework.set_default_context(context)
     return context
+
+
+@functools.lru_cache(maxsize=1)
+def end_quietly() -> None:
+    """Lets the interpreter end without a traceback where TFF's default context was never used.
+
+    TFF makes a default context when it is imported. If that context lives until the interpreter
+    shuts down, its `__del__` prints an exception. The context is replaced then, and not before.
+    """
+    atexit.register(lambda: tff.framework.set_default_context(InProcessContext()))
 
 
 def _default_devices() -> list[str]:

@@ -28,42 +28,34 @@ def fold_in(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _u32(16)))
 
 
-def seeded_dropout(rate: float, seed: tf.Tensor) -> Callable[..., tf.Tensor]:
-    """Returns a replacement for `Dropout.call` whose noise follows from `seed`, a scalar uint32."""
+def seeded_dropout(layer: tf.keras.layers.Dropout, seed: tf.Tensor) -> Callable[..., tf.Tensor]:
+    """Returns a replacement for `layer.call` whose noise follows from `seed`, a scalar uint32."""
+    rate = layer.rate
 
     def call(inputs, training=None):
         if not training or not rate:
             return inputs
-        entries = tf.reshape(tf.range(tf.size(inputs)), tf.shape(inputs))
+        shape = layer._get_noise_shape(inputs)  # None: one draw for each entry.
+        shape = tf.shape(inputs) if shape is None else tf.convert_to_tensor(shape)
+        entries = tf.reshape(tf.range(tf.reduce_prod(shape)), shape)
         is_kept = _uniform(fold_in(seed, entries)) >= rate
         return tf.where(is_kept, inputs / (1.0 - rate), tf.zeros_like(inputs))
 
     return call
 
 
-def seeded_initializer(layer, attribute: str, variable) -> Callable[[tf.Tensor], tf.Tensor]:
+def seeded_initializer(
+    name: str, initializer: Callable, shape: tf.TensorShape, dtype: tf.DType
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function from seeds to initial values of a weight, one value for each seed.
 
-    The values have the distribution of the layer's own initializer.
-
-    Args:
-      layer: A Keras layer.
-      attribute: The weight's attribute; Keras keeps its initializer in `{attribute}_initializer`.
-      variable: The weight itself.
+    The values have the distribution of the Keras initializer; `name` is the weight's.
 
     Raises:
-      ValueError: If the layer has no such initializer, or a random one that is not uniform, normal,
-        truncated normal or variance scaling (Glorot, He, LeCun).
+      ValueError: If the initializer is random, but not uniform, normal, truncated normal or
+        variance scaling (Glorot, He, LeCun).
     """
-    name, shape, dtype = f"{layer.name}/{attribute}", variable.shape, variable.dtype
-    initializer = getattr(layer, f"{attribute}_initializer", None)
-    if initializer is None:
-        raise ValueError(
-            f"The local weight {name} has no initializer under Keras's name for it"
-            f" ({attribute}_initializer), by which clients draw it."
-        )
-    config = initializer.get_config() if hasattr(initializer, "get_config") else {}
-    if "seed" not in config:
+    if not is_random(initializer):
 
         def repeat(seeds):
             return tf.broadcast_to(
@@ -85,6 +77,11 @@ def seeded_initializer(layer, attribute: str, variable) -> Callable[[tf.Tensor],
         return tf.cast(quantile(_uniform(fold_in(seeds, entries))), dtype)
 
     return draw
+
+
+def is_random(initializer: Callable) -> bool:
+    """Returns whether a Keras initializer draws its values."""
+    return "seed" in (initializer.get_config() if hasattr(initializer, "get_config") else {})
 
 
 def _uniform(bits: tf.Tensor) -> tf.Tensor:

@@ -23,6 +23,8 @@ from fedrecon.models import client_randomness, functional_checks
 from fedrecon.models.split_model import SplitModel
 from fedrecon.models.weights import describe_weight, find_sites, with_unique_names
 
+_ABSENT = object()
+
 
 class FunctionalModel:
     """A `SplitModel` whose weights are arguments.
@@ -44,11 +46,11 @@ class FunctionalModel:
             give other numbers than the Keras model; the message names the layer.
         """
         self._model = model
+        item_id = functional_checks.check_interface(model.keras_model)
         layers = list(model.keras_model._flatten_layers(include_self=False))
         for layer in layers:
             functional_checks.check_layer(layer)
         sites = find_sites(layers)
-        (item_id,) = model.keras_model.inputs
         trainable = {
             variable.ref()
             for variable in model.global_trainable_weights + model.local_trainable_weights
@@ -63,12 +65,19 @@ class FunctionalModel:
                 item_id=item_id,
             )
 
-        described = [describe(v, is_local=False) for v in model.global_weights]
-        described += [describe(v, is_local=True) for v in model.local_weights]
-        self.weights = tuple(with_unique_names(described))
-        self.global_weights = tuple(w for w in self.weights if not w.is_local)
-        self.local_weights = tuple(w for w in self.weights if w.is_local)
-        self._dropouts = [layer for layer in layers if isinstance(layer, tf.keras.layers.Dropout)]
+        weights = [describe(variable, is_local=False) for variable in model.global_weights]
+        weights += [describe(variable, is_local=True) for variable in model.local_weights]
+        self.weights = tuple(with_unique_names(weights))
+        self.global_weights = tuple(weight for weight in self.weights if not weight.is_local)
+        self.local_weights = tuple(weight for weight in self.weights if weight.is_local)
+        # A subclass with a `call` of its own may drop out when it predicts, too.
+        self._dropouts = [
+            layer
+            for layer in layers
+            if getattr(type(layer), "call", None) is tf.keras.layers.Dropout.call
+        ]
+        self._recurrent = [layer for layer in layers if isinstance(layer, tf.keras.layers.RNN)]
+        self._one_row = [layer for layer in layers if _returns_one_row(layer)]
         self._loss = batch_loss(model.loss_fn)
         functional_checks.check_regularizers(layers, self.weights)
         functional_checks.check_calls(self.predict, self.weights, layers)
@@ -99,11 +108,16 @@ class FunctionalModel:
                     attributes.append((layer, "call", _given_rows(value)))
                 else:
                     attributes.append((layer, name, value))
+        for layer in self._recurrent:
+            # The steps one after the other, since a loop does not vectorize.
+            attributes += [(layer, "unroll", True), (layer, "_could_use_gpu_kernel", False)]
+        for layer in self._one_row:
+            attributes.append((layer, "call", _repeated(layer.call, tf.shape(item_ids)[0])))
         is_training = dropout_seed is not None
         if is_training:
             for number, layer in enumerate(self._dropouts):
                 seed = client_randomness.fold_in(dropout_seed, number)
-                call = client_randomness.seeded_dropout(layer.rate, seed)
+                call = client_randomness.seeded_dropout(layer, seed)
                 attributes.append((layer, "call", call))
         with _attributes_replaced(attributes):
             inputs = tf.cast(item_ids, tf.int64)[:, tf.newaxis]
@@ -185,18 +199,42 @@ def _given_rows(rows: tf.Tensor):
     return call
 
 
+def _returns_one_row(layer) -> bool:
+    """Returns whether a layer makes a batch of one from any batch, such as the user's own row."""
+    nodes = [node for node in layer.inbound_nodes if not node.is_input]
+    return bool(nodes) and all(
+        all(tensor.shape[:1] == [None] for tensor in node.keras_inputs)
+        and all(tensor.shape[:1] == [1] for tensor in tf.nest.flatten(node.outputs))
+        for node in nodes
+    )
+
+
+def _repeated(call, num_examples: tf.Tensor):
+    """Returns a replacement for `call` that repeats its one row for every example.
+
+    Broadcasting would do the same for most layers. `Dot` broadcasts if it does not know the number
+    of examples, as in stock TFF, and refuses if it does, as here.
+    """
+
+    def call_and_repeat(*args, **kwargs):
+        row = call(*args, **kwargs)
+        return tf.broadcast_to(row, [num_examples, *row.shape[1:]])
+
+    return call_and_repeat
+
+
 @contextlib.contextmanager
 def _attributes_replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
     """Replaces attributes of objects for a while, unseen by Keras's tracking of attributes."""
     originals = []
     try:
         for holder, name, value in replacements:
-            originals.append((holder, name, vars(holder).get(name)))
+            originals.append((holder, name, vars(holder).get(name, _ABSENT)))
             vars(holder)[name] = value
         yield
     finally:
         for holder, name, original in reversed(originals):
-            if original is None:
-                del vars(holder)[name]  # A method, which the class has.
+            if original is _ABSENT:
+                del vars(holder)[name]  # For example a method, which the class has.
             else:
                 vars(holder)[name] = original

@@ -1,8 +1,8 @@
-"""What a recommender needs and Keras lacks: one user's own row, a bias, spread-out.
+"""Layers and a regularizer that recommenders need and Keras lacks.
 
-All of them keep to plain broadcasting arithmetic and store their weights in public attributes as
-Keras does (`embeddings`, `bias`), so that a model can be called with other tensors in place of its
-weights, under `tf.vectorized_map` and compiled by XLA.
+All layers use plain broadcasting arithmetic and keep their weights in public attributes, as Keras
+does (`embeddings`, `bias`). So a model can be called with other tensors in place of its weights,
+under `tf.vectorized_map` and compiled by XLA.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import tensorflow as tf
 class UserEmbedding(tf.keras.layers.Layer):
     """The embedding of one user, the owner of the device.
 
-    There is no table of users, so there is no user id: the one row, `embeddings` of shape
-    `[1, dim]`, is repeated for every example of the batch. With `dim=1` it is a user bias.
+    A device has no table of users and needs no user id. The layer repeats its one row,
+    `embeddings` of shape `[1, dim]`, for every example of the batch. With `dim=1` it is a user
+    bias.
     """
 
     def __init__(self, dim: int, embeddings_initializer, embeddings_regularizer=None, **kwargs):
@@ -22,9 +23,9 @@ class UserEmbedding(tf.keras.layers.Layer):
 
         Args:
           dim: The length of the row, `>= 1`.
-          embeddings_initializer: Whatever `tf.keras.initializers.get` takes. There is no default,
-            because Keras's own would draw from global state.
-          embeddings_regularizer: Whatever `tf.keras.regularizers.get` takes, or None for none.
+          embeddings_initializer: An argument of `tf.keras.initializers.get`. There is no default,
+            because Keras's own default draws from global state.
+          embeddings_regularizer: An argument of `tf.keras.regularizers.get`, or None.
           **kwargs: `name` and the other arguments of a Keras layer.
 
         Raises:
@@ -47,8 +48,8 @@ class UserEmbedding(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, item_ids):
-        """Returns the row repeated, `[batch, dim]`; `item_ids` is `[batch, 1]`, of any values."""
-        # Not a matmul with ones, which would round the row to TF32 on a GPU.
+        """Returns the row for each example, `[batch, dim]`; of `item_ids` only the size counts."""
+        # A matmul with ones would round the row to TF32 on a GPU.
         return tf.broadcast_to(self.embeddings, [tf.shape(item_ids)[0], self.dim])
 
     def get_config(self):
@@ -91,8 +92,8 @@ class Bias(tf.keras.layers.Layer):
 class InnerProduct(tf.keras.layers.Layer):
     """The inner products of the rows of two `[batch, dim]` tensors, `[batch, 1]`.
 
-    As a product and a sum, which XLA fuses over many clients; `tf.keras.layers.Dot` would be a
-    batch of 1 x 1 matrix products.
+    XLA fuses the product and the sum over many clients. `tf.keras.layers.Dot` would be a batch of
+    matrix products with one number each.
     """
 
     def call(self, inputs):
@@ -102,8 +103,8 @@ class InnerProduct(tf.keras.layers.Layer):
 @tf.custom_gradient
 def _row_products(left, right):
     def gradient(upstream):
-        # What TensorFlow derives by itself first repeats `upstream` to the shape of the rows, which
-        # takes longer than all the rest.
+        # TensorFlow's own gradient first repeats `upstream` to the shape of the rows, which takes
+        # longer than all the rest.
         return upstream * right, upstream * left
 
     return tf.reduce_sum(left * right, axis=-1, keepdims=True), gradient
@@ -117,11 +118,11 @@ class SpreadOut(tf.keras.regularizers.Regularizer):
     Zhang et al. 2017, "Learning Spread-out Local Feature Descriptors" (arXiv:1708.06320), in the
     form that the FedRecon paper's code has (google-research/federated, reconstruction/movielens).
 
-    That code materialises the `[num_items, num_items]` Gram matrix. Here `num_items > dim` costs
-    only a `[dim, dim]` one: `|V V^T|_F = |V^T V|_F`, and the diagonal's part of its square is
-    `sum of |v_i|^4`. Round-off can take the difference below 0, where it is clipped, and blurs
-    norms below about `1e-3 |V^T V|_F`; many rows in few dimensions are far above that unless nearly
-    all of them are 0. At 0, where the norm has no derivative, its gradient is taken to be 0.
+    That code builds the `[num_items, num_items]` Gram matrix. For `num_items > dim` a `[dim, dim]`
+    matrix is enough here: `|V V^T|_F = |V^T V|_F`, and the diagonal adds `sum of |v_i|^4` to its
+    square. Rounding can make the difference negative; it is then taken as 0. Rounding also blurs
+    norms below about `1e-3 |V^T V|_F`. Many rows in few dimensions are far above that, unless
+    nearly all rows are 0. At 0 the norm has no derivative; its gradient is taken as 0.
     """
 
     def __init__(self, spread_out: float = 0.0, *, l2: float = 0.0):

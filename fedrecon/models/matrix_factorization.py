@@ -42,16 +42,17 @@ def matrix_factorization(
       user_bias: Whether to add `b_u`.
       item_bias: Whether to add `b_i`.
       global_bias: Whether to add `mu`.
-      initial_rating: Where `mu` starts. Reconstruction shrinks a user's part towards 0, and so his
-        ratings towards `mu + b_i`: as long as that is far from what people rate, those who give few
-        ratings are served badly. The middle of the scale is known without any data.
+      initial_rating: The initial value of `mu`. Reconstruction shrinks a user's part towards 0, and
+        so the user's predictions towards `mu + b_i`. While that is far from typical ratings, it
+        serves users with few ratings badly. The middle of the scale is known without any data.
       l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
       user_l2: In place of `l2` for the local weights; None is the same.
       spread_out: The strength of `layers.SpreadOut` on the item rows.
-      item_initializer: For the item rows; if None, uniform in `[-0.05, 0.05)`, Keras's default. One
-        that is given is used as it is, so its seed, or the lack of one, is the caller's.
-      user_initializer: The same for the user's row, which FedRecon draws anew in each round.
-      seed: Fixes the default initial values, whatever else the process has built or drawn.
+      item_initializer: Initializes the item rows, with its own seed. None is uniform in
+        `[-0.05, 0.05)`, Keras's default, drawn by `seed`.
+      user_initializer: Initializes the user's row, which FedRecon draws anew in each round. None is
+        as for the items.
+      seed: Decides the default initial values, whatever else the process has built or drawn.
 
     Raises:
       ValueError: If a size is not positive or a strength is negative.
@@ -61,7 +62,7 @@ def matrix_factorization(
     _check_strengths(l2=l2, user_l2=user_l2, spread_out=spread_out)
     l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
     user_regularizer = tf.keras.regularizers.L2(user_l2) if user_l2 else None
-    # Spread-out makes of the table a whole, whose rows cannot be trained apart: only if asked for.
+    # Spread-out ties all rows of the table together, so that none can be trained alone.
     item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out else l2_regularizer
 
     item_id = tf.keras.Input([1], dtype=tf.int64, name="item_id")

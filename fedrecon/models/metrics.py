@@ -1,16 +1,15 @@
-"""Metrics counted per rating, which stay right when clients are summed.
+"""Metrics over ratings, which may be added up over clients.
 
-Each metric keeps sums in its variables and divides only in `result`, so adding the variables of all
-clients and finalising once (`tff.learning.metrics.sum_then_finalize`) gives the metric of all their
-ratings together: a mean over ratings, in which users with many ratings weigh more. TFF builds the
-metric that finalises from `get_config`, so that must hold every constructor argument.
+Each metric keeps sums in its variables and divides only in `result`. So adding the variables of all
+clients and finalizing once (`tff.learning.metrics.sum_then_finalize`) gives the metric of all their
+ratings together. That is a mean over ratings, in which users with many ratings weigh more. TFF
+builds the finalizing metric from `get_config`, which must hold every constructor argument.
 
-The sums are float64 (counts int64). A float32 count stands still at 2**24, which is 16.8 million
-ratings; MovieLens 25M has more. Errors themselves are computed in the precision of the model.
+The sums are float64 (counts int64). A float32 count stops growing at 2**24, or 16.8 million
+ratings; MovieLens 25M has more. Each error is computed in the precision of the model.
 
-The `loss` that `tff.learning.algorithms.build_fed_recon` reports by itself is something else: it
-wraps a loss that is already reduced to one number for a batch, so it is a mean over batches, in
-which a last batch of one rating counts as much as a full one. `mean_loss` is the one to quote.
+The `loss` that `tff.learning.algorithms.build_fed_recon` reports is another number. It is a mean
+over batches, in which a last batch of one rating counts as much as a full batch. Quote `mean_loss`.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ _ACCURACY_TOLERANCE = 0.5
 def rating_metrics(loss_fn: Callable[..., tf.keras.losses.Loss]) -> list[tf.keras.metrics.Metric]:
     """Returns new metrics for predictions and labels of shape `[batch, 1]` (or `[batch]`).
 
-    - `mean_loss`: the mean of the data loss, without regularization.
+    - `mean_loss`: the mean loss without regularization.
     - `rmse`: the root of the mean squared error, in the unit of the labels.
     - `accuracy`: the share of ratings with `|prediction - label| <= 0.5` (see `RatingAccuracy`).
     - `num_examples`: the number of ratings, int64.
 
-    All take a `sample_weight` per rating, such as a mask of padding.
-
-    Args:
-      loss_fn: Makes the loss, given the keyword `reduction`.
+    Each takes a `sample_weight` per rating, such as a mask of padding. `loss_fn(reduction=...)`
+    returns a Keras loss.
     """
     return [
         MeanLoss(loss_fn),
@@ -48,7 +45,7 @@ class MeanLoss(tf.keras.metrics.Mean):
     """The mean loss of a rating."""
 
     def __init__(self, loss_fn, name="mean_loss", dtype=tf.float64):
-        """Creates the metric; `loss_fn` makes the loss, given the keyword `reduction`."""
+        """Creates the metric; `loss_fn(reduction=...)` returns a Keras loss."""
         super().__init__(name=name, dtype=dtype)
         self._loss_fn = loss_fn
         self._loss = loss_fn(reduction=tf.keras.losses.Reduction.NONE)
@@ -65,8 +62,8 @@ class MeanLoss(tf.keras.metrics.Mean):
 class RatingAccuracy(tf.keras.metrics.Mean):
     """The share of ratings predicted to within half a star.
 
-    As the FedRecon paper counts it (arXiv:2102.03448). For a probability and a
-    label of 0 or 1 it is the usual accuracy, except that exactly 0.5 is right for both labels.
+    The FedRecon paper counts so (arXiv:2102.03448). For a probability and a label of 0 or 1 it is
+    the usual accuracy, except that exactly 0.5 is right for both labels.
     """
 
     def __init__(self, name="accuracy", dtype=tf.float64):
@@ -80,7 +77,7 @@ class RatingAccuracy(tf.keras.metrics.Mean):
 
 
 class RatingCount(tf.keras.metrics.Sum):
-    """The number of ratings; those of weight 0 do not count, and the size of a weight does not."""
+    """The number of ratings whose weight is not 0."""
 
     def __init__(self, name="num_examples", dtype=tf.int64):
         super().__init__(name=name, dtype=dtype)

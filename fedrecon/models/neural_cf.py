@@ -5,7 +5,8 @@ GMF, MLP and NeuMF of He et al. 2017, "Neural Collaborative Filtering" (arXiv:17
 and are trained with binary cross-entropy on labels of 0 and 1. Item tables and dense layers are
 global, user rows are local.
 
-What the equations leave open follows the authors' code (hexiangnan/neural_collaborative_filtering):
+Where the equations leave a choice, the models follow the authors' code
+(hexiangnan/neural_collaborative_filtering):
 
 - `hidden_units=(64, 32, 16, 8)`: the first number is the width of the concatenated user and item
   embeddings, so each has 32 entries; dense layers of 32, 16 and 8 units follow.
@@ -17,12 +18,12 @@ Arguments that all three models have:
 
 - `num_items`: the number of items; ids are in `[0, num_items)`.
 - `l2`: adds `l2 * sum of squares` of the weights just named to the loss of each batch.
-- `item_initializer`, `user_initializer`, `dense_initializer`, `output_initializer`: for the item
-  tables, user rows, kernels of the tower and last kernel. One that is given is used as it is, for
-  every weight of its kind: its seed is the caller's, and with a fixed one equal shapes start equal.
-- `seed`: fixes the default initial values, whatever else the process has built or drawn.
+- `item_initializer`, `user_initializer`, `dense_initializer`, `output_initializer`: initialize the
+  item tables, the user rows, the kernels of the tower and the last kernel. Each serves every weight
+  of its kind with its own seed, so with a fixed seed equal shapes start equal.
+- `seed`: decides the default initial values, whatever else the process has built or drawn.
 
-A size that is not positive, an odd first hidden width and a negative `l2` raise ValueError.
+A size that is not positive, an odd first hidden width or a negative `l2` raises ValueError.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def neumf(
 class _Pieces:
     """The parts that the three models share, and the list of the layers made so far.
 
-    Every layer is named, since Keras numbers unnamed ones through the whole process.
+    Every layer has a name: Keras numbers unnamed layers through the whole process.
     """
 
     def __init__(self, num_items: int, *, seed: int, l2: float):
@@ -207,8 +208,8 @@ def _half(hidden_units: Sequence[int]) -> int:
 
 
 def _probability(logits):
-    # Keras's cross-entropy looks for a sigmoid right behind the prediction and, if it finds one,
-    # uses the logits instead. It finds one or not depending on how the model is called (eagerly, in
-    # a graph, through a tf.function, behind a regularizer), which would give losses and gradients
-    # that differ by the 1e-7 of its clipping. Behind an identity it never does.
+    # Keras's cross-entropy looks for a sigmoid right before the prediction. If it finds one, it
+    # uses the logits instead. Whether it finds one depends on how the model is called (eagerly, in
+    # a graph, through a tf.function, with a regularizer), so losses and gradients would differ by
+    # the 1e-7 of its clipping. Through an identity it never finds one.
     return tf.identity(tf.sigmoid(logits))

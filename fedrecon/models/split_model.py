@@ -1,8 +1,8 @@
 """The split contract: a Keras model whose layers are each either global or local.
 
-Global layers are trained by the federation. Local layers never leave the device; in FedRecon a
-client fits them anew in every round. `SplitModel` is what every algorithm takes and every model of
-this package returns.
+The federation trains global layers. Local layers never leave the device; in FedRecon a client fits
+them anew in every round. Every algorithm takes a `SplitModel`, and every model of this package
+returns one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import tensorflow_federated as tff
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitModel:
-    """A Keras model, the split of its weights, and what it is trained on and judged by.
+    """A Keras model, the split of its weights, its examples, loss and metrics.
 
     Attributes:
       keras_model: A functional model, built and not compiled; from `x` to predictions `[batch, 1]`.
         Its regularization losses count in training (see `to_reconstruction_model`).
-      global_layers: Layers whose weights the federation trains. Layers without weights may be left
-        out.
-      local_layers: Layers whose weights stay on the device. Every weight of the model is in exactly
-        one listed layer; a nested layer is listed itself or through its parent, not both.
+      global_layers: The layers whose weights the federation trains. A layer without weights may be
+        left out.
+      local_layers: The layers whose weights stay on the device. Every weight of the model is in
+        exactly one listed layer. A nested layer is listed itself or through its parent, not both.
       input_spec: A mapping with the keys `x` and `y`: the specs of a batch of inputs and of labels.
-      loss_fn: Makes the loss; called with `reduction=...` or without arguments, as a class of
-        `tf.keras.losses` can be.
-      metrics_fn: Makes new metrics, as a list, at every call.
+      loss_fn: Returns a new loss; takes `reduction=...` or no argument, as the classes of
+        `tf.keras.losses` do.
+      metrics_fn: Returns a list of new metrics at every call.
 
     Raises:
       ValueError: If the model is compiled or not built, if `input_spec` has other keys, or if the
@@ -82,18 +82,18 @@ class SplitModel:
         return self.local_trainable_weights + self.local_non_trainable_weights
 
     def to_reconstruction_model(self) -> tff.learning.models.ReconstructionModel:
-        """Returns this model as stock TFF takes it; it shares the weights and owns none.
+        """Returns this model in the form that stock TFF takes; both share the weights.
 
         It differs from TFF's `ReconstructionModel.from_keras_model_and_layers` in one thing:
-        regularization works. `tff.learning.algorithms.build_fed_recon` differentiates
-        `loss_fn(labels, predictions)` and nothing else, so it ignores `keras_model.losses` without
-        a word. Here the predictions carry them: their value is unchanged, but whoever
-        differentiates a loss of them gets, for any weight w,
-        `d loss / dw + d sum(keras_model.losses) / dw`. Reported losses and metrics, which are
-        values, stay those of the data alone.
+        regularization works. `tff.learning.algorithms.build_fed_recon` differentiates only
+        `loss_fn(labels, predictions)`, so it ignores `keras_model.losses` without a word. Here the
+        predictions carry these losses. The predictions keep their values, but the gradient of a
+        loss of them with respect to any weight w is
+        `d loss / dw + d sum(keras_model.losses) / dw`. Reported losses and metrics are values, so
+        they count the data alone.
 
-        The added term does not depend on what is differentiated, so this holds for one scalar loss
-        of one `forward_pass` (as TFF uses it), not for a scaled loss or for per-example gradients.
+        The added term is the same whatever is differentiated. So this is right for one scalar loss
+        of one `forward_pass`, as TFF uses it, but not for a scaled loss or per-example gradients.
         """
         return _RegularizedReconstructionModel(self)
 
@@ -114,7 +114,7 @@ def rating_input_spec() -> collections.OrderedDict[str, tf.TensorSpec]:
 
 
 class _BatchOutput(NamedTuple):
-    """What `forward_pass` returns; TFF's class of these fields is not among its public names."""
+    """The result of `forward_pass`; TFF's own class of these fields has no public name."""
 
     predictions: tf.Tensor
     labels: tf.Tensor
@@ -157,8 +157,8 @@ class _RegularizedReconstructionModel(tff.learning.models.ReconstructionModel):
             inputs, labels = batch_input
         keras_model = self._split_model.keras_model
         predictions = keras_model(inputs, training=training)
-        # Read after the call and inside this function: each reading computes them anew from the
-        # weights, and it is here that the caller's tape can see them.
+        # Each reading computes the losses anew from the weights. After the call and inside this
+        # function, the caller's tape can see that.
         regularization_losses = keras_model.losses
         if regularization_losses:
             predictions = _attach(predictions, tf.add_n(regularization_losses))
@@ -171,7 +171,7 @@ class _RegularizedReconstructionModel(tff.learning.models.ReconstructionModel):
 
 @tf.custom_gradient
 def _attach(predictions, regularization):
-    """Returns `predictions`; their gradient function adds that of the scalar `regularization`."""
+    """Returns `predictions`; their gradient function adds the gradient of `regularization`."""
 
     def gradient(upstream):
         return upstream, tf.ones_like(regularization)
@@ -182,8 +182,8 @@ def _attach(predictions, regularization):
 def _check_model(keras_model: tf.keras.Model) -> None:
     if keras_model._is_compiled:
         raise ValueError(
-            f"The Keras model {keras_model.name} is compiled, but the loss and the optimizers of a"
-            " split model are given apart; pass it uncompiled."
+            f"The Keras model {keras_model.name} is compiled, but a split model takes its loss and"
+            " its optimizers separately; pass the model uncompiled."
         )
     if not keras_model.built:
         raise ValueError(

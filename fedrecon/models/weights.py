@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from fedrecon.models.client_randomness import seeded_initializer
+from fedrecon.models.client_randomness import is_random, seeded_initializer
 
 # These act on each entry by itself: the gradient at some rows of a table follows from these rows.
 _SEPARABLE = (tf.keras.regularizers.L1, tf.keras.regularizers.L2, tf.keras.regularizers.L1L2)
@@ -27,7 +28,7 @@ class Weight:
     """A weight of the model.
 
     Attributes:
-      name: `layer/attribute`; no other weight of the model has it.
+      name: `layer/attribute`; where several weights would have this name, it ends in a number.
       shape: The shape in the model.
       dtype: The dtype in the model.
       trainable: Whether training changes it.
@@ -55,20 +56,6 @@ def regularization(weights: Iterable[Weight], values: Iterable[tf.Tensor]) -> tf
     """Returns the sum of the regularization losses of `weights` at `values`, a scalar."""
     losses = [w.regularizer(v) for w, v in zip(weights, values) if w.regularizer is not None]
     return tf.add_n(losses) if losses else tf.zeros([])
-
-
-def with_unique_names(weights: Iterable[Weight]) -> list[Weight]:
-    """Returns the weights with names that identify them.
-
-    Layers of two nested models may have one name; the second weight of a name gets `_2`.
-    """
-    named, counts = [], collections.Counter()
-    for weight in weights:
-        counts[weight.name] += 1
-        number = counts[weight.name]
-        name = weight.name if number == 1 else f"{weight.name}_{number}"
-        named.append(dataclasses.replace(weight, name=name))
-    return named
 
 
 def find_sites(layers: Iterable[tf.keras.layers.Layer]) -> Sites:
@@ -100,12 +87,12 @@ def describe_weight(variable, sites: Sites, *, is_trainable, is_local, item_id) 
             " model cannot be called with another value in its place; make it one."
         )
     (layer, attribute), *_ = of_weight = sites[variable.ref()]
-    regularizer = getattr(layer, f"{attribute}_regularizer", None)
+    regularizer = _setting(layer, attribute, "regularizer")
     is_item_table = (
         not is_local
         and len(of_weight) == 1
         and type(layer) is tf.keras.layers.Embedding
-        and _is_looked_up_by(item_id, layer)
+        and is_looked_up_by(item_id, layer)
         and (regularizer is None or type(regularizer) in _SEPARABLE)
     )
     return Weight(
@@ -117,11 +104,56 @@ def describe_weight(variable, sites: Sites, *, is_trainable, is_local, item_id) 
         is_item_table=is_item_table,
         regularizer=regularizer,
         sites=tuple(of_weight),
-        initializer=seeded_initializer(layer, attribute, variable) if is_local else None,
+        initializer=_client_initializer(layer, attribute, variable) if is_local else None,
     )
 
 
-def _is_looked_up_by(item_id, embedding) -> bool:
+def with_unique_names(weights: Iterable[Weight]) -> list[Weight]:
+    """Returns the weights; the second one of a name `layer/attribute` is `layer/attribute_1`."""
+    counts = collections.Counter()
+    result = []
+    for weight in weights:
+        count = counts[weight.name]
+        counts[weight.name] += 1
+        name = f"{weight.name}_{count}" if count else weight.name
+        result.append(dataclasses.replace(weight, name=name))
+    return result
+
+
+def _setting(layer, attribute: str, kind: str) -> Callable | None:
+    """Returns the layer's own regularizer or initializer of a weight, or None.
+
+    Keras calls them `kernel_initializer` for `kernel`, but `recurrent_initializer` for
+    `recurrent_kernel`.
+    """
+    names = (f"{attribute}_{kind}", f"{attribute.removesuffix('_kernel')}_{kind}")
+    return next((getattr(layer, name) for name in names if hasattr(layer, name)), None)
+
+
+def _client_initializer(layer, attribute: str, variable) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function from seeds to values; raises ValueError if clients cannot draw them."""
+    name, setting = f"{layer.name}/{attribute}", f"{attribute}_initializer"
+    initializer = _setting(layer, attribute, "initializer")
+    if initializer is None:
+        raise ValueError(
+            f"The local weight {name} has no initializer under Keras's name for it ({setting}), by"
+            " which each client draws it. Keep the initializer in the layer, as Keras's own layers"
+            f" do: write `self.{setting} = tf.keras.initializers.get(...)` in __init__ and"
+            f" `self.{attribute} = self.add_weight(..., initializer=self.{setting})` in build. (For"
+            " the row of a user there is fedrecon.models.layers.UserEmbedding.)"
+        )
+    if not is_random(initializer):
+        values = initializer(variable.shape, dtype=variable.dtype)
+        if not np.array_equal(values, variable.numpy()):
+            raise ValueError(
+                f"The local weight {name} does not have the value that its {setting} gives, but"
+                " each client starts from the initializer. Make the initializer give that value"
+                " (for an LSTM: unit_forget_bias=False)."
+            )
+    return seeded_initializer(name, initializer, variable.shape, variable.dtype)
+
+
+def is_looked_up_by(item_id, embedding) -> bool:
     """Returns whether every call of the layer gets the model's input itself, perhaps reshaped."""
     for node in embedding.inbound_nodes:
         tensor = node.keras_inputs[0]

@@ -26,18 +26,16 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.engine.values import Values
 from fedrecon.options import OptimizerOptions
-from fedrecon.wiring import server
 from fedrecon.wiring.debug import DebugProcess, StatefulDebugProcess
 from fedrecon.wiring.outputs import ShardOutput, State, StatefulOutput
-from fedrecon.wiring.weights import ModelWeights, ServerWeights
+from fedrecon.wiring.stages import Distributor, FactoryAggregator, Finalizer, SumAggregator
+from fedrecon.wiring.weights import ServerWeights
 
 
 def build_training_process(
@@ -81,7 +79,7 @@ def build_training_process(
             server_update=server_update,
             aggregator_factory=aggregator_factory,
         )
-    distributor = _Distributor(server_weights, server_message)
+    distributor = Distributor(server_weights, server_message)
 
     @tff.tensorflow.computation(distributor.message_type, data_type)
     def client_work(message, shard):
@@ -89,11 +87,11 @@ def build_training_process(
 
     output_type = client_work.type_signature.result
     aggregator = (
-        _SumAggregator(output_type)
+        SumAggregator(output_type)
         if aggregator_factory is None
-        else _FactoryAggregator(aggregator_factory, output_type)
+        else FactoryAggregator(aggregator_factory, output_type)
     )
-    finalizer = _Finalizer(server_weights, server_optimizer, server_update, finalize_metrics)
+    finalizer = Finalizer(server_weights, server_optimizer, server_update, finalize_metrics)
     initialize = _initialization(server_weights, aggregator, finalizer)
 
     @tff.federated_computation(
@@ -141,14 +139,14 @@ def build_stateful_training_process(
             finalize_metrics=finalize_metrics,
             server_optimizer=server_optimizer,
         )
-    distributor = _Distributor(server_weights, lambda values: values)
+    distributor = Distributor(server_weights, lambda values: values)
 
     @tff.tensorflow.computation(distributor.message_type, data_type)
     def client_work(message, shard):
         return shard_update(message, shard)
 
-    aggregator = _SumAggregator(client_work.type_signature.result[0])
-    finalizer = _Finalizer(
+    aggregator = SumAggregator(client_work.type_signature.result[0])
+    finalizer = Finalizer(
         server_weights, server_optimizer, lambda values, mean: mean, finalize_metrics
     )
     initialize = _initialization(server_weights, aggregator, finalizer)
@@ -181,7 +179,7 @@ def build_evaluation_process(
       finalize_metrics: From the sum over shards to what is reported, as
         `metrics["client_work"]["eval"]["current_round_metrics"]`.
     """
-    distributor = _Distributor(server_weights, lambda values: values)
+    distributor = Distributor(server_weights, lambda values: values)
 
     @tff.tensorflow.computation(distributor.message_type, data_type)
     def metrics_of_shard(message, shard):
@@ -211,123 +209,6 @@ def build_evaluation_process(
         )
 
     return _learning_process(initialize, evaluate)
-
-
-class _Distributor:
-    """Makes the server's message, once a round, and sends it to all clients."""
-
-    def __init__(self, server_weights: ServerWeights, server_message):
-        @tff.tensorflow.computation(server_weights.type)
-        def message_of_weights(weights):
-            return server_message(server_weights.to_values(weights))
-
-        self._message_of_weights = message_of_weights
-        self.message_type = message_of_weights.type_signature.result
-
-    def next(self, weights):
-        """Returns the message at CLIENTS."""
-        return tff.federated_broadcast(tff.federated_map(self._message_of_weights, weights))
-
-
-class _Aggregated(NamedTuple):
-    """The aggregator's result, at SERVER.
-
-    Attributes:
-      mean: The weighted mean of what clients sent.
-      has_contributors: Whether any client counted, a scalar bool.
-      metrics: The sums of the shards' metrics.
-    """
-
-    mean: list
-    has_contributors: Any
-    metrics: Any
-
-
-class _SumAggregator:
-    """Sums over shards; the server divides."""
-
-    def __init__(self, output_type: tff.Type):
-        @tff.tensorflow.computation(output_type)
-        def divide(total):
-            weights = list(total.weight)
-            means = server.weighted_means(list(total.update), weights)
-            return _Aggregated(means, server.is_any_positive(weights), total.metrics)
-
-        self._divide = divide
-
-    def initialize(self):
-        return tff.federated_value((), tff.SERVER)
-
-    def next(self, state, outputs):
-        """Returns the next state, the `_Aggregated` and measurements."""
-        aggregated = tff.federated_map(self._divide, tff.federated_sum(outputs))
-        return state, aggregated, tff.federated_value((), tff.SERVER)
-
-
-class _FactoryAggregator:
-    """Gives the weighted mean and the weight of each shard to an aggregator of TFF's kind."""
-
-    def __init__(self, factory, output_type: tff.Type):
-        @tff.tensorflow.computation(output_type.update, output_type.weight)
-        def mean_of_shard(update, weight):
-            return server.weighted_means(list(update), list(weight)), weight[0]
-
-        self._mean_of_shard = mean_of_shard
-        self._process = factory.create(*mean_of_shard.type_signature.result)
-
-    def initialize(self):
-        return self._process.initialize()
-
-    def next(self, state, outputs):
-        """Returns the next state, the `_Aggregated` and measurements."""
-        means, weights = tff.federated_map(self._mean_of_shard, (outputs.update, outputs.weight))
-        aggregated = self._process.next(state, means, weights)
-        result = _Aggregated(
-            aggregated.result,
-            tff.federated_value(np.bool_(True), tff.SERVER),
-            tff.federated_sum(outputs.metrics),
-        )
-        return aggregated.state, tff.federated_zip(result), aggregated.measurements
-
-
-class _Finalizer:
-    """Takes the server's step and finalizes the metrics."""
-
-    def __init__(self, server_weights: ServerWeights, options, server_update, finalize_metrics):
-        optimizer = options.build()
-        weights_type = server_weights.type
-
-        @tff.tensorflow.computation
-        def initialize_optimizer():
-            return optimizer.initialize(
-                [tf.TensorSpec(t.shape, t.dtype) for t in weights_type.trainable]
-            )
-
-        @tff.tensorflow.computation
-        def take_step(weights, optimizer_state, aggregated):
-            step = server.take_step(
-                optimizer,
-                optimizer_state,
-                list(weights.trainable),
-                server_update(server_weights.to_values(weights), list(aggregated.mean)),
-                has_contributors=aggregated.has_contributors,
-            )
-            return (
-                ModelWeights(step.trainable, list(weights.non_trainable)),
-                step.optimizer_state,
-                finalize_metrics(aggregated.metrics),
-                collections.OrderedDict(update_non_finite=tf.cast(~step.is_finite, tf.int32)),
-            )
-
-        self._initialize_optimizer = initialize_optimizer
-        self._take_step = take_step
-
-    def initialize(self):
-        return tff.federated_eval(self._initialize_optimizer, tff.SERVER)
-
-    def next(self, state, weights, aggregated):
-        """Returns the weights, the optimizer's state, the metrics and the checks."""
-        return tff.federated_map(self._take_step, (weights, state, aggregated))
 
 
 def _initialization(server_weights: ServerWeights, aggregator, finalizer) -> tff.Computation:

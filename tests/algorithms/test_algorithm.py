@@ -139,10 +139,10 @@ def test_a_queue_takes_each_user_once_before_any_comes_twice(population):
     assert sorted(counts.values()) == [2] * 46 + [3] * 2
 
 
-def test_a_shard_has_one_client_where_each_update_counts(population):
+def test_a_client_has_a_shard_of_its_own_where_that_is_asked_for(population):
     packing = PackingOptions(5, "none", support=Passes(1), query=Passes(1), seed=0)
     common = {"clients_per_round": 40}
-    packer = cohort_packer(population, packing, sends_own_updates=True, **common)
+    packer = cohort_packer(population, packing, one_client_per_shard=True, **common)
     assert packer.clients_per_shard == 1
     packer = cohort_packer(population, packing, **common)
     assert packer.clients_per_shard > 1

@@ -1,7 +1,5 @@
 """Centralised training is ordinary minibatch training of an ordinary model with two tables."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,28 +9,13 @@ from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.minibatches import Minibatches, MinibatchStream
 from fedrecon.engine import client_metrics
-from fedrecon.errors import InputError
-from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import CentralizedOptions, OptimizerOptions
+from tests.tiny import drawn_mf, mf, trainable
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 NUM_USERS, NUM_ITEMS, BATCH_SIZE = 6, 7, 4
-
-
-def mf(**kwargs):
-    return functools.partial(
-        matrix_factorization,
-        NUM_ITEMS,
-        3,
-        user_bias=True,
-        item_bias=True,
-        global_bias=True,
-        item_initializer=tf.keras.initializers.RandomUniform(0.2, 1.0, seed=1),
-        user_initializer=tf.keras.initializers.RandomUniform(0.2, 1.0, seed=2),
-        **kwargs,
-    )
 
 
 def process_of(model_fn, optimizer, *, num_steps, batch_size=BATCH_SIZE):
@@ -55,10 +38,6 @@ def minibatches_of(*, num_steps, num_examples, seed):
         mask=(np.arange(num_steps * BATCH_SIZE) < num_examples).reshape(shape),
         seed=np.uint32(seed),
     )
-
-
-def trainable(state):
-    return [np.asarray(value) for value in state.global_model_weights.trainable]
 
 
 class PlainTraining:
@@ -112,7 +91,7 @@ class PlainTraining:
     ids=["sgd", "adam, l2", "adamw"],
 )
 def test_rounds_equal_a_plain_loop(optimizer, l2):
-    process = process_of(mf(l2=l2), optimizer, num_steps=3)
+    process = process_of(drawn_mf(NUM_ITEMS, l2=l2), optimizer, num_steps=3)
     state = process.initialize()
     start = trainable(state)
     assert [value.shape for value in start] == [(7, 3), (7, 1), (), (6, 1, 3), (6, 1, 1)]
@@ -142,7 +121,7 @@ def test_the_optimizer_goes_on_from_round_to_round():
         "synthetic", num_users=NUM_USERS, num_items=60, mean_ratings_per_user=24, seed=0
     )
     examples = ClientExamples(ratings, ExampleOptions())
-    model_fn = functools.partial(matrix_factorization, ratings.num_items, 3)
+    model_fn = mf(ratings.num_items, 3)
     results = []
     for num_rounds, num_steps in ((4, 5), (2, 10), (1, 20)):
         stream = MinibatchStream(
@@ -190,8 +169,3 @@ def test_each_example_and_each_round_has_its_own_dropout():
     assert all(60 < value < 100 for value in losses)
     assert len(set(losses)) == 4
     assert loss(0) == losses[0]
-
-
-def test_options_refuse_what_cannot_work():
-    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
-        CentralizedOptions(batch_size=0)

@@ -10,29 +10,19 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import fed_ncf
-from fedrecon.data.cohorts import CohortPacker, pack_shard
+from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.models.functional import FunctionalModel
-from fedrecon.models.matrix_factorization import matrix_factorization
-from fedrecon.models.neural_cf import neumf
 from fedrecon.options import FedAvgOptions, OptimizerOptions
-from tests.algorithms import numpy_fed_avg
+from tests import tiny
+from tests.algorithms import fed_avg_case, numpy_fed_avg
+from tests.algorithms.fed_avg_case import BROKEN, MODEL
+from tests.tiny import assert_close, small_neumf, trainable
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 NUM_USERS = 36
-
-
-def assert_close(ours, expected, tolerance=1e-5):
-    assert len(ours) == len(expected) > 0
-    for a, b in zip(ours, expected):
-        assert np.isfinite(b).all()
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
-
-
-def trainable(state):
-    return [np.asarray(value) for value in state.global_model_weights.trainable]
 
 
 # --- Stock TFF ---
@@ -45,13 +35,8 @@ RATE, USER_ROWS = 0.005, 0.02
 
 
 def split_neumf(num_items):
-    return neumf(
-        num_items,
-        gmf_dim=GMF_DIM,
-        hidden_units=HIDDEN_UNITS,
-        user_initializer=tf.keras.initializers.RandomUniform(-USER_ROWS, USER_ROWS, seed=3),
-        item_initializer=tf.keras.initializers.RandomUniform(-0.5, 0.5, seed=1),
-    )
+    user_initializer = tf.keras.initializers.RandomUniform(-USER_ROWS, USER_ROWS, seed=3)
+    return small_neumf(num_items, user_initializer=user_initializer)()
 
 
 def whole_neumf(num_items):
@@ -179,31 +164,14 @@ def test_plain_averaging_equals_stock(in_tffs_runtime, client, server):
 
 # --- Plain loops in NumPy ---
 
-NUM_ITEMS, SEED = 8, 5
-CLIENTS = {
-    3: ([0, 1, 0, 2, 2, 2, 4, 0], [1, 2, 3, 4, 5, 1, 2, 5]),
-    9: ([5, 3, 1], [4, 2, 5]),
-    4: ([2, 2, 4, 2, 2], [3, 1, 3, 4, 4]),
-    0: ([6], [5]),
-    6: ([], []),
-}
-CLIENTS = {
-    user: (np.array(ids, np.int64), np.array(labels, np.float32))
-    for user, (ids, labels) in CLIENTS.items()
-}
-BROKEN = (np.array([0, 1, 2, 3]), np.array([3, 3, np.inf, 3], np.float32))
+SEED = 5
+# User 7 is the broken one.
+CLIENTS = {user: of_user for user, of_user in fed_avg_case.CLIENTS.items() if user != 7}
 
 
-def drawn_mf():
-    return matrix_factorization(
-        NUM_ITEMS,
-        3,
-        user_bias=True,
-        item_bias=True,
-        global_bias=True,
-        item_initializer=tf.keras.initializers.RandomUniform(0.2, 1.0, seed=1),
-        user_initializer=tf.keras.initializers.RandomUniform(0.2, 1.0, seed=2),
-    )
+def pack(clients, options, *, num_clients=3):
+    packing = fed_ncf.packing_options(options, seed=0)
+    return tiny.pack(clients, packing, num_clients=num_clients)
 
 
 PLAIN = FedAvgOptions(
@@ -218,23 +186,8 @@ BY_ROW = dataclasses.replace(PLAIN, averaging="by_row")
 @functools.cache
 def process_of(options, *, num_users=12, num_clients=3):
     return fed_ncf.build_fed_ncf(
-        drawn_mf, options, num_users=num_users, clients_per_shard=num_clients, seed=SEED
+        MODEL, options, num_users=num_users, clients_per_shard=num_clients, seed=SEED
     )
-
-
-def pack(clients, options, *, num_clients=3):
-    users = list(clients)
-    return [
-        pack_shard(
-            [clients[user] for user in chosen],
-            np.array(chosen),
-            np.zeros(len(chosen), np.uint32),
-            fed_ncf.packing_options(options, seed=0),
-            num_clients=num_clients,
-            num_examples=8,
-        )
-        for chosen in (users[i : i + num_clients] for i in range(0, len(users), num_clients))
-    ]
 
 
 # The users of each round, in two shards but the second, which has padding clients.
@@ -294,7 +247,7 @@ def test_a_round_does_not_depend_on_how_it_is_packed():
 def test_initial_user_rows_follow_seed_and_user():
     def rows(num_users, seed):
         process = fed_ncf.build_fed_ncf(
-            drawn_mf, PLAIN, num_users=num_users, clients_per_shard=1, seed=seed
+            MODEL, PLAIN, num_users=num_users, clients_per_shard=1, seed=seed
         )
         return trainable(process.initialize())[numpy_fed_avg.NUM_GLOBAL]
 

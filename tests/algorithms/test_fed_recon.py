@@ -10,32 +10,22 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms import fed_recon, stock_fed_recon
-from fedrecon.data.cohorts import CohortPacker, pack_shard
+from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.errors import InputError
 from fedrecon.models.layers import UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
-from fedrecon.models.neural_cf import neumf
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import FedReconOptions, OptimizerOptions
+from tests import tiny
+from tests.tiny import BIASES, SAME_START, adam, assert_close, client_of, mf, sgd, small_neumf
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
-# Stock TFF starts all clients from one local part, so the same is given to both.
-SAME_START = tf.keras.initializers.Constant(0.05)
-
-
-def adam(rate=0.01):
-    return OptimizerOptions("adam", rate)
-
-
-def sgd(rate):
-    return OptimizerOptions("sgd", rate)
-
 
 def same(name, rate=0.01):
-    """One optimiser for both client stages."""
+    """One optimizer for both client stages."""
     optimizer = OptimizerOptions(name, rate)
     return {"reconstruction_optimizer": optimizer, "client_optimizer": optimizer}
 
@@ -46,27 +36,12 @@ PAPER = FedReconOptions(
 )
 
 
-def mf(num_items, dim=8, **kwargs):
-    return functools.partial(
-        matrix_factorization, num_items, dim, user_initializer=SAME_START, **kwargs
-    )
+def same_start_mf(num_items, dim=8, **kwargs):
+    return mf(num_items, dim, user_initializer=SAME_START, **kwargs)
 
 
 def biased_mf(num_items, **kwargs):
-    return mf(num_items, user_bias=True, item_bias=True, global_bias=True, **kwargs)
-
-
-def small_neumf(num_items, **kwargs):
-    # Larger initial values than the paper's, so that all layers matter from the first step on.
-    return functools.partial(
-        neumf,
-        num_items,
-        gmf_dim=4,
-        hidden_units=(8, 4),
-        user_initializer=SAME_START,
-        item_initializer=tf.keras.initializers.RandomUniform(-0.5, 0.5, seed=1),
-        **kwargs,
-    )
+    return same_start_mf(num_items, biases=BIASES, **kwargs)
 
 
 def examples_of(ratings, *, max_ratings, threshold=None):
@@ -83,14 +58,6 @@ def stock_data(examples, users, round_num, options):
         )
         for user in users
     ]
-
-
-def assert_close(ours, stock, tolerance=1e-5):
-    ours, stock = tf.nest.flatten(ours), tf.nest.flatten(stock)
-    assert len(ours) == len(stock) > 0
-    for a, b in zip(ours, stock):
-        assert np.isfinite(b).all()
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
 @pytest.fixture
@@ -143,14 +110,14 @@ def synthetic():
 
 def test_the_papers_configuration_on_movielens(assert_same_rounds, movielens):
     examples = examples_of(movielens, max_ratings=300)
-    assert_same_rounds(mf(movielens.num_items, dim=50), PAPER, examples, num_clients=20)
+    assert_same_rounds(same_start_mf(movielens.num_items, dim=50), PAPER, examples, num_clients=20)
 
 
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        (mf, same("momentum", 0.02)),
-        (mf, same("adam")),
+        (same_start_mf, same("momentum", 0.02)),
+        (same_start_mf, same("adam")),
         (biased_mf, {}),
         (biased_mf, same("momentum", 0.02)),
         (biased_mf, same("adam")),
@@ -218,41 +185,32 @@ def test_our_rounds_are_the_same_in_tffs_runtime(assert_same_rounds, synthetic):
 # Sizes that reach the corners: a partial last batch, an item rated twice, a query of one rating, a
 # support without a query, one rating, none.
 CORNERS = [
-    ([0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 1, 2]),
-    ([5, 3, 1], [4, 2, 5]),
-    ([2, 4], [3, 3]),
-    ([6], [5]),
-    ([], []),
-    ([1, 6, 2, 5, 3, 0, 4, 7], [1, 5, 2, 4, 3, 3, 2, 1]),
+    client_of(*of_client)
+    for of_client in [
+        ([0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 1, 2]),
+        ([5, 3, 1], [4, 2, 5]),
+        ([2, 4], [3, 3]),
+        ([6], [5]),
+        ([], []),
+        ([1, 6, 2, 5, 3, 0, 4, 7], [1, 5, 2, 4, 3, 3, 2, 1]),
+    ]
 ]
-CORNERS = [(np.array(ids, np.int64), np.array(labels, np.float32)) for ids, labels in CORNERS]
 CORNER_OPTIONS = dataclasses.replace(PAPER, batch_size=2, client_optimizer=adam(0.05))
 NUM_ITEMS = 8
 
-BROKEN = (np.array([0, 1, 2, 3]), np.array([3, 3, np.inf, 3], np.float32))
+BROKEN = client_of([0, 1, 2, 3], [3, 3, np.inf, 3])
 STEEP_OPTIONS = dataclasses.replace(PAPER, batch_size=2)
 
 
 def pack(clients, options, *, num_clients, order=None):
-    """Cuts clients into shards of `num_clients`, with seeds that stay with the clients."""
+    order = range(len(clients)) if order is None else order
     packing = fed_recon.packing_options(options, seed=0)
-    order = list(range(len(clients))) if order is None else order
-    return [
-        pack_shard(
-            [clients[i] for i in chosen],
-            np.array(chosen),
-            np.array(chosen, np.uint32) * 7919,
-            packing,
-            num_clients=num_clients,
-            num_examples=8,
-        )
-        for chosen in (order[i : i + num_clients] for i in range(0, len(order), num_clients))
-    ]
+    return tiny.pack({place: clients[place] for place in order}, packing, num_clients=num_clients)
 
 
 def corner_model(**kwargs):
     # Local initial values differ from client to client here.
-    return functools.partial(matrix_factorization, NUM_ITEMS, 3, item_bias=True, **kwargs)
+    return mf(NUM_ITEMS, 3, biases=["item_bias"], **kwargs)
 
 
 @functools.cache
@@ -388,7 +346,7 @@ def test_local_initial_values_follow_seed_round_and_client(synthetic):
 
 def test_an_aggregator_that_needs_each_client_gets_each(synthetic):
     options = PAPER
-    model = mf(synthetic.num_items)
+    model = same_start_mf(synthetic.num_items)
     clipped = tff.aggregators.clipping_factory(
         0.05, tff.aggregators.MeanFactory(no_nan_division=True)
     )
@@ -465,7 +423,7 @@ def test_no_local_weight_is_in_any_type():
 
 
 def test_state_and_metrics_have_the_structure_of_stock(in_tffs_runtime, synthetic):
-    model = mf(synthetic.num_items)
+    model = same_start_mf(synthetic.num_items)
     ours = fed_recon.build_fed_recon(model, PAPER, clients_per_shard=2)
     stock = in_tffs_runtime(stock_fed_recon.build_fed_recon(model, PAPER))
     state, stock_state = ours.initialize(), stock.initialize()

@@ -11,6 +11,7 @@ import fedrecon as fr
 from fedrecon.algorithms.algorithm import Costs
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_by_user, divide_for_ranking
+from fedrecon.errors import InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
@@ -301,6 +302,25 @@ def test_centralized_training_sees_all_of_training_users_and_nobody_else(feedbac
         assert not judged & set(zip(users[positives].astype(int), items[positives].astype(int)))
         # As negatives they come as often as any other, since nobody could know.
         assert judged & set(zip(users[~positives].astype(int), items[~positives].astype(int)))
+
+
+@pytest.mark.parametrize(
+    ("feedback", "message"),
+    [
+        ("explicit", "the population has explicit feedback; divide_for_ranking makes one"),
+        (
+            "implicit",
+            r"has 4 for each positive; .*\(..., negatives_per_positive=0\)",
+        ),
+    ],
+)
+def test_federated_ials_refuses_examples_that_are_no_positives(feedback, message):
+    """It looks at no label: a negative would count as an interaction."""
+    build_model = mf(feedback, item_bias=False)
+    with pytest.raises(InputError, match=message):
+        fr.prepare_fed_ials(
+            build_model, FedIalsOptions(), population_of(feedback), clients_per_round=5
+        )
 
 
 # --- nothing is betrayed --------------------------------------------------------------------------

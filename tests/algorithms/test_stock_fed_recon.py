@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 
 from fedrecon.algorithms import stock_fed_recon
-from fedrecon.models.matrix_factorization import matrix_factorization
+from fedrecon.engine import client_metrics
 from fedrecon.models.neural_cf import neumf
 from fedrecon.options import FedReconOptions, OptimizerOptions
+from tests.tiny import mf, sgd
 
 pytestmark = pytest.mark.usefixtures("native_worker")
 
 NUM_ITEMS, DIM = 6, 2
-MODEL = functools.partial(
-    matrix_factorization,
+MODEL = mf(
     NUM_ITEMS,
     DIM,
     item_initializer=tf.keras.initializers.RandomUniform(0.2, 1.0, seed=1),
@@ -30,10 +30,6 @@ CLIENTS = [
     (np.array([5, 3, 1]), np.array([4.0, 2, 5], np.float32)),
     (np.array([2, 4]), np.array([3.0, 3], np.float32)),
 ]
-
-
-def sgd(rate):
-    return OptimizerOptions("sgd", rate)
 
 
 OPTIONS = FedReconOptions(
@@ -97,7 +93,7 @@ class NumpyFedRecon:
             weights.append(count if self.options.client_weighting == "num_examples" else 1)
         rate = self.options.server_optimizer.learning_rate
         self.items = self.items + rate * np.average(deltas, axis=0, weights=weights)
-        return summarise(all_errors)
+        return summarize(all_errors)
 
     def evaluate(self, clients):
         errors = []
@@ -106,10 +102,10 @@ class NumpyFedRecon:
             user = self.reconstruct(support)
             for query_ids, query_ratings in query:
                 errors.extend(self.items[query_ids] @ user - query_ratings)
-        return summarise(errors)
+        return summarize(errors)
 
 
-def summarise(errors):
+def summarize(errors):
     errors = np.array(errors)
     return {
         "loss": np.mean(errors**2),
@@ -150,13 +146,13 @@ def test_rounds_and_evaluation_equal_numpy(options):
         output = process.next(state, datasets(CLIENTS))
         state = output.state
         expected = oracle.round(CLIENTS)
-        assert stock_fed_recon.training_metrics(output.metrics) == pytest.approx(expected, rel=1e-5)
+        assert client_metrics.training_metrics(output.metrics) == pytest.approx(expected, rel=1e-5)
         weights = process.get_model_weights(state)
         np.testing.assert_allclose(weights.trainable[0], oracle.items, rtol=1e-5)
     measured = evaluation.next(
         evaluation.set_model_weights(evaluation.initialize(), weights), datasets(CLIENTS)
     )
-    assert stock_fed_recon.evaluation_metrics(measured.metrics) == pytest.approx(
+    assert client_metrics.evaluation_metrics(measured.metrics) == pytest.approx(
         oracle.evaluate(CLIENTS), rel=1e-5
     )
 
@@ -169,7 +165,7 @@ def test_a_round_without_any_query_leaves_the_model_as_it_was():
     output = process.next(state, datasets([CLIENTS[2], empty]))
     after = process.get_model_weights(output.state).trainable[0]
     np.testing.assert_array_equal(after, before)  # TFF's own mean would give NaN here.
-    assert stock_fed_recon.training_metrics(output.metrics)["num_examples"] == 0
+    assert client_metrics.training_metrics(output.metrics)["num_examples"] == 0
 
 
 def test_regularization_reaches_the_gradient_and_not_the_loss():
@@ -179,7 +175,7 @@ def test_regularization_reaches_the_gradient_and_not_the_loss():
     client = [(np.array([1]), np.array([3.0], np.float32))]
     results = {}
     for name, model in (("plain", plain), ("decayed", decayed)):
-        # Reconstruction is regularised too, so its rate is set to nothing to compare the items.
+        # Reconstruction is regularized too, so its rate is set to nothing to compare the items.
         tiny = replace(
             support_query_split="none",
             client_steps_max=1,
@@ -190,7 +186,7 @@ def test_regularization_reaches_the_gradient_and_not_the_loss():
         output = process.next(process.initialize(), datasets(client, options.batch_size))
         results[name] = (
             process.get_model_weights(output.state).trainable[0],
-            stock_fed_recon.training_metrics(output.metrics)["loss"],
+            client_metrics.training_metrics(output.metrics)["loss"],
         )
     items, _ = initial_weights()
     # One step of gradient 2 * l2 * V on every row, through client rate 0.3 and server rate 0.7.
@@ -226,7 +222,7 @@ def test_neumf_learns_to_tell_liked_from_disliked():
     for _ in range(12):
         output = process.next(state, datasets([client] * 2, options.batch_size))
         state = output.state
-        losses.append(stock_fed_recon.training_metrics(output.metrics)["loss"])
+        losses.append(client_metrics.training_metrics(output.metrics)["loss"])
     assert losses[0] == pytest.approx(0.693, abs=0.15)
     assert losses[-1] < 0.2
 

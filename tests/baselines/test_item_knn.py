@@ -75,7 +75,7 @@ def test_all_neighbors_by_hand():
 
 
 def test_the_neighbors_are_those_of_the_candidate():
-    # Items 0 and 2 have neighbour 1; that of 1 is 0, which is as similar as 2 and comes first.
+    # Items 0 and 2 have neighbor 1; that of 1 is 0, which is as similar as 2 and comes first.
     model = train(num_neighbors=1)
     np.testing.assert_allclose(scores_of_sets(model, 0), [0, S_01, 0, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(scores_of_sets(model, 1), [S_01, 0, S_12, 0, 0], rtol=1e-6)
@@ -164,7 +164,7 @@ def test_similarities_of_ratings_by_hand():
     ("num_neighbors", "item_0"), [(1, 5), (2, 3 + (2 * 8 / 15 - 2 / 5) / (8 / 15 + 2 / 5))]
 )
 def test_ratings_by_hand(num_neighbors, item_0):
-    # Item 2 has only item 3 for a neighbour, and items 1 and 4 have none.
+    # Item 2 has only item 3 for a neighbor, and items 1 and 4 have none.
     model = train_ratings(num_neighbors)
     stars = model.score(np.array([1, 3]), np.float32([5, 2]), ALL)
     np.testing.assert_allclose(stars, [item_0, 3, 2, 3, 3], rtol=1e-6)
@@ -173,7 +173,7 @@ def test_ratings_by_hand(num_neighbors, item_0):
     np.testing.assert_allclose(again, [3, item_0], rtol=1e-6)
 
 
-def test_an_item_is_no_neighbour_of_its_own():
+def test_an_item_is_no_neighbor_of_its_own():
     stars = train_ratings().score(np.array([0]), np.float32([5]), ALL)
     np.testing.assert_allclose(stars, [3, 5, 3, 5, 3], rtol=1e-6)
 

@@ -104,13 +104,13 @@ def run_through_a_pipe(repository, tmp_path_factory, train):
 def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     path, output = whole_run
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"test", "validation", "rounds", "seconds"}
-    assert set(final["test"]) == {"rmse", "accuracy", "loss", "num_examples"}
+    assert set(final) == {"unseen_test", "unseen_validation", "rounds", "seconds"}
+    assert set(final["unseen_test"]) == {"rmse", "mae", "accuracy", "loss", "num_examples"}
     assert final["rounds"] == 9
     lines = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
-    for part in ("validation", "test"):
-        assert lines[part][1] == f"{final[part]['rmse']:.4f}"
-        assert lines[part][4] == f"{final[part]['num_examples']:,}"
+    for group in ("unseen_validation", "unseen_test"):
+        assert lines[group][1] == f"{final[group]['rmse']:.4f}"
+        assert lines[group][4] == f"{final[group]['num_examples']:,}"
     assert f"Files: {path}/" in output
     assert "Traceback" not in output
     config = read_json(path / "config.json")
@@ -129,10 +129,10 @@ def test_metrics_csv_has_a_row_a_round(whole_run):
     path, _ = whole_run
     rows = read_rows(path)
     assert [int(row["round"]) for row in rows] == list(range(10))
-    evaluated = [int(row["round"]) for row in rows if row["validation/rmse"]]
+    evaluated = [int(row["round"]) for row in rows if row["unseen_validation/rmse"]]
     assert evaluated == [0, 2, 4, 6, 8, 9]
-    last = read_json(path / "final_metrics.json")["validation"]
-    assert float(rows[-1]["validation/rmse"]) == last["rmse"]
+    last = read_json(path / "final_metrics.json")["unseen_validation"]
+    assert float(rows[-1]["unseen_validation/rmse"]) == last["rmse"]
     # Mean squared error is this model's loss.
     assert last["loss"] == pytest.approx(last["rmse"] ** 2, rel=1e-5)
 
@@ -143,18 +143,23 @@ def test_a_finished_run_is_not_run_again(whole_run, repository):
     result = run(repository, *TRAIN, f"--output_dir={path}")
     assert result.returncode == 0
     assert "This run is finished: 9 rounds." in result.stdout
-    assert f"{read_json(path / 'final_metrics.json')['test']['rmse']:.4f}" in result.stdout
+    assert f"{read_json(path / 'final_metrics.json')['unseen_test']['rmse']:.4f}" in result.stdout
     assert (path / "metrics.csv").stat().st_mtime_ns == before
 
 
 def test_evaluate_gives_the_figures_of_training(whole_run, repository):
     path, _ = whole_run
-    result = run(repository, "evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--group=unseen_test")
     assert result.returncode == 0, result.stderr
-    written = read_json(path / "evaluation_test.json")
+    written = read_json(path / "evaluation_unseen_test.json")
     assert written.pop("round") == 9
-    assert written == read_json(path / "final_metrics.json")["test"]
+    assert written == read_json(path / "final_metrics.json")["unseen_test"]
     assert f"{written['rmse']:.4f}" in result.stdout
+    assert not (path / "evaluation_unseen_validation.json").exists()
+    absent = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
+    assert absent.returncode == 1
+    there = "unseen_validation, unseen_test"
+    assert f"there are no seen_test users to evaluate; there are {there}." in absent.stderr
     missing = run(repository, "evaluate", f"--run_dir={path}", "--round=5")
     assert missing.returncode == 1
     assert "no checkpoint after round 5; it has those after rounds 4, 8, 9." in missing.stderr
@@ -245,7 +250,7 @@ def test_a_killed_run_with_rows_on_devices_resumes_to_the_same(repository, ends_
     assert_same_run(path, whole)
     assert kept_rows(path) == kept_rows(whole)
     assert sum(kept_rows(whole)[1]) == 48  # The training users; no one else has a row.
-    assert set(read_json(whole / "final_metrics.json")["seen"]) >= {"rmse", "accuracy", "mae"}
+    assert set(read_json(whole / "final_metrics.json")["seen_test"]) >= {"rmse", "accuracy", "mae"}
 
 
 def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
@@ -253,18 +258,19 @@ def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
     result = run(repository, *RANKING, f"--output_dir={path}")
     assert result.returncode == 0, result.stderr
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"validation", "test", "unseen", "rounds", "seconds"}
-    assert 0 < final["test"]["ndcg_at_10"] < final["test"]["hr_at_10"] <= 1
-    assert (final["test"]["num_users"], final["unseen"]["num_users"]) == (48, 12)
+    assert set(final) == {"seen_validation", "seen_test", "unseen_test", "rounds", "seconds"}
+    seen, unseen = final["seen_test"], final["unseen_test"]
+    assert 0 < seen["ndcg_at_10"] < seen["hr_at_10"] <= 1
+    assert (seen["num_users"], unseen["num_users"]) == (48, 12)
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert lines["test"][1] == f"{final['test']['hr_at_10']:.4f}"
-    assert "validation/hr_at_10" in read_rows(path)[0]
+    assert lines["seen_test"][1] == f"{seen['hr_at_10']:.4f}"
+    assert "seen_validation/hr_at_10" in read_rows(path)[0]
     assert (path / "curves.png").stat().st_size > 10_000
-    result = run(repository, "evaluate", f"--run_dir={path}", "--split=test")
+    result = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
     assert result.returncode == 0, result.stderr
-    written = read_json(path / "evaluation_test.json")
+    written = read_json(path / "evaluation_seen_test.json")
     assert written.pop("round") == 9
-    assert written == final["test"]
+    assert written == seen
 
 
 def test_tffs_worker_ends_with_a_run_that_resumes(native_run, repository, ends_within, tmp_path):

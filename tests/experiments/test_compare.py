@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tests.experiments.small import TIMEOUT, command, read_json, small_flags
 
 DATA = small_flags(max_ratings_per_user=30)
+TEST_GROUPS = ("seen_test", "unseen_test")
 BUDGET = ("--dim=4", "--clients_per_round=4", "--rounds_per_evaluation=20")
 COMPARE = (
     "compare",
@@ -82,15 +84,18 @@ def test_each_run_is_done_and_reported(comparison):
     assert [row["run"] for row in rows] == [f"runs/{name}" for name in RUNS]
     assert [row["changed_client_epochs"] for row in rows] == [""] * 4 + ["2"] * 2
     for row, line in zip(rows, lines):
-        assert line[6:9:2] == [f"{float(row[f'{who}_rmse']):.4f}" for who in ("seen", "unseen")]
-        assert float(row["seen_rmse"]) != float(row["seen_validation_rmse"])
+        assert line[6:9:2] == [f"{float(row[f'{group}_rmse']):.4f}" for group in TEST_GROUPS]
+        assert line[5:9:2] == list(TEST_GROUPS)
+        assert float(row["seen_test_rmse"]) != float(row["seen_validation_rmse"])
         with open(path / row["run"] / "metrics.csv", newline="") as file:
             *_, watched = csv.DictReader(file)
         for name in ("rmse", "accuracy"):
             validation = float(row[f"unseen_validation_{name}"])
-            assert validation == pytest.approx(float(watched[f"validation/{name}"]), rel=1e-5)
+            assert validation == pytest.approx(
+                float(watched[f"unseen_validation/{name}"]), rel=1e-5
+            )
     # Each run differs from each other run in its figures.
-    assert len({row["unseen_rmse"] for row in rows}) == 6
+    assert len({row["unseen_test_rmse"] for row in rows}) == 6
 
 
 def test_runs_share_their_users_and_have_settings_of_their_own(comparison):
@@ -105,7 +110,7 @@ def test_runs_share_their_users_and_have_settings_of_their_own(comparison):
     assert {settings["held_out_fraction"] for settings in of.values()} == {0.1}
     results = {name: read_json(path / "runs" / name / "results.json") for name in RUNS}
     counts = {
-        tuple(r["users"][who]["num_examples"] for who in ("seen", "unseen"))
+        tuple(r["groups"][group]["num_examples"] for group in TEST_GROUPS)
         for name, r in results.items()
         if "seed0" in name
     }
@@ -113,20 +118,18 @@ def test_runs_share_their_users_and_have_settings_of_their_own(comparison):
 
 
 def test_evaluate_judges_a_run_alike(comparison, repository):
-    path = comparison[0] / "parts" / "fed_recon-seed1"
+    path = comparison[0] / "runs" / "fed_recon-seed1"
     results = read_json(path / "results.json")
-    figures = {
-        "test": results["users"]["unseen"]["over_ratings"],
-        "seen_validation": results["validation"]["seen"],
-    }
-    for split, judged in figures.items():
-        status, _, errors = run(repository, "evaluate", f"--run_dir={path}", f"--split={split}")
-        assert status == 0, errors
-        evaluated = read_json(path / f"evaluation_{split}.json")
-        for name in ("rmse", "accuracy"):
-            assert judged[name] == pytest.approx(evaluated[name], rel=1e-5)
-        if split == "test":
-            assert results["users"]["unseen"]["num_examples"] == evaluated["num_examples"]
+    assert list(results["groups"]) == [
+        *("seen_validation", "seen_test", "unseen_validation", "unseen_test")
+    ]
+    status, _, errors = run(repository, "evaluate", f"--run_dir={path}")
+    assert status == 0, errors
+    for name, group in results["groups"].items():
+        evaluated = read_json(path / f"evaluation_{name}.json")
+        for measure in ("rmse", "accuracy", "mae", "loss"):
+            assert group["means"][measure] == pytest.approx(evaluated[measure], rel=1e-5)
+        assert group["num_examples"] == evaluated["num_examples"]
 
 
 def test_a_finished_comparison_is_only_reported_again(comparison, repository):
@@ -221,7 +224,7 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
         f"--output_dir={path}",
     )
     assert status == 0, errors
-    assert "HR@10 seen " in output
+    assert "HR@10 seen_test " in output
     fed_ncf, fed_ials, ials, item_knn, popularity = rows = read_rows(path)
     for row, name in ((ials, "ials"), (item_knn, "item_knn"), (popularity, "popularity")):
         assert (row["algorithm"], row["rounds"], row["bytes_up"]) == (name, "", "0")
@@ -232,16 +235,16 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
     assert int(popularity["server_bytes"]) == 8 * 260
     assert int(ials["server_bytes"]) == 4 * 3 * (200 + 260)
     for row in rows:
-        for group in ("seen", "unseen"):
+        for group in TEST_GROUPS:
             assert float(row[f"{group}_full_hr_at_10"]) <= float(row[f"{group}_hr_at_10"])
-        assert row["seen_num_users"] == fed_ncf["seen_num_users"]
-    assert float(fed_ials["seen_hr_at_10"]) > 0.2
+        assert row["seen_test_num_users"] == fed_ncf["seen_test_num_users"]
+    assert float(fed_ials["seen_test_hr_at_10"]) > 0.2
     # One item in a hundred candidates: by chance 0.1.
-    assert float(ials["seen_hr_at_10"]) > 0.2
-    assert float(ials["unseen_hr_at_10"]) > 0.2
+    assert float(ials["seen_test_hr_at_10"]) > 0.2
+    assert float(ials["unseen_test_hr_at_10"]) > 0.2
     results = read_json(path / "runs" / "ials-seed0" / "results.json")
-    assert results["users"]["unseen"]["num_users"] == 20
-    assert np.isfinite(results["validation"]["seen"]["ndcg_at_10"])
+    assert results["groups"]["unseen_test"]["num_users"] == 20
+    assert np.isfinite(results["groups"]["seen_validation"]["means"]["ndcg_at_10"])
 
 
 @pytest.mark.parametrize(
@@ -283,3 +286,45 @@ def test_a_folder_of_something_else_is_left_alone(repository, tmp_path):
     assert status == 1
     assert "holds files but no comparison" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+PLANNED = """
+import sys
+from absl import flags
+from experiments import compare
+for preset, *others in (argument.split(" ") for argument in sys.argv[1:]):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+        flags.FLAGS[name].present = 0
+    given = [f"--flagfile={preset}", "--output_dir=out", *others]
+    flags.FLAGS(["compare", *given])
+    print(len(compare._plan()))
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_presets_are_complete_command_lines_for_other_algorithms_too(repository):
+    folder = repository / "experiments" / "presets"
+    presets = [*sorted(folder.glob("comparison_*.flags")), folder / "demo.flags"]
+    assert len(presets) >= 5
+    references = [
+        f"{folder}/comparison_ls_ml1m.flags --algorithms=item_knn,popularity",
+        f"{folder}/comparison_ls_ncf_ml1m.flags --algorithms=item_knn,popularity,ials",
+        f"{folder}/comparison_ncf_ml1m.flags --algorithms=fed_ials,ials "
+        "--model=matrix_factorization",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED, *map(str, presets), *references],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *counts, has_tensorflow = done.stdout.splitlines()
+    assert len(counts) == len(presets) + len(references)
+    assert counts[-3:] == ["6", "9", "2"]
+    assert has_tensorflow == "False"
+    assert "note: " in done.stderr

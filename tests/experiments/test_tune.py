@@ -10,6 +10,7 @@ import pytest
 from tests.experiments.small import TIMEOUT, read_json, run_binary, small_flags
 
 DATA = small_flags(synthetic_num_items=260)
+RMSE = "unseen_validation/rmse"
 TUNE = (
     *("--algorithm=fed_recon_ls", *DATA, "--dim=3", "--user_bias", "--clients_per_round=10"),
     *("--total_rounds=6", "--rounds_per_evaluation=2", "--seeds=2"),
@@ -43,9 +44,7 @@ def test_trials_are_ranked_by_the_best_mean_of_their_validation_curves(search):
         for seed in (0, 1):
             name = f"ridge={ridge}-server_learning_rate=1.0-seed{seed}"
             rows = read_rows(path / "runs" / name / "metrics.csv")
-            curves.append(
-                {int(r["round"]): float(r["validation/rmse"]) for r in rows if r["validation/rmse"]}
-            )
+            curves.append({int(r["round"]): float(r[RMSE]) for r in rows if r[RMSE]})
             assert sorted(curves[-1]) == [0, 2, 4, 6]
         means = {n: (curves[0][n] + curves[1][n]) / 2 for n in curves[0]}
         best = min(means, key=means.get)

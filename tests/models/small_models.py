@@ -58,14 +58,58 @@ def _foreign():
     hidden += [K.LayerNormalization(name="norm"), K.Dropout(0.0, name="drop")]
     tower = tf.keras.Sequential([tf.keras.Input([4]), *hidden], name="tower")
     rows = item_embedding(embeddings_regularizer="l1_l2")(K.Reshape([1, 1])(item_id))
-    neighbours = item_embedding(2, name="neighbour", embeddings_regularizer="l2")(shift(item_id))
-    features = K.Concatenate()([K.Flatten()(rows), K.Flatten()(neighbours)])
+    neighbors = item_embedding(2, name="neighbor", embeddings_regularizer="l2")(shift(item_id))
+    features = K.Concatenate()([K.Flatten()(rows), K.Flatten()(neighbors)])
     taste = K.Dense(2, "tanh", name="taste", kernel_regularizer="l2")
     bias = K.Reshape([1])(item_embedding(1, name="popularity")(item_id))
     output = K.Dense(1, name="output")(tower(frozen(taste(features)))) * 2.0 + bias
     return split_by_name(
         item_id, K.Dense(1, name="fixed", trainable=False)(output), ("fixed", "taste")
     )
+
+
+def steps(row):
+    """Item rows `[batch, 3]` as sequences `[batch, 3, 1]`."""
+    return K.Reshape([3, 1])(row)
+
+
+def _attend(row):
+    attention = K.MultiHeadAttention(2, 3, dropout=0.5, kernel_regularizer="l2", name="attention")
+    return K.Flatten()(attention(steps(row), steps(row)))
+
+
+class TutorialUserEmbedding(K.Layer):
+    """The layer of TFF's tutorial on reconstruction, and its initializer kept in an attribute."""
+
+    def __init__(self, num_latent_factors, keeps_initializer=True, **kwargs):
+        super().__init__(**kwargs)
+        self.num_latent_factors = num_latent_factors
+        if keeps_initializer:
+            self.embedding_initializer = tf.keras.initializers.get("uniform")
+
+    def build(self, input_shape):
+        self.embedding = self.add_weight(
+            shape=(1, self.num_latent_factors),
+            initializer=getattr(self, "embedding_initializer", "uniform"),
+            dtype=tf.float32,
+            name="UserEmbeddingKernel",
+        )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.embedding
+
+    def compute_output_shape(self):
+        return (1, self.num_latent_factors)
+
+
+def tutorial(user_embedding):
+    """The model of TFF's tutorial."""
+    item_input = K.Input(shape=[1], name="Item")
+    item_rows = K.Embedding(NUM_ITEMS, 3, name="ItemEmbedding")(item_input)
+    flat_item_rows = K.Flatten(name="FlattenItems")(item_rows)
+    prediction = K.Dot(1, normalize=False, name="Dot")([user_embedding(item_input), flat_item_rows])
+    return split_by_name(item_input, prediction, (user_embedding.name,))
 
 
 _factorize = functools.partial(matrix_factorization, NUM_ITEMS, 3, item_bias=True)
@@ -76,6 +120,18 @@ MODELS = {
     "mlp": lambda: neural_cf.mlp(NUM_ITEMS, (6, 4, 2), l2=0.2),
     "neumf": lambda: neural_cf.neumf(NUM_ITEMS, gmf_dim=3, hidden_units=(6, 4, 2), l2=0.2),
     "foreign": _foreign,
+    "gru": lambda: small_model(
+        lambda row: K.GRU(2, recurrent_regularizer="l2", name="gru")(steps(row))
+    ),
+    "lstm": lambda: small_model(lambda row: K.LSTM(2, name="lstm")(steps(row))),
+    "bidirectional": lambda: small_model(
+        lambda row: K.Bidirectional(K.SimpleRNN(2, name="rnn"), name="both")(steps(row))
+    ),
+    "attention": lambda: small_model(_attend),
+    "frozen_batch_normalization": lambda: small_model(
+        K.BatchNormalization(trainable=False, name="norm")
+    ),
+    "tutorial": lambda: tutorial(TutorialUserEmbedding(3, name="UserEmbedding")),
 }
 
 
@@ -84,9 +140,10 @@ def uint32(number):
 
 
 def draw_values(model, seed=0):
-    """Values of the shapes of all weights, whole."""
+    """Values of the shapes of all weights, whole; variances are positive."""
     generator = np.random.default_rng(seed)
-    return [generator.normal(size=w.shape).astype(np.float32) for w in model.weights]
+    values = [generator.normal(size=w.shape).astype(np.float32) for w in model.weights]
+    return [abs(v) if "variance" in w.name else v for w, v in zip(model.weights, values)]
 
 
 def given_values(model, wholes, ids=IDS):
@@ -104,13 +161,15 @@ def call_keras(split, wholes, ids=IDS):
 
     The gradients are those of `sum(SLOPES * predictions)` and of the regularization, separately.
     """
+    # As in stock TFF, the model does not know how many examples a batch has.
+    call = tf.function(split.keras_model, [tf.TensorSpec([None, 1], tf.int64)])
     variables = split.global_weights + split.local_weights
     before = [v.numpy() for v in variables]
     for variable, value in zip(variables, wholes):
         variable.assign(value)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(variables)
-        predictions = split.keras_model(ids[:, None].astype(np.int64))[:, 0]
+        predictions = call(ids[:, None].astype(np.int64))[:, 0]
         slopes = tf.reduce_sum(SLOPES * predictions)
         regularization = tf.add_n([tf.zeros([]), *split.keras_model.losses])
     gradients = [

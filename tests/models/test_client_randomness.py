@@ -12,6 +12,7 @@ from tests.models.small_models import (
     assert_all_close,
     item_embedding,
     item_input,
+    small_model,
     small_plus,
     split_by_name,
     uint32,
@@ -73,6 +74,29 @@ def test_without_a_seed_or_a_rate_nothing_is_dropped(dropout_model):
         predictions, factors = _dropped(model, seed)
         np.testing.assert_array_equal(factors, np.ones([2, 8, 500]))
         np.testing.assert_array_equal(predictions, [1000] * 8)
+
+
+@pytest.mark.parametrize("layer", ["noise_shape", "spatial"])
+def test_dropout_drops_together_what_the_layer_drops_together(layer):
+    def drop(row):
+        steps = K.Reshape([10, 50])(row)
+        if layer == "spatial":
+            return K.Flatten()(K.SpatialDropout1D(0.5)(steps))
+        return K.Flatten()(K.Dropout(0.5, noise_shape=[None, 1, 50])(steps))
+
+    split = small_model(drop, embed=item_embedding(500), last=K.Dense(1, name="taste"))
+    model = functional.FunctionalModel(split)
+    rows = tf.ones([8, 500])
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        values = [rows, tf.ones([500, 1]), tf.zeros([1])]
+        predictions = model.predict(tf.zeros(8, tf.int32), values, dropout_seed=uint32(1))
+    factors = tape.gradient(predictions, rows).numpy().reshape(8, 10, 50)
+    np.testing.assert_array_equal(factors, np.repeat(factors[:, :1], 10, axis=1))
+    assert set(np.unique(factors)) == {0.0, 2.0}
+    # 0.1 is four standard errors of 400 entries.
+    np.testing.assert_allclose((factors[:, 0] == 0).mean(), 0.5, atol=0.1)
+    assert len(np.unique(factors[:, 0], axis=0)) == 8
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

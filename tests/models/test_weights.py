@@ -7,6 +7,7 @@ from fedrecon.models import functional, layers
 from fedrecon.models.weights import regularization
 from tests.models.small_models import (
     IDS,
+    MODELS,
     K,
     assert_all_close,
     assert_close,
@@ -31,10 +32,26 @@ def test_the_weights_are_those_of_the_split_model_in_its_order(models):
         assert refs == [v.ref() for v in variables]
         assert [w.trainable for w in weights] == [ref in trainable for ref in refs]
         assert {w.is_local for w in weights} == {is_local}
-        assert [(f"{w.name}:0", w.shape, w.dtype) for w in weights] == [
-            (v.name, v.shape, v.dtype) for v in variables
-        ]
+        assert [(w.shape, w.dtype) for w in weights] == [(v.shape, v.dtype) for v in variables]
     assert model.weights == model.global_weights + model.local_weights
+
+
+def test_names_are_layer_and_attribute(models):
+    names = [weight.name.removesuffix("_1") for weight in models[1].weights]
+    sites = [weight.sites[0] for weight in models[1].weights]
+    assert names == [f"{layer.name}/{attribute}" for layer, attribute in sites]
+
+
+def test_names_differ():
+    model = functional.FunctionalModel(MODELS["bidirectional"]())
+    cell = ["kernel", "recurrent_kernel", "bias"]
+    assert [weight.name for weight in model.weights] == [
+        "item/embeddings",
+        *(f"simple_rnn_cell/{attribute}" for attribute in cell),
+        *(f"simple_rnn_cell/{attribute}_1" for attribute in cell),
+        "taste/kernel",
+        "taste/bias",
+    ]
 
 
 def test_regularization_is_the_sum_of_the_losses_of_the_keras_model(models):

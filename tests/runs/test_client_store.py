@@ -1,14 +1,6 @@
 import concurrent.futures
-import itertools
-import json
-import os
 import pathlib
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 
 import hypothesis
 import hypothesis.strategies as st
@@ -53,10 +45,6 @@ def _rounds(store):
     return [int(each) for each in rounds.split(", ")] if rounds else []
 
 
-def _files(tmp_path):
-    return sorted(path.name for path in (tmp_path / "store").iterdir())
-
-
 # --- rows -----------------------------------------------------------------------------------------
 
 
@@ -91,20 +79,10 @@ def test_the_store_shares_no_memory_with_its_caller(store):
     rows = _rows(1, 2)
     store.write(np.array([1, 2]), rows)
     rows[:] = 9
-    for round_num in range(5):  # From the rows not in a snapshot, from those in one, from the base.
+    for round_num in range(5):  # From memory, then from the table.
         store.read(np.array([1, 2]))[0][:] = 9
         assert _known_values(store) == {1: 1, 2: 2}
         store.snapshot(round_num)()
-
-
-def test_known_users_are_counted_once(store):
-    assert (store.num_known, store.num_bytes) == (0, 0)
-    for round_num in range(6):  # User 0 ends in the base and above it.
-        users = np.unique([0, round_num])
-        store.write(users, _rows(*users))
-        store.snapshot(round_num)()
-    store.write(np.array([0, 9]), _rows(1, 2))
-    assert (store.num_known, store.num_bytes) == (7, 7 * 3 * 4)
 
 
 @pytest.mark.parametrize("user", [-1, 10])
@@ -173,7 +151,6 @@ def test_a_snapshot_is_restored_and_what_came_later_is_forgotten(store):
     for n in (2, 1, 0):
         store.restore(n)
         assert _known_values(store) == AFTER[n]
-        assert store.num_known == len(AFTER[n])
         assert _rounds(store) == list(range(n + 1))
     _write_rounds(store, [1])
     assert _known_values(store) == AFTER[1]
@@ -226,30 +203,10 @@ def test_a_cleared_store_is_a_new_one(store):
     store.clear()
     late()
     assert _known_values(store) == {}
-    assert (store.num_known, _rounds(store)) == (0, [])
+    assert _rounds(store) == []
     _write_rounds(store, range(4))
     store.restore(2)
     assert _known_values(store) == AFTER[2]
-
-
-@pytest.mark.parametrize("num_written", range(4))
-def test_readers_wait_for_no_fold_and_see_none_half_done(store, num_written):
-    store.write(np.array([1, 2, 3]), _rows(1, 2, 3))
-    store.snapshot(0)()
-    store.write(np.array([2]), _rows(20))
-    fold, seen = store._base.fold, []
-
-    def fold_and_look(rows):
-        fold(dict(list(rows.items())[:num_written]))
-        seen.append(pool.submit(_known_values, store).result(timeout=10))
-        fold(rows)
-
-    store._base.fold = fold_and_look
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        for n in (1, 2, 3):
-            store.snapshot(n)()
-    assert seen == [{1: 1, 2: 20, 3: 3}]
-    assert _known_values(store) == {1: 1, 2: 20, 3: 3}
 
 
 def test_another_thread_writes_snapshots_while_this_one_goes_on(store):
@@ -266,298 +223,27 @@ def test_another_thread_writes_snapshots_while_this_one_goes_on(store):
         each.result()
     assert _rounds(store) == [57, 58, 59]
     assert _known_values(store) == expected
-    assert store.num_known == len(expected)
 
 
-# --- a folder -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Opens the store of one folder, as after the end of the process that had it."""
-    return lambda: ClientStore(NUM_USERS, 3, path=tmp_path / "store", keep=2)
-
-
-def test_a_folder_opens_at_its_newest_durable_snapshot(folder, tmp_path):
-    store = folder()
-    _write_rounds(store, range(6))
-    store.write(np.array([9]), _rows(90))
-    store.snapshot(6)  # Taken, but never written.
-    reopened = folder()
-    assert _known_values(reopened) == AFTER[5]
-    assert reopened.num_known == 7
-    assert _rounds(reopened) == [3, 4, 5]
-    assert _files(tmp_path) == [
-        *("delta_3.npz", "delta_4.npz", "delta_5.npz"),
-        *("known.npy", "rows.npy"),
-    ]
-    rows = np.load(tmp_path / "store" / "rows.npy", mmap_mode="r")
-    np.testing.assert_array_equal(rows[:4], _rows(2, 1, 2, 2))  # As of round 2, and shared by all.
-
-
-def test_rounds_are_ordered_as_numbers(folder):
-    _write_rounds(folder(), [2, 8])
-    store = folder()
-    store.write(np.array([2]), _rows(10))
-    store.snapshot(10)()
-    assert _rounds(folder()) == [2, 8, 10]
-    assert _known_values(folder())[2] == 10
-
-
-@pytest.mark.parametrize("n", [3, 4, 5])
-def test_a_restored_folder_has_forgotten_later_rounds(folder, tmp_path, n):
-    _write_rounds(folder(), range(6))
-    store = folder()
-    store.restore(n)
-    assert _known_values(store) == AFTER[n]
-    assert _known_values(folder()) == AFTER[n]
-    assert [int(name[6:-4]) for name in _files(tmp_path)[:-2]] == list(range(3, n + 1))
-
-
-def test_an_older_snapshot_that_was_not_written_is_written_with_a_newer_one(folder):
-    store = folder()
-    for n in (1, 2):
-        store.write(np.array([n]), _rows(n))
-        durable = store.snapshot(n)
-    durable()
-    assert _known_values(folder()) == {1: 1, 2: 2}
-    assert _rounds(folder()) == [1, 2]
-
-
-def test_a_snapshot_dropped_meanwhile_is_not_written(folder, tmp_path):
-    store = folder()
-    _write_rounds(store, [0])
-    store.write(np.array([1]), _rows(1))
-    durable = store.snapshot(1)
-    store.restore(0)
-    durable()
-    assert _files(tmp_path)[:-2] == ["delta_0.npz"]
-
-
-def test_a_second_snapshot_of_a_round_replaces_the_file(folder):
-    store = folder()
-    _write_rounds(store, [0, 1])
-    store.write(np.array([1, 9]), _rows(10, 90))
-    store.snapshot(1)()
-    assert _known_values(folder()) == {0: 1, 1: 10, 2: 1, 9: 90}
-
-
-def test_a_cleared_folder_is_empty_and_takes_no_room(folder, tmp_path):
-    store = folder()
-    _write_rounds(store, range(6))
-    store.clear()
-    assert _known_values(folder()) == {}
-    assert _files(tmp_path) == ["known.npy", "rows.npy"]
-    np.testing.assert_array_equal(np.load(tmp_path / "store" / "rows.npy"), np.zeros((10, 3)))
-
-
-@pytest.mark.parametrize(("num_users", "width"), [(10, 4), (11, 3), (9, 3)])
-def test_a_folder_of_another_shape_is_refused_and_stays(folder, tmp_path, num_users, width):
-    _write_rounds(folder(), range(6))
-    message = (
-        f"store holds rows of 3 numbers for 10 users, not of {width} for {num_users}; give another"
-    )
-    with pytest.raises(InputError, match=message):
-        ClientStore(num_users, width, path=tmp_path / "store")
-    assert _known_values(folder()) == AFTER[5]
-    (tmp_path / "store" / "known.npy").unlink()  # As if killed while the folder was made.
-    with pytest.raises(InputError, match=message):
-        ClientStore(num_users, width, path=tmp_path / "store")
-    assert not (tmp_path / "store" / "known.npy").exists()
-
-
-def test_a_full_disk_is_heard_of_and_the_next_snapshot_makes_up_for_it(folder, monkeypatch):
-    store = folder()
-    _write_rounds(store, [0, 1])
-    save_delta = store._base.save_delta
-
-    def fail(round_num, rows):
-        raise OSError("No space left on device")
-
-    store._base.save_delta = fail
-    with pytest.raises(OSError, match="No space left"):
-        _write_rounds(store, [2])
-    assert _known_values(store) == AFTER[2]
-    assert _known_values(folder()) == AFTER[1]
-    store._base.save_delta = save_delta
-    _write_rounds(store, [3])
-    assert _known_values(folder()) == AFTER[3]
-
-
-# --- the end of the process, at any instant -------------------------------------------------------
-
-
-class _Killed(BaseException):
-    pass
-
-
-def _kill_at(monkeypatch, step):
-    """Ends what runs before its file operation number `step`."""
-    steps = itertools.count()
-
-    def stoppable(function):
-        def run(*args, **kwargs):
-            if next(steps) == step:
-                raise _Killed
-            return function(*args, **kwargs)
-
-        return run
-
-    monkeypatch.setattr(os, "fsync", stoppable(os.fsync))
-    monkeypatch.setattr(os, "replace", stoppable(os.replace))
-    monkeypatch.setattr(np, "savez", stoppable(np.savez))
-    monkeypatch.setattr(pathlib.Path, "unlink", stoppable(pathlib.Path.unlink))
-
-
-def test_whichever_file_operation_is_the_last_every_snapshot_is_whole(tmp_path, monkeypatch):
-    # Six rounds, then from the fourth other ones: of these, rows are negative.
-    states = {n: [state] for n, state in enumerate(AFTER)}
-    second = dict(AFTER[4])
-    for n in (5, 6):
-        second = {**second, 0: -n, n - 1: -n}
-        states[n].append(second)
-
-    def train(store, confirmed):
-        for n in range(7):
-            if n:
-                store.write(np.array([0, n, n + 1]), _rows(n, n, n))
-            store.snapshot(n)()
-            confirmed.append(n)
-        confirmed[:] = [4]
-        store.restore(4)
-        for n in (5, 6):
-            store.write(np.array([0, n - 1]), _rows(-n, -n))
-            store.snapshot(n)()
-            confirmed.append(n)
-
-    for step in itertools.count():
-        path, confirmed = tmp_path / str(step), []
-        with monkeypatch.context() as patch:
-            _kill_at(patch, step)
-            try:
-                train(ClientStore(NUM_USERS, 3, path=path, keep=2), confirmed)
-            except _Killed:
-                ended = False
-            else:
-                ended = True
-        store = ClientStore(NUM_USERS, 3, path=path, keep=2)
-        rounds = _rounds(store)
-        assert set(confirmed[-2:]) <= set(rounds)
-        assert not list(path.glob("*.part"))
-        for n in reversed(rounds):
-            store.restore(n)
-            assert _known_values(store) in states[n]
-        if ended:
-            break
-    assert (
-        step == 2 * 2 + 9 * 4 + 4 * 3 + 2
-    )  # Two arrays made, nine saved, four folded, two dropped.
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "num_flags"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (3, 3)]
-)
-def test_a_fold_cut_short_changes_no_snapshot_and_is_done_again(folder, num_rows, num_flags):
-    store = folder()
-    _write_rounds(store, range(6))
-    oldest = list(store._snapshots[0].rows.items())
-    assert len(oldest) == 3
-    store._base._overwrite("rows.npy", dict(oldest[:num_rows]))
-    store._base._overwrite("known.npy", dict.fromkeys(dict(oldest[:num_flags]), b"\1"))
-    store = folder()
-    assert store.num_known == 7
-    for n in (5, 4, 3):
-        store.restore(n)
-        assert _known_values(store) == AFTER[n]
-    _write_rounds(store, range(4, 7))
-    assert _known_values(folder()) == AFTER[6]
-
-
-# Each round writes 20 of 200 users; rows say whose they are and of which round. A line is printed
-# once a round is durable.
-_LOOP = """
-import concurrent.futures, sys
-import numpy as np
-from fedrecon.client_store import ClientStore
-
-store = ClientStore(200, 3, path=sys.argv[1], keep=2)
-first = int(sys.argv[2])
-if first:
-    store.restore(first - 1)
-print("ready", flush=True)
-with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    before = pool.submit(int)
-    for n in range(first, 100_000):
-        users = np.random.default_rng(n).choice(200, 20, replace=False)
-        store.write(users, np.stack([users, users * 0 + n, users + n], axis=1))
-        durable = store.snapshot(n)
-        before.result()
-        before = pool.submit(lambda n=n, durable=durable: (durable(), print(n, flush=True)))
-"""
-
-
-def _loop_rows(last):
-    rows, is_known = np.zeros((200, 3), np.float32), np.zeros(200, bool)
-    for n in range(last + 1):
-        users = np.random.default_rng(n).choice(200, 20, replace=False)
-        rows[users] = np.stack([users, users * 0 + n, users + n], axis=1)
-        is_known[users] = True
-    return rows, is_known
-
-
-def test_a_killed_process_loses_no_durable_snapshot(tmp_path, repository):
-    first, num_rounds = 0, 0
-    for milliseconds in (1, 7, 20, 33, 60, 101):
-        command = [sys.executable, "-c", _LOOP, str(tmp_path / "store"), str(first)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, cwd=repository
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(milliseconds / 1000)
-            process.send_signal(signal.SIGKILL)
-            printed = [int(line) for line in process.stdout.read().split()]
-        assert process.returncode == -signal.SIGKILL
-        copy = shutil.copytree(tmp_path / "store", tmp_path / str(milliseconds))
-        store = ClientStore(200, 3, path=copy, keep=2)
-        rounds = _rounds(store)
-        assert {*[*range(first), *printed][-2:]} <= {*rounds}
-        for n in reversed(rounds):
-            store.restore(n)
-            rows, is_known = store.read(np.arange(200))
-            expected_rows, expected_known = _loop_rows(n)
-            np.testing.assert_array_equal(rows, expected_rows)
-            np.testing.assert_array_equal(is_known, expected_known)
-        num_rounds += len(printed)
-        first = rounds[:2][-1] + 1 if rounds else 0  # Not always the newest is resumed.
-    assert num_rounds > 10
-
-
-def test_what_is_written_is_on_disk_before_what_it_replaces_goes(folder, tmp_path, monkeypatch):
-    store, events = folder(), []
-    _write_rounds(store, range(3))
-
-    def note(function, name_of):
-        def run(target, *args, **kwargs):
-            events.append((function.__name__, name_of(target)))
-            return function(target, *args, **kwargs)
-
-        return run
-
-    def name_of_file(number):
-        return pathlib.Path(os.readlink(f"/proc/self/fd/{number}")).name
-
-    monkeypatch.setattr(os, "fsync", note(os.fsync, name_of_file))
-    monkeypatch.setattr(os, "replace", note(os.replace, lambda path: path.name))
-    monkeypatch.setattr(pathlib.Path, "unlink", note(pathlib.Path.unlink, lambda path: path.name))
-    _write_rounds(store, [3])
-    assert events == [
-        ("fsync", "delta_3.npz.part"),
-        ("replace", "delta_3.npz.part"),
-        ("fsync", "store"),
-        ("fsync", "rows.npy"),
-        ("fsync", "known.npy"),
-        ("unlink", "delta_0.npz"),
-    ]
+def test_staged_rows_are_read_at_once_and_kept_only_when_committed(tmp_path):
+    users = np.array([3, 5])
+    for store in (ClientStore(9, 2), ClientStore(9, 2, path=tmp_path)):
+        store.write(users[:1], np.full((1, 2), 1.0))
+        store.stage(users, np.array([[2.0, 2.0], [3.0, 3.0]]))
+        assert store.read(users)[0].tolist() == [[2.0, 2.0], [3.0, 3.0]]
+        store.snapshot(1)()
+        store.rollback()
+        rows, is_known = store.read(users)
+        assert rows.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+        assert is_known.tolist() == [True, False]
+        store.stage(users, np.array([[4.0, 4.0], [5.0, 5.0]]))
+        store.commit()
+        store.rollback()
+        store.snapshot(2)()
+        store.restore(2)
+        assert store.read(users)[0].tolist() == [[4.0, 4.0], [5.0, 5.0]]
+        store.restore(1)
+        assert store.read(users)[0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
 
 
 # --- any order of operations ----------------------------------------------------------------------
@@ -615,8 +301,7 @@ _OPERATIONS = st.one_of(
     operations=st.lists(_OPERATIONS, min_size=10, max_size=60), keep=st.integers(1, 3)
 )
 def test_any_operations_leave_what_they_leave_in_dictionaries(form, operations, keep):
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda number: None)  # Slow, and nothing here depends on it.
+    with tempfile.TemporaryDirectory() as folder:
         path = _path(form, pathlib.Path(folder))
         store, oracle = ClientStore(NUM_USERS, 3, path=path, keep=keep), _Oracle(keep)
         waiting = []
@@ -643,75 +328,4 @@ def test_any_operations_leave_what_they_leave_in_dictionaries(form, operations, 
                 store.clear()
                 oracle = _Oracle(keep)
             assert _known_values(store) == oracle.rows
-            assert store.num_known == len(oracle.rows)
             assert _rounds(store) == [n for n, _, _ in oracle.snapshots]
-
-
-# --- ten million users ----------------------------------------------------------------------------
-
-_LARGE = """
-import json, os, pathlib, re, sys
-import numpy as np
-from fedrecon.client_store import ClientStore
-
-def resident():
-    return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
-
-path = pathlib.Path(sys.argv[1]) if sys.argv[1] else None
-before = resident()
-store = ClientStore(10_000_000, 64, path=path)
-users = np.random.default_rng(0).choice(10_000_000, 100, replace=False)
-rows = np.random.default_rng(1).normal(size=(100, 64)).astype(np.float32)
-store.write(users, rows)
-for n in range(6):
-    store.snapshot(n)()
-assert store._base.known[users].all()  # Folded: read from the base alone.
-if path:
-    store = ClientStore(10_000_000, 64, path=path)
-found, is_known = store.read(users)
-assert is_known.all() and (found == rows).all()
-found, is_known = store.read(np.random.default_rng(2).choice(10_000_000, 20_000, replace=False))
-assert is_known.sum() < 100 and not found[~is_known].any()
-assert store.num_known == 100
-store.restore(3)
-assert store.num_bytes == 100 * 64 * 4
-files = [each.stat() for each in path.iterdir()] if path else []
-print(json.dumps({
-    "resident": resident() - before,
-    "on_disk": 512 * sum(each.st_blocks for each in files),
-    "addressed": sum(each.st_size for each in files),
-}))
-"""
-
-
-@pytest.mark.parametrize("form", ["memory", "folder"])
-def test_ten_million_users_take_the_room_of_those_known(form, tmp_path, repository):
-    command = [sys.executable, "-c", _LARGE, str(_path(form, tmp_path) or "")]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
-    assert run.returncode == 0, run.stderr
-    measured = json.loads(run.stdout)
-    assert measured["resident"] < 50e6
-    if form == "folder":
-        assert measured["addressed"] > 2.56e9
-        assert measured["on_disk"] < 5e6
-
-
-def test_staged_rows_are_read_at_once_and_kept_only_when_committed(tmp_path):
-    users = np.array([3, 5])
-    for store in (ClientStore(9, 2), ClientStore(9, 2, path=tmp_path)):
-        store.write(users[:1], np.full((1, 2), 1.0))
-        store.stage(users, np.array([[2.0, 2.0], [3.0, 3.0]]))
-        assert store.read(users)[0].tolist() == [[2.0, 2.0], [3.0, 3.0]]
-        store.snapshot(1)()
-        store.rollback()
-        rows, is_known = store.read(users)
-        assert rows.tolist() == [[1.0, 1.0], [0.0, 0.0]]
-        assert is_known.tolist() == [True, False]
-        store.stage(users, np.array([[4.0, 4.0], [5.0, 5.0]]))
-        store.commit()
-        store.rollback()
-        store.snapshot(2)()
-        store.restore(2)
-        assert store.read(users)[0].tolist() == [[4.0, 4.0], [5.0, 5.0]]
-        store.restore(1)
-        assert store.read(users)[0].tolist() == [[1.0, 1.0], [0.0, 0.0]]

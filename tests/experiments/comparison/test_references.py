@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.comparison import references
-from experiments.run import data
-from experiments.run.judging import ClassicalJudge
+from experiments.run.build import load_population
 from experiments.run.settings import uses
+from fedrecon.evaluation.judge import BaselineScores, Judge
 from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.small import small_settings
 
@@ -31,33 +31,31 @@ def of(algorithm, settings, **changes):
     return dataclasses.replace(settings, algorithm=algorithm, **changes)
 
 
-def training_pairs(clients):
+def training_pairs(population):
     """The pairs of user and item that training users train on, by another way than `train`."""
-    ratings, pairs = clients.examples.ratings, set()
-    for user in clients.users["train"].tolist():
-        items = (
-            clients.examples.positives(user)
-            if clients.held_out
-            else clients.examples.examples(user)[0]
-        )
+    examples = population.examples
+    ratings, pairs = examples.ratings, set()
+    for user in population.train.tolist():
+        is_implicit = population.feedback == "implicit"
+        items = examples.positives(user) if is_implicit else examples.examples(user)[0]
         pairs |= {(user, item) for item in items.tolist()}
     assert 0 < len(pairs) < ratings.num_ratings
     return pairs
 
 
 def test_popularity_counts_training_users_and_their_training_items_alone():
-    clients = data.load_clients(IMPLICIT)
-    model = references.train(of("popularity", IMPLICIT), clients)
+    population = load_population(IMPLICIT)
+    model = references.train(of("popularity", IMPLICIT), population)
     expected = np.zeros(260)
-    for _, item in training_pairs(clients):
+    for _, item in training_pairs(population):
         expected[item] += 1
     np.testing.assert_array_equal(model.counts, expected)
 
 
 def test_item_means_are_of_training_users_capped_ratings():
-    clients = data.load_clients(EXPLICIT)
-    model = references.train(of("popularity", EXPLICIT), clients)
-    given = [clients.examples.examples(user) for user in clients.users["train"].tolist()]
+    population = load_population(EXPLICIT)
+    model = references.train(of("popularity", EXPLICIT), population)
+    given = [population.examples.examples(user) for user in population.train.tolist()]
     assert max(len(labels) for _, labels in given) <= 20
     assert model.mean == pytest.approx(np.concatenate([labels for _, labels in given]).mean())
 
@@ -73,13 +71,13 @@ def test_item_means_are_of_training_users_capped_ratings():
     ],
 )
 def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
-    clients = data.load_clients(settings)
+    population = load_population(settings)
     settings = of(algorithm, settings)
-    model = references.train(settings, clients)
-    judge = ClassicalJudge(settings, clients)
-    for part in sorted(set(clients.users) - {"train"}):
-        cases = judge.cases(part)
-        results = judge.results(model, part)
+    model = references.train(settings, population)
+    judge = Judge.of_scores(BaselineScores(), population)
+    for group in population.groups:
+        cases = judge.cases(group)
+        results = judge.results(model, group)
         assert isinstance(results, UserResults)
         rows = [model.score(*given, ids) for given, ids in zip(cases.given, cases.item_ids)]
         if settings.is_explicit:
@@ -92,15 +90,12 @@ def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
             ranks = [np.sum(row[1:] >= row[0]) for row in rows]
             np.testing.assert_allclose(results.values["mrr"], 1 / (np.array(ranks) + 1))
     if not settings.is_explicit:
-        full = judge.full_ranking(model, "unseen").values["mrr"]
-        cases = judge.cases("unseen")
+        full = judge.full_ranking(model, "unseen_test").values["mrr"]
+        cases = judge.cases("unseen_test")
+        validation = population.groups["seen_validation"].held_out
         for place, user in enumerate(cases.users.tolist()):
-            known = set(clients.examples.positives(user).tolist())
-            known.add(
-                clients.held_out["validation"].items[
-                    np.searchsorted(clients.held_out["validation"].users, user)
-                ]
-            )
+            known = set(population.examples.positives(user).tolist())
+            known.add(validation.items[np.searchsorted(validation.users, user)])
             scores = model.score(*cases.given[place], np.arange(260))
             own = cases.item_ids[place, 0]
             others = sorted(set(range(260)) - known - {own})
@@ -108,11 +103,11 @@ def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
 
 
 def test_ials_takes_the_settings_that_it_says_it_uses():
-    clients = data.load_clients(IMPLICIT)
+    population = load_population(IMPLICIT)
     chosen = of("ials", IMPLICIT, ridge=3.0, unobserved_weight=0.5, seed=0)
-    options = references.train(chosen, clients).options
+    options = references.train(chosen, population).options
     assert (options.dim, options.regularization, options.unobserved_weight) == (3, 3.0, 0.5)
-    default = references.train(of("ials", IMPLICIT), clients).options
+    default = references.train(of("ials", IMPLICIT), population).options
     assert default.regularization == type(default)().regularization
     for name in ("dim", "ridge", "unobserved_weight", "unseen_fraction", "seed"):
         assert uses(of("ials", IMPLICIT), name), name
@@ -134,8 +129,8 @@ def test_config_names_what_defaults_are_and_changes_with_them():
 
 
 def test_a_models_bytes_are_those_of_its_arrays_and_of_what_it_rests_on():
-    clients = data.load_clients(EXPLICIT)
-    baseline = references.train("popularity", EXPLICIT, clients)
+    population = load_population(EXPLICIT)
+    baseline = references.train(of("popularity", EXPLICIT), population)
     assert baseline.num_bytes == 8 * 260
-    knn = references.train("item_knn", EXPLICIT, clients)
+    knn = references.train(EXPLICIT, population)
     assert knn.num_bytes == 4 * 260 * 260 + 8 * 260

@@ -156,8 +156,7 @@ def test_a_flag_without_effect_on_some_algorithms_is_a_note(parse, capsys):
     parse("--averaging=by_row", "--nouser_bias", "--seed=3")
     refuse_unused(compared("fed_avg", "fed_recon", "popularity"), is_comparison=True)
     assert capsys.readouterr().err == (
-        "note: without effect on some algorithms: --user_bias (popularity), "
-        "--averaging (fed_recon, popularity).\n"
+        "note: without effect on some algorithms: --averaging (fed_recon).\n"
     )
 
 

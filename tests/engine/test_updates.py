@@ -1,4 +1,4 @@
-"""Parts of the clients' work by hand, for what a whole round against stock TFF may hide."""
+"""Clients' updates by hand: weighted, and without those that are not finite."""
 
 import dataclasses
 
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedrecon.engine import client_work
+from fedrecon.engine.client_step import Stage
+from fedrecon.engine.stages import Trained
+from fedrecon.engine.updates import contribute
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.matrix_factorization import matrix_factorization
-from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import OptimizerOptions
 
 NUM_CLIENTS = 3
-GLOBAL_STAGE = client_work.Stage(OptimizerOptions("sgd", 0.1), trains_global=True)
+GLOBAL_STAGE = Stage(OptimizerOptions("sgd", 0.1), trains_global=True)
 JOINT_STAGE = dataclasses.replace(GLOBAL_STAGE, trains_local=True)
 CLIENT_WEIGHTS = np.array([2.0, 5.0, 3.0], np.float32)
 UNTOUCHED_CHANGE = -0.25  # What a row that no batch touches moves by, as with weight decay.
@@ -31,28 +32,29 @@ def contribution_of(model, rejected_at=None, value=np.nan, *, stage=GLOBAL_STAGE
 
     Args:
       model: The model.
-      rejected_at: The weight in which one entry of the second client is `value`.
+      rejected_at: The place of the weight in which one entry of the second client is `value`.
       value: Not finite.
       stage: What was trained.
       **how: More arguments of `contribute`.
     """
-    before, after, untouched = [], [], []
+    before, after, untouched = {}, {}, {}
     for index, weight in enumerate(model.weights):
         shape = [2, weight.shape[1]] if weight.is_item_table else weight.shape
         is_own = weight.is_item_table or weight.is_local
-        before.append(np.ones([NUM_CLIENTS, *shape] if is_own else shape, np.float32))
-        untouched.append(before[-1] + UNTOUCHED_CHANGE if weight.is_item_table else before[-1])
+        start = np.ones([NUM_CLIENTS, *shape] if is_own else shape, np.float32)
+        drift = UNTOUCHED_CHANGE if weight.is_item_table else 0.0
+        before[weight.name] = tf.constant(start)
+        untouched[weight.name] = tf.constant(start + np.float32(drift))
         moved = np.broadcast_to(np.ones(shape), [NUM_CLIENTS, *shape]).astype(np.float32)
         moved = moved - np.array([1, 2, 3], np.float32).reshape([-1] + [1] * len(shape))
         if index == rejected_at:
             moved.reshape([NUM_CLIENTS, -1])[1, -1] = value
-        after.append(tf.constant(moved))
-    untouched = [tf.constant(value) for value in untouched]
-    trained = client_work.Trained(after, untouched, predictions=None, num_steps=None)
-    return client_work.contribute(
+        after[weight.name] = tf.constant(moved)
+    trained = Trained(after, untouched, predictions=None, num_steps=None)
+    return contribute(
         model,
         stage,
-        [tf.constant(value) for value in before],
+        before,
         trained,
         tf.constant(CLIENT_WEIGHTS),
         **how,
@@ -69,7 +71,8 @@ def assert_updates(contribution, model, of_clients, *, more_of_rows=UNTOUCHED_CH
       more_of_rows: What is added to those of item rows, before they are weighted.
     """
     assert len(contribution.updates) == len(model.global_weights) == 3
-    for weight, update in zip(model.global_weights, contribution.updates):
+    for weight in model.global_weights:
+        update = contribution.updates[weight.name]
         if weight.is_item_table:
             of_rows = of_clients + contribution.weights.numpy() * more_of_rows
             expected = np.broadcast_to(np.reshape(of_rows, [-1, 1, 1]), update.shape)
@@ -84,7 +87,7 @@ def test_updates_are_weighted_by_client(model):
     assert contribution.num_rejected == 0
     assert_updates(contribution, model, [2 * 1, 5 * 2, 3 * 3])
 
-    assert contribution.local_updates == []  # They were not trained.
+    assert contribution.local_updates == {}  # They were not trained.
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -102,7 +105,8 @@ def test_local_updates_are_weighted_and_not_summed(model, place):
     np.testing.assert_array_equal(contribution.is_finite, [True, False, True])
     assert_updates(contribution, model, [2 * 1, 0, 3 * 3])
     assert len(model.local_weights) == len(contribution.local_updates)
-    for weight, update in zip(model.local_weights, contribution.local_updates):
+    for weight in model.local_weights:
+        update = contribution.local_updates[weight.name]
         expected = np.reshape([2.0 * 1, 0, 3 * 3], [-1, 1, 1])
         np.testing.assert_array_equal(update, np.broadcast_to(expected, [3, *weight.shape]))
 
@@ -110,63 +114,3 @@ def test_local_updates_are_weighted_and_not_summed(model, place):
 def test_by_row_updates_are_relative_to_where_clients_started(model):
     contribution = contribution_of(model, stage=JOINT_STAGE, is_by_row=True)
     assert_updates(contribution, model, [2 * 1, 5 * 2, 3 * 3], more_of_rows=0)
-
-
-def dense_model(middle):
-    """Item rows of eight ones, `middle`, and a local layer that adds them up."""
-    item_id = tf.keras.Input([1], dtype=tf.int64)
-    items = tf.keras.layers.Embedding(4, 8, embeddings_initializer="ones")
-    taste = tf.keras.layers.Dense(1, kernel_initializer="ones")
-    return FunctionalModel(
-        SplitModel(
-            tf.keras.Model(item_id, taste(middle(tf.keras.layers.Flatten()(items(item_id))))),
-            [items, middle],
-            [taste],
-            rating_input_spec(),
-            tf.keras.losses.MeanSquaredError,
-            list,
-        )
-    )
-
-
-def run_steps(model, stage, *, num_steps, seeds):
-    """Trains on item 0 with label 0 in all steps, from weights of ones."""
-    shape = [NUM_CLIENTS, num_steps, 5]
-    values = [
-        tf.ones([NUM_CLIENTS, 1, 8] if weight.is_item_table else weight.shape)
-        for weight in model.weights
-    ]
-    examples = client_work.Examples(
-        positions=tf.zeros(shape, tf.int32),
-        item_ids=tf.zeros(shape, tf.int32),
-        labels=tf.zeros(shape),
-        mask=tf.ones(shape, tf.bool),
-    )
-    return client_work.run_stage(model, stage, values, examples, tf.constant(seeds, tf.uint32))
-
-
-def test_dropout_differs_by_step_and_follows_the_seed():
-    stage = client_work.Stage(OptimizerOptions("sgd", 1e-12), trains_global=True)
-    model = dense_model(tf.keras.layers.Dropout(0.5))
-    trained = run_steps(model, stage, num_steps=4, seeds=[1, 2, 1])
-    # Each is twice the number of kept entries of eight, and the bias.
-    predictions = trained.predictions.numpy()
-    assert 7.0 < predictions.mean() < 11.0
-    assert len({tuple(step) for client in predictions[:2] for step in client}) == 2 * 4
-    np.testing.assert_array_equal(predictions[0], predictions[2])
-
-
-@pytest.mark.parametrize("trains_local", [False, True])
-def test_a_stage_moves_what_it_trains_and_nothing_else(trains_local):
-    stage = client_work.Stage(
-        OptimizerOptions("sgd", 1e-4), trains_global=not trains_local, trains_local=trains_local
-    )
-    model = dense_model(tf.keras.layers.Dense(8, name="frozen", trainable=False))
-    trained = run_steps(model, stage, num_steps=2, seeds=[0, 0, 0])
-    moved = {
-        weight.name for weight, value in zip(model.weights, trained.values) if np.any(value != 1)
-    }
-    of_items = {weight.name for weight in model.weights if weight.is_item_table}
-    of_user = {weight.name for weight in model.local_weights}
-    assert (len(of_items), len(of_user), len(model.weights)) == (1, 2, 5)
-    assert moved == (of_user if trains_local else of_items)

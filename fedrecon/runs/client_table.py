@@ -1,0 +1,277 @@
+"""Rows of numbers by user and round in an SQLite file, in whole snapshots.
+
+    rows       id: user * 2**32 + round; the row as of the end of that round; its CRC-32 with the id
+    changes    round, user: the rows that a snapshot has and the snapshot before has not
+    snapshots  round: the snapshots that can be restored
+    shape      users, width
+
+A snapshot is one transaction, so that a killed process leaves all of it or nothing. A user's row as
+of a round is the newest row up to it. Rows which no snapshot needs any more are deleted with the
+next one, and restoring a snapshot deletes what is newer.
+
+The file has a write-ahead log (`-wal`, `-shm`): who reads does not wait for who writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import sqlite3
+import threading
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from fedrecon.errors import InputError
+
+# User id to the bytes of the row.
+Rows = Mapping[int, bytes]
+
+MAX_USERS = 2**31
+_ROUND_BITS = 32
+_LAST_ROUND = 2**_ROUND_BITS - 1
+_SECONDS_TO_WAIT = 60.0
+_CACHE_KIB = 32 * 1024
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, row BLOB, crc INTEGER)",
+    "CREATE TABLE IF NOT EXISTS changes "
+    "(round INTEGER, user INTEGER, PRIMARY KEY (round, user)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS snapshots (round INTEGER PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS shape (users INTEGER, width INTEGER)",
+)
+# One statement for all users: the calls cost more than the rows.
+_SELECT = f"""
+    SELECT rows.id, row, crc FROM json_each(?) AS asked JOIN rows ON rows.id = (
+        SELECT max(older.id) FROM rows AS older
+        WHERE older.id BETWEEN asked.value << {_ROUND_BITS} AND (asked.value << {_ROUND_BITS} | ?)
+    )
+"""
+_DELETE_REPLACED = f"""
+    DELETE FROM rows WHERE id IN (
+        SELECT id FROM changes JOIN rows
+        ON id BETWEEN user << {_ROUND_BITS} AND (user << {_ROUND_BITS} | round) - 1
+        WHERE round <= ?
+    )
+"""
+_DELETE_NEWER = f"""
+    DELETE FROM rows WHERE id IN (
+        SELECT user << {_ROUND_BITS} | round FROM changes WHERE round > ?
+    )
+"""
+
+
+class ClientTable:
+    """The table of the process that writes it. One thread reads while another one writes."""
+
+    def __init__(self, shape: tuple[int, int], file: pathlib.Path | None):
+        """Opens the file, or makes it; None makes a table in memory.
+
+        Args:
+          shape: The number of users and of numbers in a row.
+          file: The file. Only rows that were written take space.
+        """
+        self._name = str(file or ":memory:")
+        self._writing = threading.Lock()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with _errors_of(self._name):
+            self._writer = _connect(self._name)
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            # On the disk at the end of a transaction.
+            self._writer.execute("PRAGMA synchronous = FULL")
+            with self._transaction():
+                for table in _TABLES:
+                    self._writer.execute(table)
+                if not self._writer.execute("SELECT * FROM shape").fetchall():
+                    self._writer.execute("INSERT INTO shape VALUES (?, ?)", shape)
+            _check_shape(self._writer, shape, self._name)
+            self._reader = self._writer if file is None else _connect(self._name)
+        # In memory there is one connection, which threads use in turn.
+        self._reading = self._writing if file is None else contextlib.nullcontext()
+        # Python's connections are in cycles, which nobody collects in time. The last one to close
+        # puts the log into the file.
+        weakref.finalize(self, _close, self._reader, self._writer)
+
+    def rounds(self) -> list[int]:
+        """Returns the rounds of the snapshots, increasing."""
+        with self._reading, _errors_of(self._name):
+            return _rounds(self._reader)
+
+    def read(self, users: Iterable[int]) -> dict[int, bytes]:
+        """Returns the newest rows of those of the users who have one."""
+        with self._reading, _errors_of(self._name):
+            return _read(self._reader, users, _LAST_ROUND, self._name)
+
+    def save(self, snapshots: Iterable[tuple[int, Rows]], *, oldest: int) -> None:
+        """Saves snapshots, or none of them; returns when they are on the disk.
+
+        Args:
+          snapshots: Rounds, and the rows that changed since the snapshot before. Rows of a round
+            that has a snapshot already are added to it.
+          oldest: The round of the oldest snapshot that stays.
+        """
+        with self._transaction() as connection:
+            for round_num, rows in snapshots:
+                connection.execute("INSERT OR IGNORE INTO snapshots VALUES (?)", [round_num])
+                users = sorted(rows)  # Neighbors share a page.
+                ids = [user << _ROUND_BITS | round_num for user in users]
+                connection.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)",
+                    [(i, rows[user], _crc(i, rows[user])) for i, user in zip(ids, users)],
+                )
+                connection.executemany(
+                    "INSERT OR IGNORE INTO changes VALUES (?, ?)",
+                    [(round_num, user) for user in users],
+                )
+            connection.execute(_DELETE_REPLACED, [oldest])
+            connection.execute("DELETE FROM changes WHERE round <= ?", [oldest])
+            connection.execute("DELETE FROM snapshots WHERE round < ?", [oldest])
+
+    def restore(self, round_num: int) -> None:
+        """Deletes all that is newer than the snapshot of a round; -1 deletes everything."""
+        with self._transaction() as connection:
+            if round_num < 0:
+                connection.execute("DELETE FROM rows")
+            connection.execute(_DELETE_NEWER, [round_num])
+            connection.execute("DELETE FROM changes WHERE round > ?", [round_num])
+            connection.execute("DELETE FROM snapshots WHERE round > ?", [round_num])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing, _errors_of(self._name):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+
+class SnapshotReader:
+    """The rows as of one snapshot in the file of a process which may go on writing.
+
+    Nothing is created, changed or locked. Where the file has no log nobody writes it, and it is
+    read as it lies there, since SQLite would make a log for a reader; whoever begins to write it
+    makes one, which is seen after a read, and the read is done again.
+    """
+
+    def __init__(self, shape: tuple[int, int], file: pathlib.Path, round_num: int):
+        self._shape, self._file, self._round_num = shape, file, round_num
+        self._connection: sqlite3.Connection | None = None
+        self._seen: tuple = ()
+        self.read([])
+
+    def read(self, users: Iterable[int]) -> dict[int, bytes]:
+        """Returns the rows, as of the snapshot, of those of the users who had one.
+
+        Raises:
+          InputError: If the file cannot be read, or the snapshot is not there (any more).
+        """
+        while True:
+            try:
+                with _errors_of(str(self._file)):
+                    if self._connection is None:
+                        self._open()
+                    found = _read(self._connection, users, self._round_num, str(self._file))
+            except InputError:
+                if self._is_live or self._state() == self._seen:
+                    raise
+            else:
+                if self._is_live or self._state() == self._seen:
+                    return found
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> None:
+        self._seen = self._state()
+        # A transaction keeps what it reads until it ends, whatever is written.
+        mode, begin = ("mode=ro", ["BEGIN"]) if self._is_live else ("mode=ro&immutable=1", [])
+        connection = _connect(f"{self._file.absolute().as_uri()}?{mode}")
+        self._connection = connection
+        weakref.finalize(self, _close, connection)
+        for statement in begin:
+            connection.execute(statement)
+        _check_shape(connection, self._shape, str(self._file))
+        check_round(self._round_num, _rounds(connection))
+
+    @property
+    def _is_live(self) -> bool:
+        return bool(self._seen) and self._seen[0]
+
+    def _state(self) -> tuple:
+        """Returns whether the file has a log, and what changes when somebody writes it."""
+        has_log = self._file.with_name(f"{self._file.name}-wal").exists()
+        try:
+            status = self._file.stat()
+        except FileNotFoundError:
+            return (has_log,)
+        return has_log, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_round(round_num: int, rounds: list[int]) -> None:
+    """Raises `InputError` if there is no snapshot of the round."""
+    if round_num not in rounds:
+        there = f"those of rounds {', '.join(map(str, rounds))}" if rounds else "none"
+        raise InputError(f"the store has no snapshot of round {round_num}; it has {there}.")
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        name,
+        uri=name.startswith("file:"),
+        timeout=_SECONDS_TO_WAIT,
+        isolation_level=None,  # Transactions begin and end where this file says so.
+        check_same_thread=False,
+    )
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
+
+
+def _close(*connections: sqlite3.Connection) -> None:
+    for connection in connections:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InputError(f"the rows of clients in {name}: {error}.") from error
+
+
+def _check_shape(connection: sqlite3.Connection, shape: tuple[int, int], name: str) -> None:
+    ((num_users, width),) = connection.execute("SELECT users, width FROM shape").fetchall()
+    if (num_users, width) != shape:
+        raise InputError(
+            f"{name} holds rows of {width} numbers for {num_users} users, not of {shape[1]} for "
+            f"{shape[0]}; give another folder."
+        )
+
+
+def _rounds(connection: sqlite3.Connection) -> list[int]:
+    return [n for (n,) in connection.execute("SELECT round FROM snapshots ORDER BY round")]
+
+
+def _read(
+    connection: sqlite3.Connection, users: Iterable[int], round_num: int, name: str
+) -> dict[int, bytes]:
+    found = {}
+    asked = json.dumps(list(users))
+    for row_id, row, crc in connection.execute(_SELECT, (asked, round_num)).fetchall():
+        if _crc(row_id, row) != crc:
+            raise InputError(f"the row of user {row_id >> _ROUND_BITS} in {name} is damaged.")
+        found[row_id >> _ROUND_BITS] = row
+    return found
+
+
+def _crc(row_id: int, row: bytes) -> int:
+    return zlib.crc32(row, zlib.crc32(row_id.to_bytes(8, "little")))

@@ -1,0 +1,107 @@
+"""Finished runs of a comparison, written by hand, and what reads the report of them."""
+
+import csv
+import re
+
+from experiments.comparison.results import GroupResults, RunResults
+
+COSTS = {
+    "bytes_down": 741200,
+    "bytes_up": 1500,
+    "bytes_up_once": 0,
+    "device_bytes": 40,
+    "server_bytes": 2500000,
+}
+CENTRALIZED = {
+    "costs": {**COSTS, "bytes_down": 0, "bytes_up": 0, "bytes_up_once": 900},
+    "num_training_users": 2000,
+}
+REFERENCE = {**CENTRALIZED, "rounds": None, "clients_per_round": None}
+MEASURES = {"explicit": ("rmse", "accuracy"), "implicit": ("hr_at_10", "ndcg_at_10")}
+
+
+def explicit_results(algorithm, seed, rmse, accuracy, *, given=None, **others):
+    """Unseen users have an RMSE higher by 0.5 and an accuracy lower by 0.125.
+
+    Args:
+      algorithm: The name.
+      seed: The seed.
+      rmse: On seen users.
+      accuracy: On seen users.
+      given: What unseen users get who give only so many ratings.
+      **others: Other fields of `RunResults`.
+    """
+
+    def group(rmse, accuracy, given=None):
+        return GroupResults(
+            means={"rmse": rmse, "mae": rmse / 2, "accuracy": accuracy},
+            over_users={"rmse": rmse + 0.25, "mae": rmse, "accuracy": accuracy},
+            deciles=[rmse + i for i in range(11)],
+            num_users=4,
+            num_examples=20,
+            given=given or {},
+        )
+
+    groups = {
+        "seen_test": group(rmse, accuracy),
+        "unseen_test": group(rmse + 0.5, accuracy - 0.125, given),
+    }
+    others = {"watched_group": "unseen_validation", **others}
+    return _results("explicit", algorithm, seed, groups, others)
+
+
+def implicit_results(algorithm, seed, hit_rate, **others):
+    """Seen and unseen users have the same; among all items a fifth of it."""
+    means = {"hr_at_10": hit_rate, "ndcg_at_10": hit_rate / 2, "mrr": hit_rate / 4}
+    group = GroupResults(
+        means=means,
+        over_users=means,
+        deciles=[i / 10 for i in range(11)],
+        num_users=4,
+        num_examples=4,
+        full_ranking={name: value / 5 for name, value in means.items()},
+    )
+    groups = {"seen_test": group, "unseen_test": group}
+    others = {"watched_group": "seen_validation", **others}
+    return _results("implicit", algorithm, seed, groups, others)
+
+
+def _results(feedback, algorithm, seed, groups, others):
+    fields = {
+        "changes": {},
+        "rounds": 4,
+        "clients_per_round": 10,
+        "num_training_users": 48,
+        "seconds": 2.0,
+        "costs": COSTS,
+    }
+    return RunResults(
+        algorithm=algorithm, seed=seed, feedback=feedback, groups=groups, **{**fields, **others}
+    )
+
+
+def tables(output_dir):
+    """The tables of comparison.md, each a list of rows of cells; checks that each is one."""
+    found, rows = [], []
+    for line in [*(output_dir / "comparison.md").read_text().splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif rows:
+            assert len({len(row) for row in rows}) == 1
+            assert all(re.fullmatch(":-+|-+:", cell) for cell in rows.pop(1))
+            found.append(rows)
+            rows = []
+    return found
+
+
+def csv_rows(output_dir):
+    with open(output_dir / "comparison.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def lines(axes):
+    """The points of the labelled lines of a panel."""
+    handles, labels = axes.get_legend_handles_labels()
+    # An error bar's first part is its line.
+    found = [handle if hasattr(handle, "get_data") else handle[0] for handle in handles]
+    return {name: [list(map(float, v)) for v in f.get_data()] for name, f in zip(labels, found)}

@@ -1,0 +1,221 @@
+"""What a comparison keeps of a run: files that come back as they were, rows, refusals."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments.comparison.results import RunResults, Sample, judged, read_results, sampled
+from experiments.run.build import load_population
+from fedrecon.errors import InputError
+from fedrecon.evaluation.judge import Judge
+from fedrecon.evaluation.metrics import UserResults
+from fedrecon.runs.run_directory import RunDirectory
+from tests.experiments.comparison.runs_by_hand import (
+    COSTS,
+    REFERENCE,
+    explicit_results,
+    implicit_results,
+)
+from tests.experiments.small import small_settings
+
+GIVEN = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75}}
+SAMPLE = Sample("17", ["Heat"], [["Alien", 4.25]])
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        explicit_results("fed_recon", 3, 1 / 3, 0.5, given=GIVEN, sample=SAMPLE),
+        implicit_results("fed_ials", 0, 0.5, changes={"dim": 3, "l2": None}),
+        explicit_results("popularity", 0, 1.0, 0.5, **REFERENCE),
+    ],
+)
+def test_results_come_back_from_their_file_as_they_were(results):
+    values = json.loads(json.dumps(results.to_json()))
+    assert RunResults.from_json(values) == results
+
+
+def test_a_row_of_ratings_has_every_figure_by_its_name():
+    results = explicit_results(
+        "fed_recon", 3, 1 / 3, 0.5, given=GIVEN, changes={"dim": 3, "l2": None}, sample=SAMPLE
+    )
+    row = results.row()
+    # One column a figure: the run, what it costs, and of both groups 3 means over ratings, 3 over
+    # users, 11 quantiles and 2 counts.
+    assert len(row) == 9 + 2 + 5 + 2 * (3 + 3 + 11 + 2) + 2
+    assert not [value for value in row.values() if isinstance(value, (dict, list))]
+    assert {name: row[name] for name in COSTS} == COSTS
+    wanted = {
+        **{"algorithm": "fed_recon", "seed": 3, "feedback": "explicit", "rounds": 4},
+        **{"clients_per_round": 10, "num_training_users": 48, "seconds": 2.0},
+        **{"watched_group": "unseen_validation", "changed_dim": "3", "changed_l2": "none"},
+        **{"seen_test_rmse": 1 / 3, "seen_test_mae": 1 / 6, "seen_test_accuracy": 0.5},
+        **{"unseen_test_rmse_over_users": 1 / 3 + 0.75, "unseen_test_accuracy": 0.375},
+        **{"unseen_test_rmse_quantile_100": 1 / 3 + 10.5, "seen_test_rmse_quantile_0": 1 / 3},
+        **{"seen_test_num_users": 4, "unseen_test_num_examples": 20},
+        **{"unseen_test_rmse_given_5": 0.1 + 0.2, "unseen_test_accuracy_given_5": 0.75},
+    }
+    assert {name: row[name] for name in wanted} == wanted
+
+
+def test_a_row_of_rankings_has_full_rankings_and_one_kind_of_mean():
+    row = implicit_results("fed_ials", 0, 0.5).row()
+    # Of both groups 3 means, 3 among all items, 11 quantiles and 2 counts.
+    assert len(row) == 9 + 5 + 2 * (3 + 3 + 11 + 2)
+    assert (row["unseen_test_full_hr_at_10"], row["seen_test_full_ndcg_at_10"]) == (0.1, 0.05)
+    assert (row["seen_test_hr_at_10"], row["seen_test_mrr"]) == (0.5, 0.125)
+    assert row["unseen_test_mrr_quantile_30"] == 0.3
+    assert not [name for name in row if name.endswith("_over_users")]
+
+
+def test_a_run_that_is_not_finished_has_no_results(tmp_path):
+    assert read_results(RunDirectory(tmp_path)) is None
+
+
+# As the version before the groups had names wrote it.
+OLD = {
+    "feedback": "explicit",
+    "users": {"seen": {"over_ratings": {"rmse": 1.0}}, "unseen": {"over_ratings": {"rmse": 1.0}}},
+    "given": {},
+    "algorithm": "fedrecon",
+    "seed": 0,
+    "changes": {},
+    "watched_part": "validation",
+    "rounds": 4,
+    "bytes_down": 741200,
+}
+GOOD = explicit_results("fed_recon", 0, 1.0, 0.5).to_json()
+
+
+def without(*path):
+    values = json.loads(json.dumps(GOOD))
+    folder = values
+    for name in path[:-1]:
+        folder = folder[name]
+    del folder[path[-1]]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (OLD, "groups"),
+        ({**GOOD, "zeal": 1}, "zeal"),
+        ({**GOOD, "feedback": "loud"}, "loud"),
+        ({**GOOD, "groups": []}, ""),
+        ([], ""),
+        (without("costs"), "costs"),
+        (without("watched_group"), "watched_group"),
+        (without("groups", "seen_test", "num_users"), "num_users"),
+        (without("groups", "seen_test", "means", "rmse"), "groups.seen_test.means.rmse"),
+    ],
+)
+def test_results_of_another_version_are_refused_in_a_sentence(tmp_path, values, named):
+    (tmp_path / "results.json").write_text(json.dumps(values))
+    with pytest.raises(InputError) as caught:
+        read_results(RunDirectory(tmp_path))
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/results.json is not of this version (")
+    assert named in text
+    assert text.endswith("; run it again in an empty directory.")
+
+
+# --- what the judge says --------------------------------------------------------------------------
+
+
+class FewUsers:
+    """A judge who has made up its mind, and remembers what it was asked."""
+
+    def __init__(self, measures):
+        self.measures = measures
+        self.asked = []
+
+    def results(self, state, group):
+        self.asked.append(("results", group))
+        values = np.array([state, state + 1, np.nan])
+        return UserResults(dict.fromkeys(self.measures, values), np.array([1, 3, 0]))
+
+    def results_by_given(self, state, group):
+        self.asked.append(("given", group))
+        return {2: self.results(state + 10, group), 5: self.results(state, group)}
+
+    def full_ranking(self, state, group):
+        self.asked.append(("full", group))
+        return self.results(state + 20, group)
+
+
+def test_groups_keep_their_means_deciles_and_counts():
+    population = load_population(small_settings(held_out_fraction=0.2))
+    judge = FewUsers(["rmse", "accuracy"])
+    groups = judged(judge, 1.0, population)
+    assert list(groups) == ["seen_validation", "seen_test", "unseen_validation", "unseen_test"]
+    seen = groups["seen_test"]
+    # One rating of the first user, three of the second; the third is asked nothing.
+    assert seen.means == {"rmse": pytest.approx(((1 + 3 * 4) / 4) ** 0.5), "accuracy": 1.75}
+    assert seen.over_users == {"rmse": 1.5, "accuracy": 1.5}
+    assert seen.deciles == pytest.approx([1 + i / 10 for i in range(11)])
+    assert (seen.num_users, seen.num_examples) == (2, 4)
+    assert (seen.given, seen.full_ranking) == ({}, None)
+    # Only unseen users of the test give fewer ratings.
+    given = groups["unseen_test"].given
+    assert {number: means["accuracy"] for number, means in given.items()} == {"2": 11.75, "5": 1.75}
+    assert [ask for ask in judge.asked if ask[0] != "results"] == [("given", "unseen_test")]
+
+
+def test_rankings_of_test_groups_are_also_among_all_items():
+    population = load_population(
+        small_settings(feedback="implicit", synthetic_num_items=260, unseen_fraction=0.2)
+    )
+    judge = FewUsers(["mrr", "hr_at_10"])
+    groups = judged(judge, 1.0, population)
+    assert list(groups) == ["seen_validation", "seen_test", "unseen_test"]
+    assert groups["seen_test"].means == {"mrr": 1.5, "hr_at_10": 1.5}
+    assert groups["seen_test"].full_ranking == {"mrr": 21.5, "hr_at_10": 21.5}
+    assert groups["seen_validation"].full_ranking is None
+    full = [group for kind, group in judge.asked if kind == "full"]
+    assert full == ["seen_test", "unseen_test"]
+
+
+class ByItem:
+    """Scores every item by its id, for everybody."""
+
+    def scores(self, state, cases):
+        return cases.item_ids
+
+    def losses(self, labels, scores):
+        return None
+
+    def score_blocks(self, state, cases, items):
+        yield np.arange(len(cases.users)), np.tile(items.astype(np.float32), (len(cases.users), 1))
+
+
+def test_the_sample_is_of_the_first_unseen_user_and_names_items_as_the_files_do():
+    population = load_population(small_settings(held_out_fraction=0.2))
+    titles = tuple(f"Item {item}" for item in range(60))
+    ids = np.arange(60) + 1000
+    ratings = dataclasses.replace(
+        population.ratings, item_titles=titles, original_user_ids=ids, original_item_ids=ids
+    )
+    named = dataclasses.replace(population, ratings=ratings)
+    judge = Judge.of_scores(ByItem(), named)
+    found = sampled(ByItem(), None, judge, named)
+    user = population.groups["unseen_test"].users[0]
+    assert found.user == str(1000 + user)
+    cases = judge.cases("unseen_test")
+    items, labels = cases.given[0]
+    assert len(found.given) == 3
+    stars = dict(zip(items.tolist(), labels.tolist()))
+    given = [int(title.removeprefix("Item ")) for title in found.given]
+    assert [stars[item] for item in given] == sorted(labels.tolist(), reverse=True)[:3]
+    best = sorted(set(range(60)) - set(items.tolist()), reverse=True)[:3]
+    assert found.recommended == [(f"Item {item}", float(item)) for item in best]
+    untitled = dataclasses.replace(ratings, item_titles=None)
+    found = sampled(ByItem(), None, judge, dataclasses.replace(population, ratings=untitled))
+    assert [title for title, _ in found.recommended] == [str(1000 + item) for item in best]
+
+
+def test_without_unseen_users_there_is_no_sample():
+    population = load_population(small_settings(feedback="implicit", synthetic_num_items=260))
+    assert sampled(ByItem(), None, Judge.of_scores(ByItem(), population), population) is None
