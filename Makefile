@@ -1,18 +1,25 @@
-# `make demo` and `make test` are all that a newcomer needs; each first sets up .venv if needed.
+# `make demo`, `make check` and `make test` are all that a newcomer needs; each first sets up .venv if
+# needed. `make check VENV=DIR BASE=PYTHON` uses an environment in DIR, made with another Python.
 .PHONY: demo check test lint format lock setup clean
-PYTHON := .venv/bin/python
-INSTALLED := .venv/.installed
+VENV := .venv
+BASE :=
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
 
 setup: $(INSTALLED)
 
 $(INSTALLED): requirements.txt pyproject.toml setup.sh
-	@bash ./setup.sh
+	@bash ./setup.sh $(VENV) $(BASE)
 	@touch $@
 
 demo: $(INSTALLED)
 	@$(PYTHON) -m experiments.compare --flagfile=experiments/presets/demo.flags
 
-# Two workers; a file's tests stay together, so that its runs of the binaries are made once.
+# The quick tests: none starts a process or takes more than some seconds.
+check: $(INSTALLED)
+	$(PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile
+
+# All tests. Two workers; a file's tests stay together, so that its runs of the binaries are made once.
 test: $(INSTALLED)
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
