@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.comparison.results import RunResults, Sample, judged, read_results, sampled
-from experiments.run.build import load_population
+from fedrecon.data.datasets import load_dataset
+from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
@@ -18,7 +19,6 @@ from tests.experiments.comparison.runs_by_hand import (
     explicit_results,
     implicit_results,
 )
-from tests.experiments.small import small_settings
 
 GIVEN = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75}}
 SAMPLE = Sample("17", ["Heat"], [["Alien", 4.25]])
@@ -44,7 +44,7 @@ def test_a_row_of_ratings_has_every_figure_by_its_name():
     row = results.row()
     # One column a figure: the run, what it costs, and of both groups 3 means over ratings, 3 over
     # users, 11 quantiles and 2 counts.
-    assert len(row) == 9 + 2 + 5 + 2 * (3 + 3 + 11 + 2) + 2
+    assert len(row) == 8 + 2 + 5 + 2 * (3 + 3 + 11 + 2) + 2
     assert not [value for value in row.values() if isinstance(value, (dict, list))]
     assert {name: row[name] for name in COSTS} == COSTS
     wanted = {
@@ -63,7 +63,7 @@ def test_a_row_of_ratings_has_every_figure_by_its_name():
 def test_a_row_of_rankings_has_full_rankings_and_one_kind_of_mean():
     row = implicit_results("fed_ials", 0, 0.5).row()
     # Of both groups 3 means, 3 among all items, 11 quantiles and 2 counts.
-    assert len(row) == 9 + 5 + 2 * (3 + 3 + 11 + 2)
+    assert len(row) == 8 + 5 + 2 * (3 + 3 + 11 + 2)
     assert (row["unseen_test_full_hr_at_10"], row["seen_test_full_ndcg_at_10"]) == (0.1, 0.05)
     assert (row["seen_test_hr_at_10"], row["seen_test_mrr"]) == (0.5, 0.125)
     assert row["unseen_test_mrr_quantile_30"] == 0.3
@@ -125,6 +125,16 @@ def test_results_of_another_version_are_refused_in_a_sentence(tmp_path, values, 
 # --- what the judge says --------------------------------------------------------------------------
 
 
+def explicit_population():
+    ratings = load_dataset("synthetic", num_users=60, num_items=60, mean_ratings_per_user=25)
+    return divide_by_user(ratings, held_out_fraction=0.2)
+
+
+def implicit_population(**options):
+    ratings = load_dataset("synthetic", num_users=60, num_items=260, mean_ratings_per_user=25)
+    return divide_for_ranking(ratings, **options)
+
+
 class FewUsers:
     """A judge who has made up its mind, and remembers what it was asked."""
 
@@ -147,7 +157,7 @@ class FewUsers:
 
 
 def test_groups_keep_their_means_deciles_and_counts():
-    population = load_population(small_settings(held_out_fraction=0.2))
+    population = explicit_population()
     judge = FewUsers(["rmse", "accuracy"])
     groups = judged(judge, 1.0, population)
     assert list(groups) == ["seen_validation", "seen_test", "unseen_validation", "unseen_test"]
@@ -165,9 +175,7 @@ def test_groups_keep_their_means_deciles_and_counts():
 
 
 def test_rankings_of_test_groups_are_also_among_all_items():
-    population = load_population(
-        small_settings(feedback="implicit", synthetic_num_items=260, unseen_fraction=0.2)
-    )
+    population = implicit_population(unseen_fraction=0.2)
     judge = FewUsers(["mrr", "hr_at_10"])
     groups = judged(judge, 1.0, population)
     assert list(groups) == ["seen_validation", "seen_test", "unseen_test"]
@@ -192,7 +200,7 @@ class ByItem:
 
 
 def test_the_sample_is_of_the_first_unseen_user_and_names_items_as_the_files_do():
-    population = load_population(small_settings(held_out_fraction=0.2))
+    population = explicit_population()
     titles = tuple(f"Item {item}" for item in range(60))
     ids = np.arange(60) + 1000
     ratings = dataclasses.replace(
@@ -217,5 +225,5 @@ def test_the_sample_is_of_the_first_unseen_user_and_names_items_as_the_files_do(
 
 
 def test_without_unseen_users_there_is_no_sample():
-    population = load_population(small_settings(feedback="implicit", synthetic_num_items=260))
+    population = implicit_population()
     assert sampled(ByItem(), None, Judge.of_scores(ByItem(), population), population) is None
