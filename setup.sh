@@ -14,7 +14,7 @@ supported() {  # Runs the candidate: version managers leave commands on the PATH
 make_venv() {
   local python
   if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
-    echo "error: $venv holds something else than a virtual environment." >&2
+    echo "error: $venv is a folder of something else than a virtual environment." >&2
     exit 1
   fi
   for python in ${base:-python3.11 python3.10 python3.9 python3 python}; do
@@ -30,8 +30,9 @@ make_venv() {
       uv venv --quiet --clear --python "$python" "$venv" && return
     done
   fi
-  echo "error: found no Python 3.9, 3.10 or 3.11 that can make a virtual environment${base:+ ($base is" \
-    "none)}; install python3.11 with its venv package (Debian and Ubuntu: python3.11-venv), or uv." >&2
+  echo "error: ${base:-this machine} has no Python 3.9, 3.10 or 3.11 that can make a virtual" \
+    "environment; install python3.11 with its venv package (Debian and Ubuntu: python3.11-venv)," \
+    "or uv." >&2
   exit 1
 }
 
