@@ -8,7 +8,7 @@ from fedrecon.execution.dependence import Dependence
 
 @tf.function
 def first_of_two(x, y):
-    return x + 1.0, tf.fill([2], 3.0) * tf.ones_like(y)
+    return x + 1.0, tf.fill([4], 3.0) * tf.ones_like(y)
 
 
 CASES = {
