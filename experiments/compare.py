@@ -11,15 +11,14 @@ again resumes the run that was interrupted, and does not repeat a finished one.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
-from experiments.comparison import references
-from experiments.comparison.results import RunResults, judged, read_results, sampled
-from experiments.run import build, cli, display, runtime, settings
+from experiments.comparison.planned import Planned, config_of, results_of
+from experiments.comparison.results import RunResults
+from experiments.run import cli, display, runtime, settings
 from experiments.run.flags import (
     define_flags,
     parse_changes,
@@ -34,13 +33,11 @@ from experiments.run.names import (
     did_you_mean,
     listed,
 )
+from experiments.run.population import load_population
 from experiments.run.settings import Settings
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
-from fedrecon.runs.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from fedrecon.data.population import Population
+from fedrecon.runs.run_directory import CONFIG, RunDirectory
 
 _KNOWN = (*ALGORITHMS, *REFERENCES)
 # Without held-out ratings or users, no user is judged as seen, or as unseen.
@@ -69,31 +66,6 @@ _SWEEP = flags.DEFINE_multi_string(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """One run: an algorithm or a reference with one seed.
-
-    Attributes:
-      settings: Its settings, its directory among them.
-      changes: The settings that a sweep changed.
-    """
-
-    settings: Settings
-    changes: dict[str, Any]
-
-    @property
-    def algorithm(self) -> str:
-        return self.settings.algorithm
-
-    @property
-    def path(self) -> pathlib.Path:
-        return pathlib.Path(self.settings.output_dir)
-
-    @property
-    def label(self) -> str:
-        return self.path.name
-
-
 def main(interruption: cli.Interruption) -> None:
     planned = _plan()
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
@@ -103,7 +75,7 @@ def main(interruption: cli.Interruption) -> None:
         )
     _check_resumable(planned)
     failures = []
-    if all(_read_results(each) for each in planned):
+    if all(results_of(each) for each in planned):
         print("All runs are finished.")
     else:
         runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
@@ -113,7 +85,7 @@ def main(interruption: cli.Interruption) -> None:
 
     from experiments.comparison import report
 
-    finished = [each.path for each in planned if _read_results(each)]
+    finished = [each.path for each in planned if results_of(each)]
     if finished:
         files = report.write_report(output_dir, finished)
         print()
@@ -180,41 +152,24 @@ def _refuse_unused_changes(bases: dict[str, Settings], own: dict[str, dict[str, 
                 raise InputError(f"--set={algorithm}:{name}: {algorithm} does not use it.")
 
 
-def _read_results(planned: Planned) -> RunResults | None:
-    """Returns the results of a run that is finished, for as many rounds as are wanted."""
-    results = read_results(RunDirectory(planned.path))
-    if results is None or results.rounds not in (None, planned.settings.total_rounds):
-        return None
-    return results
-
-
 def _check_resumable(planned: list[Planned]) -> None:
     """Refuses settings or data that differ from the settings and data of the runs that there are.
 
     Otherwise a finished run would be taken for a run with these settings.
     """
-    from fedrecon.runs.run_directory import CONFIG
-
     for each in planned:
         if (each.path / CONFIG).exists():
-            population, run = build.load_population(each.settings), RunDirectory(each.path)
-            settings.check_format(run.read_config(), run.path)
-            run.check(_config(each, population), free_settings=settings.FREE)
-
-
-def _config(planned: Planned, population: Population) -> dict[str, Any]:
-    from experiments.run import training
-
-    config = training.config(planned.settings, population)
-    if not planned.settings.is_trained:
-        config["settings"] = references.config(planned.settings)
-    return config
+            population, run = load_population(each.settings), RunDirectory(each.path)
+            settings.check_format(run.readconfig_of(), run.path)
+            run.check(config_of(each, population), free_settings=settings.FREE)
 
 
 def _run(planned: Planned, interruption: cli.Interruption) -> str:
     """Does one run; returns a line about it."""
-    population = build.load_population(planned.settings)
-    run_one = _run_algorithm if planned.settings.is_trained else _run_reference
+    population = load_population(planned.settings)
+    from experiments.comparison import runs
+
+    run_one = runs.run_algorithm if planned.settings.is_trained else runs.run_reference
     results, is_new = run_one(planned, population, interruption)
     return _describe(results) + ("" if is_new else "  (finished before)")
 
@@ -227,77 +182,6 @@ def _describe(results: RunResults) -> str:
         if name.endswith("_test")
     ]
     return f"{measure.title} {' '.join(values)}  {results.seconds:.0f} s"
-
-
-def _run_algorithm(
-    planned: Planned, population: Population, interruption
-) -> tuple[RunResults, bool]:
-    from experiments.run import training
-    from fedrecon.evaluation.scoring import ModelScores
-
-    chosen = planned.settings
-    with training.claimed(chosen, population) as run:
-        finished = _read_results(planned)
-        if finished:
-            return finished, False
-        done = training.train(chosen, population, run, interruption, title=planned.label)
-        scores = ModelScores(done.algorithm)
-        results = RunResults(
-            **_head(planned, population),
-            watched_group=done.watched_group,
-            rounds=chosen.total_rounds,
-            clients_per_round=chosen.clients_per_round,
-            seconds=round(done.seconds, 2),
-            costs=done.algorithm.costs(done.state)._asdict(),
-            groups=judged(done.judge, done.state, population),
-            sample=sampled(scores, done.state, done.judge, population),
-        )
-        run.write_results(results.to_json())
-        return results, True
-
-
-def _run_reference(
-    planned: Planned, population: Population, interruption
-) -> tuple[RunResults, bool]:
-    import time
-
-    from fedrecon.algorithms.algorithm import costs_of_one_machine
-    from fedrecon.evaluation.judge import BaselineScores, Judge
-
-    del interruption  # It takes seconds; there is nothing to save.
-    chosen = planned.settings
-    run = RunDirectory(planned.path)
-    with run.claim(_config(planned, population)):
-        finished = _read_results(planned)
-        if finished:
-            return finished, False
-        start = time.monotonic()
-        model = references.train(chosen, population)
-        seconds = time.monotonic() - start
-        scores = BaselineScores()
-        judge = Judge.of_scores(scores, population)
-        results = RunResults(
-            **_head(planned, population),
-            watched_group=build.watched_group(chosen),
-            rounds=None,
-            clients_per_round=None,
-            seconds=round(seconds, 2),
-            costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
-            groups=judged(judge, model, population),
-            sample=sampled(scores, model, judge, population),
-        )
-        run.write_results(results.to_json())
-        return results, True
-
-
-def _head(planned: Planned, population: Population) -> dict[str, Any]:
-    return {
-        "algorithm": planned.algorithm,
-        "seed": planned.settings.seed,
-        "changes": planned.changes,
-        "feedback": population.feedback,
-        "num_training_users": len(population.train),
-    }
 
 
 if __name__ == "__main__":

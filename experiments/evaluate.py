@@ -9,10 +9,12 @@ import dataclasses
 
 from absl import flags
 
-from experiments.run import build, cli, display, runtime, settings
+from experiments.run import cli, display, runtime, settings
 from experiments.run.flags import refuse_comparison
+from experiments.run.population import load_population
 from fedrecon.data.population import GROUPS
 from fedrecon.errors import InputError
+from fedrecon.runs import run_directory
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Required: the output directory of a run (experiments.train)."
@@ -32,8 +34,6 @@ _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    from fedrecon.runs import run_directory
-
     if _RUN_DIR.value is None:
         raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
     run = run_directory.RunDirectory(_RUN_DIR.value)
@@ -45,7 +45,7 @@ def main(interruption: cli.Interruption) -> None:
         if not settings.uses(chosen, "data_dir"):
             raise InputError(settings.no_effect(chosen, "data_dir"))
         chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
-    population = build.load_population(chosen)
+    population = load_population(chosen)
     if population.ratings.fingerprint() != config["data_fingerprint"]:
         raise InputError(
             f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
@@ -67,6 +67,7 @@ def main(interruption: cli.Interruption) -> None:
         )
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
+    from experiments.run import build
     from fedrecon.evaluation.judge import Judge
 
     algorithm = build.build_algorithm(

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 
-from experiments.run import build, cli, display, runtime
+from experiments.run import cli, display, runtime
+from experiments.run.claim import claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
+from experiments.run.population import load_population
+from fedrecon.runs import run_directory
 
 define_flags()
 
@@ -18,20 +21,18 @@ define_flags()
 def main(interruption: cli.Interruption) -> None:
     chosen = settings_from_flags()
     refuse_unused([chosen])
-    population = build.load_population(chosen)
-    print(
-        f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
-        f"{chosen.clients_per_round} of {len(population.train):,} training users. Loading "
-        "TensorFlow, which takes some seconds.",
-        flush=True,
-    )
-
-    from experiments.run import training
-    from fedrecon.runs import run_directory
-
-    with training.claimed(chosen, population) as run:
+    population = load_population(chosen)
+    with claimed(chosen, population) as run:
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:
+            print(
+                f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
+                f"{chosen.clients_per_round} of {len(population.train):,} training users. Loading "
+                "TensorFlow, which takes some seconds.",
+                flush=True,
+            )
+            from experiments.run import training
+
             runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
             finished = training.train(chosen, population, run, interruption)
             final = _final_metrics(finished, population, chosen.total_rounds)

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+import time
 from typing import Any
 
 from absl import flags
 
 from experiments.comparison import references
-from experiments.run import build, cli, display, runtime, settings
+from experiments.run import cli, display, runtime, settings
+from experiments.run.claim import claimed
 from experiments.run.flags import (
     define_flags,
     parse_sweeps,
@@ -29,7 +31,9 @@ from experiments.run.flags import (
     settings_from_flags,
 )
 from experiments.run.names import ALGORITHMS, REFERENCES, current_algorithm, listed
+from experiments.run.population import load_population, watched_group
 from experiments.run.settings import Settings
+from fedrecon import rng
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
 
@@ -87,8 +91,6 @@ def main(interruption: cli.Interruption) -> None:
 
 def _trials() -> list[dict[str, Any]]:
     """Returns the settings that each trial changes."""
-    from fedrecon import rng
-
     if not _SEARCH.value:
         raise InputError("give --search=SETTING:VALUE,VALUE,... at least once.")
     searched = parse_sweeps("search", _SEARCH.value)
@@ -137,13 +139,13 @@ def _metric(chosen: Settings) -> str:
 
 def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float], float]:
     """Returns the metric by the number of rounds, and the seconds."""
-    population = build.load_population(chosen)
+    population = load_population(chosen)
     if not chosen.is_trained:
         return _reference_curve(chosen, population)
 
     from experiments.run import training
 
-    with training.claimed(chosen, population) as run:
+    with claimed(chosen, population) as run:
         finished = training.train(chosen, population, run, interruption, title=chosen.algorithm)
         name = f"{finished.watched_group}/{_metric(chosen)}"
         curve = {int(row["round"]): row[name] for row in run.read_metrics() if name in row}
@@ -151,15 +153,13 @@ def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float],
 
 
 def _reference_curve(chosen: Settings, population) -> tuple[dict[int, float], float]:
-    import time
-
     from fedrecon.evaluation.judge import BaselineScores, Judge
 
     start = time.monotonic()
     model = references.train(chosen, population)
     seconds = round(time.monotonic() - start, 2)
     judge = Judge.of_scores(BaselineScores(), population)
-    metrics = judge.metrics(model, build.watched_group(chosen))
+    metrics = judge.metrics(model, watched_group(chosen))
     return {0: metrics[_metric(chosen)]}, seconds
 
 

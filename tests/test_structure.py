@@ -23,8 +23,7 @@ ALLOWED = {
     "runs": BASE | {"algorithms", "runs"},
     "serving": BASE | {"data", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
-    "fit": BASE
-    | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation"},
+    "fit": BASE | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation"},
 }
 
 

@@ -19,6 +19,7 @@ import tensorflow_federated as tff
 
 from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start
 from experiments.run import build
+from experiments.run.population import load_population
 from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.algorithms import fed_recon, stock_fed_recon
@@ -175,7 +176,7 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
 
 def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
     """Returns the median seconds of a round of real clients."""
-    algorithm = build.build_algorithm(settings, build.load_population(settings))
+    algorithm = build.build_algorithm(settings, load_population(settings))
     cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
     timing = _time_rounds(
         name, algorithm.process, lambda users: algorithm.training_data(users, 1), cohorts, cohorts

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # Not pyplot, which keeps global state.
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from pandas import DataFrame
 
 from experiments.comparison.results import SHARES
 from fedrecon.evaluation.feedback import Measure
 from fedrecon.runs import curves
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
 
 # Okabe & Ito's colours, told apart by the colour-blind; by the name, so that an algorithm looks
 # the same in every picture and in every comparison.
@@ -39,7 +38,6 @@ def over_seeds(table: DataFrame, by: str | list[str], figure: str) -> DataFrame:
 
 def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Figure:
     """Draws quality while training, by the column `x`: `round` or, on a log scale, `megabytes`."""
-    from matplotlib.ticker import MaxNLocator
 
     xlabel = x if x == "round" else "MB sent and received by all clients so far"
     figure, (panels,) = _figure(1)
@@ -121,8 +119,6 @@ def categories_figure(
 
 def _figure(num_rows: int, sharey: str = "none", *, num_columns: int = 2) -> tuple[Figure, Any]:
     """Returns a picture and its panels, `[num_rows, num_columns]`."""
-    # Figure instead of pyplot: pyplot keeps global state.
-    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 0.7 + 3.5 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey)
@@ -151,7 +147,6 @@ def _with_legend(figure: Figure) -> Figure:
 
 def _set_log_scale(axes: Axes) -> None:
     """Labels powers of ten, and 2 and 5 times those where there would be hardly any."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
     low, high = axes.get_xlim()

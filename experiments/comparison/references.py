@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from experiments.run.settings import Settings
-
-if TYPE_CHECKING:
-    from fedrecon.data.population import Population
+from fedrecon import baselines
+from fedrecon.data.population import Population
 
 
 def config(chosen: Settings) -> dict[str, Any]:
@@ -17,8 +18,6 @@ def config(chosen: Settings) -> dict[str, Any]:
 
 
 def _options(chosen: Settings) -> Any:
-    from fedrecon import baselines
-
     if chosen.algorithm != "ials":
         return baselines.OPTIONS[chosen.algorithm]()
     given = {"regularization": chosen.ridge, "unobserved_weight": chosen.unobserved_weight}
@@ -31,10 +30,6 @@ def _options(chosen: Settings) -> Any:
 
 def train(chosen: Settings, population: Population) -> Any:
     """Returns the trained `Baseline`."""
-    import numpy as np
-
-    from fedrecon import baselines
-
     examples, train = population.examples, population.train
     if chosen.is_explicit:
         given = [examples.examples(user) for user in train.tolist()]

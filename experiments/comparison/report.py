@@ -19,7 +19,10 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas import DataFrame, Series
 
 from experiments.comparison import figures
 from experiments.comparison.figures import over_seeds
@@ -28,11 +31,7 @@ from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, Measure
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame, Series
-
-    _Section = tuple[list[str], dict[str, Figure]]
+_Section = tuple[list[str], dict[str, Figure]]
 
 TABLE = "comparison.csv"
 SUMMARY = "comparison.md"
@@ -87,7 +86,6 @@ def _read_runs(run_dirs: Sequence[pathlib.Path]) -> tuple[Feedback, list[str], D
 
     The rows are those of comparison.csv, with each run's `path`.
     """
-    import pandas as pd
 
     # Once each: a sweep may name a value twice.
     runs = {path: _read_results(path) for path in map(pathlib.Path, dict.fromkeys(run_dirs))}
@@ -128,7 +126,6 @@ def _check_same(runs: Mapping[pathlib.Path, RunResults], name: str, key) -> None
 
 def _read_watched(feedback: Feedback, runs: DataFrame) -> DataFrame:
     """Returns the measures on the watched group, by `round` and by `megabytes` of all clients."""
-    import pandas as pd
 
     tables = []
     for run in runs.itertuples():
@@ -151,7 +148,6 @@ def _swept(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
 
     Of the unchanged runs only those with seeds of the sweep count, as a seed also divides users.
     """
-    import pandas as pd
 
     setting = column[len("changed_") :]
     swept = runs[runs[column] != ""]
@@ -199,7 +195,6 @@ def _headline(feedback: Feedback, groups: list[str], runs: DataFrame) -> list[st
 
 
 def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
-    import pandas as pd
 
     pictures = {}
     trained = runs.dropna(subset="rounds")  # A baseline has no rounds and no metrics.csv.
@@ -249,7 +244,6 @@ def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Se
 
 def _given_sections(feedback: Feedback, runs: DataFrame) -> list[_Section]:
     """Returns a section, or none where no number of ratings was tried."""
-    import pandas as pd
 
     names = [f"unseen_test_{measure.name}" for measure in feedback.measures]
     columns = runs.dropna(axis="columns", how="all").columns
@@ -305,7 +299,6 @@ def _values_table(
     table: DataFrame, panels: dict[str, tuple[str, Measure]], name: str, among: str
 ) -> str:
     """Returns a column for each `value`; `name` heads what tells rows of an algorithm apart."""
-    import pandas as pd
 
     cells = {}
     for label, (group, measure) in panels.items():

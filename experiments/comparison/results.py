@@ -6,15 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from fedrecon.data.population import GROUPS, Population
 from fedrecon.errors import InputError
-from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, feedback_of
+from fedrecon.evaluation.feedback import FEEDBACKS
 from fedrecon.runs.run_directory import RESULTS, RunDirectory
 
 Means = Mapping[str, float]
-_NUM_SAMPLED = 3
 # A table's column of a quantile is named by the share of users.
 SHARES = range(0, 101, 10)
 
@@ -151,67 +147,3 @@ def read_results(run: RunDirectory) -> RunResults | None:
             f"{run.path / RESULTS} is not of this version ({error}); run it again in an empty "
             "directory."
         ) from error
-
-
-def judged(judge, state: Any, population: Population) -> dict[str, GroupResults]:
-    """Returns what a `Judge` says of every group of users, by the group's name."""
-    feedback = feedback_of(population)
-    return {
-        name: _judged(judge, state, name, feedback) for name in GROUPS if name in population.groups
-    }
-
-
-def _judged(judge, state: Any, group: str, feedback: Feedback) -> GroupResults:
-    results = judge.results(state, group)
-    # Settings are chosen by the means of validation groups; nothing else of them is of use.
-    is_test = group.endswith("_test")
-    given = {}
-    if group == "unseen_test":
-        for number, of_number in judge.results_by_given(state, group).items():
-            given[str(number)] = dict(feedback.means(of_number))
-    full_ranking = None
-    if is_test and feedback.ranks_all_items:
-        full_ranking = judge.full_ranking(state, group).mean_over_users()
-    return GroupResults(
-        means=dict(feedback.means(results)),
-        over_users=results.mean_over_users(),
-        deciles=results.deciles(feedback.spread.name).tolist(),
-        num_users=int((results.counts > 0).sum()),
-        num_examples=int(results.counts.sum()),
-        given=given,
-        full_ranking=full_ranking,
-    )
-
-
-def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
-    """Returns recommendations for the first user of `unseen_test`, whom every run is asked about.
-
-    Args:
-      scores: A `ModelScores` or `BaselineScores`.
-      state: What they score.
-      judge: Knows the cases of the group.
-      population: The users.
-    """
-    from fedrecon.serving.recommend import recommend
-
-    if "unseen_test" not in population.groups:
-        return None
-    cases = judge.cases("unseen_test")
-    cases = cases.select(np.arange(len(cases.users)) == 0)
-    ratings = population.ratings
-
-    def title(item: int) -> str:
-        if ratings.item_titles is not None:
-            return ratings.item_titles[item]
-        return str(ratings.original_item_ids[item])
-
-    items, labels = cases.given[0]
-    liked = items[np.argsort(-labels, kind="stable")][:_NUM_SAMPLED]
-    best, values = recommend(scores, state, cases, num_items=ratings.num_items, k=_NUM_SAMPLED)
-    recommended = [
-        (title(item), float(value))
-        for item, value in zip(best[0].tolist(), values[0].tolist())
-        if item >= 0
-    ]
-    user = str(ratings.original_user_ids[cases.users[0]])
-    return Sample(user, [title(item) for item in liked.tolist()], recommended)

@@ -1,90 +1,91 @@
-"""From settings to the objects of a run. The binaries share it, so that all see the same run."""
+"""From settings to the model and the algorithm of a run.
+
+This module imports TensorFlow, which takes seconds. The binaries import it once flags and data are
+known to be right.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.run.choices import (
+from experiments.run.options import (
     centralized_options,
     fed_avg_options,
     fed_ials_options,
     fed_recon_options,
-    model_fn,
 )
-from experiments.run.settings import Settings, of_data
-from fedrecon.errors import InputError
+from experiments.run.settings import Settings
+from fedrecon.algorithms import (
+    centralized,
+    fed_avg,
+    fed_ials,
+    fed_ncf,
+    fed_recon,
+    stock_fed_recon,
+)
+from fedrecon.algorithms.algorithm import Algorithm
+from fedrecon.data.population import Population
+from fedrecon.data.ratings import Ratings
+from fedrecon.models import matrix_factorization, neural_cf
+from fedrecon.models.by_name import model_from_name
+from fedrecon.models.model_fn import model_fn as bind
+from fedrecon.models.split_model import ModelFn
+from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.run_directory import NUM_CHECKPOINTS_KEPT
 
-if TYPE_CHECKING:  # Importing TensorFlow takes seconds; errors in flags and data come before it.
-    from fedrecon.algorithms.algorithm import Algorithm
-    from fedrecon.data.population import Population
 
+def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool = False) -> ModelFn:
+    """Returns the function that builds the chosen model for the items of a data set.
 
-def load_population(settings: Settings) -> Population:
-    """Loads the data and divides the users.
-
-    Raises:
-      InputError: If a cohort would be larger than the number of training users.
-      DataError: If the data cannot be read or divided.
+    Args:
+      settings: The settings of the run.
+      ratings: The data set.
+      for_reconstruction: Whether the model reconstructs unseen users instead of training.
     """
-    population = _load(of_data(settings))
-    if settings.is_explicit:
-        population = dataclasses.replace(
-            population,
-            support_batch_size=settings.batch_size,
-            support_query_split=settings.support_query_split,
-        )
-    if settings.is_trained and settings.clients_per_round > len(population.train):
-        raise InputError(
-            f"--clients_per_round={settings.clients_per_round} is more than the "
-            f"{len(population.train)} training users of {settings.dataset}."
-        )
-    return population
-
-
-@functools.lru_cache(maxsize=2)
-def _load(settings: Settings) -> Population:
-    """Loads the data that the many runs of a comparison share once."""
-    from fedrecon.data import datasets
-    from fedrecon.data.population import divide_by_user, divide_for_ranking
-
-    if settings.is_explicit:
-        return divide_by_user(
-            _load_ratings(settings),
+    if ":" in settings.model:
+        return _own_model_fn(
+            settings.model,
+            ratings,
+            is_explicit=settings.is_explicit and settings.label_threshold is None,
+            is_vectorized=settings.engine != "stock",
+            dim=settings.dim,
+            l2=settings.l2,
             seed=settings.seed,
-            max_ratings_per_user=settings.max_ratings_per_user,
-            order=settings.example_order,
-            label_threshold=settings.label_threshold,
-            held_out_fraction=settings.held_out_fraction,
         )
-    if settings.dataset in datasets.LEAVE_ONE_OUT_NAMES:
-        data = datasets.load_leave_one_out(settings.dataset, data_dir=settings.data_dir)
-    else:
-        data = _load_ratings(settings)
-    return divide_for_ranking(
-        data,
-        seed=settings.seed,
-        max_ratings_per_user=settings.max_ratings_per_user,
-        negatives_per_positive=settings.negatives_per_positive,
-        unseen_fraction=settings.unseen_fraction,
-        holds_out_validation=settings.evaluate_on == "validation",
+    num_items = ratings.num_items
+    common = {"l2": settings.l2, "seed": settings.seed}
+    is_solved = settings.is_solved if for_reconstruction else settings.trains_by_solving
+    # A local part that is solved for has its regularization (--ridge) in the system of equations.
+    user_l2 = 0.0 if is_solved else None
+    if settings.model == "matrix_factorization":
+        return bind(
+            matrix_factorization.matrix_factorization,
+            num_items,
+            settings.dim,
+            user_bias=settings.user_bias,
+            item_bias=settings.item_bias,
+            global_bias=settings.global_bias,
+            initial_rating=settings.initial_rating,
+            spread_out=settings.spread_out,
+            user_l2=user_l2,
+            **common,
+        )
+    if settings.model == "gmf":
+        return bind(neural_cf.gmf, num_items, settings.dim, **common)
+    hidden_units = settings.hidden_unit_counts()
+    if settings.model == "mlp":
+        return bind(neural_cf.mlp, num_items, hidden_units, **common)
+    return bind(
+        neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
     )
 
 
-def _load_ratings(settings: Settings):
-    from fedrecon.data.datasets import load_dataset
-
-    synthetic = {}
-    if settings.dataset == "synthetic":
-        synthetic = {
-            "num_users": settings.synthetic_num_users,
-            "num_items": settings.synthetic_num_items,
-            "mean_ratings_per_user": settings.synthetic_mean_ratings_per_user,
-            "seed": settings.seed,
-        }
-    return load_dataset(settings.dataset, data_dir=settings.data_dir, **synthetic)
+@functools.lru_cache(maxsize=2)
+def _own_model_fn(name: str, ratings: Ratings, **chosen: Any) -> ModelFn:
+    """Finds and checks a user's model once for training and reconstruction."""
+    return model_from_name(name, ratings, **chosen)
 
 
 def build_algorithm(
@@ -102,15 +103,6 @@ def build_algorithm(
       store_dir: Where the rows of stateful clients are kept; None keeps them in memory.
       store_round: Reads the rows as of this round's checkpoint, and changes nothing.
     """
-    from fedrecon.algorithms import (
-        centralized,
-        fed_avg,
-        fed_ials,
-        fed_ncf,
-        fed_recon,
-        stock_fed_recon,
-    )
-
     build_model = model_fn(settings, population.ratings)
     common: dict[str, Any] = {"clients_per_round": settings.clients_per_round}
     if settings.algorithm == "centralized":
@@ -152,14 +144,6 @@ def _reconstruction(settings: Settings, population: Population) -> dict[str, Any
 
 
 def _open_store(path, read_round, num_users: int, width: int):
-    from fedrecon.runs.client_store import ClientStore
-    from fedrecon.runs.run_directory import NUM_CHECKPOINTS_KEPT
-
     return ClientStore(
         num_users, width, path=path, keep=NUM_CHECKPOINTS_KEPT, read_round=read_round
     )
-
-
-def watched_group(settings: Settings) -> str:
-    """Returns the group of users that is evaluated while training."""
-    return "unseen_validation" if settings.is_explicit else f"seen_{settings.evaluate_on}"

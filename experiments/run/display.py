@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from tqdm import tqdm
+
 from fedrecon.errors import InputError
 
 _Run = TypeVar("_Run")
@@ -64,8 +66,6 @@ def run_all(runs: Sequence[tuple[str, _Run]], run_one: Callable[[_Run], str]) ->
     Returns:
       The label of each run that raised an `InputError`, with the reason.
     """
-    from tqdm import tqdm
-
     failures = []
     with tqdm(total=len(runs), unit="run", disable=None, desc="all runs") as bar:
         for number, (label, run) in enumerate(runs, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Collection
 
@@ -82,8 +83,6 @@ def did_you_mean(name: str, names: Collection[str], *, prefix: str = "") -> str:
 
 
 def _nearest(name: str, names: Collection[str]) -> list[str]:
-    import difflib
-
     name = name.lower().replace("-", "_")
     elsewhere = [each for each in _NAMES_ELSEWHERE.get(name, ()) if each in names]
     if elsewhere:

@@ -9,50 +9,19 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.run import build, cli, display, settings
+from tqdm import tqdm
+
+from experiments.run import build, cli, display
+from experiments.run.population import watched_group
 from experiments.run.settings import Settings
-from fedrecon.errors import InputError
-
-if TYPE_CHECKING:
-    from fedrecon.algorithms.algorithm import Algorithm
-    from fedrecon.data.population import Population
-    from fedrecon.evaluation.judge import Judge
-    from fedrecon.runs.run_directory import RunDirectory
-
-
-def config(chosen: Settings, population: Population) -> dict[str, Any]:
-    """Returns what config.json says of a run."""
-    from fedrecon.runs import run_directory
-
-    return {
-        "format": settings.FORMAT,
-        "settings": chosen.to_json(),
-        "data_fingerprint": population.ratings.fingerprint(),
-        "versions": run_directory.versions(),
-    }
-
-
-@contextlib.contextmanager
-def claimed(chosen: Settings, population: Population):
-    """Yields the directory of the run, held for it.
-
-    Raises:
-      InputError: If it has more rounds than are wanted; see `RunDirectory.claim` for the others.
-    """
-    from fedrecon.runs import run_directory
-
-    run = run_directory.RunDirectory(chosen.output_dir)
-    if (run.path / run_directory.CONFIG).exists():
-        settings.check_format(run.read_config(), run.path)
-    done = max(run.checkpoints(), default=0)
-    if done > chosen.total_rounds:
-        raise InputError(
-            f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
-        )
-    with run.claim(config(chosen, population), free_settings=settings.FREE):
-        yield run
+from fedrecon.algorithms.algorithm import Algorithm
+from fedrecon.data.population import Population
+from fedrecon.evaluation.judge import Judge
+from fedrecon.runs.recorder import RunRecorder
+from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.runs.training import Training, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +63,8 @@ def train(
       title: What to call the run where it is one of many, which then shows a progress bar that
         leaves no trace, and no line an evaluation.
     """
-    from tqdm import tqdm
-
-    from fedrecon.evaluation.judge import Judge
-    from fedrecon.runs.recorder import RunRecorder
-    from fedrecon.runs.training import Training, TrainingOptions
-
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
-    judge, watched = Judge(algorithm, population), build.watched_group(chosen)
+    judge, watched = Judge(algorithm, population), watched_group(chosen)
     recorder = RunRecorder(run)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,

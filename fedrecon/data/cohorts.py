@@ -147,9 +147,22 @@ class CohortPacker:
     """
 
     def __init__(
-        self, examples: ClientExamples, options: PackingOptions, *, clients_per_shard: int
+        self,
+        examples: ClientExamples,
+        options: PackingOptions,
+        *,
+        clients_per_shard: int,
+        caps_at_longest: bool = True,
     ):
         """Creates the packer.
+
+        Args:
+          examples: The examples of the clients.
+          options: How they are packed.
+          clients_per_shard: How many clients each shard has.
+          caps_at_longest: Whether no shard has more room than the client with the most examples
+            needs. Without the cap, all lengths are powers of two, so that packers of other
+            clients have the same few.
 
         Raises:
           InputError: If `clients_per_shard` is not positive.
@@ -160,6 +173,8 @@ class CohortPacker:
         self._examples = examples
         self._options = options
         self._longest = max(_lengths(examples, examples.users), default=1)
+        if not caps_at_longest:
+            self._longest = _rounded_up(int(self._longest))
 
     def pack(self, users: np.ndarray, round_num: int) -> list[Shard]:
         """Returns the shards of a cohort, those of the longest clients first.

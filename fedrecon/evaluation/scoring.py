@@ -126,7 +126,10 @@ class Scorer:
           For each of the local weights `[n, ...]`.
         """
         packer = CohortPacker(
-            _Given(users, given), self.packing, clients_per_shard=self.clients_per_shard
+            _Given(users, given),
+            self.packing,
+            clients_per_shard=self.clients_per_shard,
+            caps_at_longest=False,
         )
         shards = packer.pack(users, 0)
         place_of_user = {user: place for place, user in enumerate(users.tolist())}

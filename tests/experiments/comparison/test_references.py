@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison import references
-from experiments.run.build import load_population
+from experiments.run.population import load_population
 from experiments.run.settings import uses
 from fedrecon.evaluation.judge import BaselineScores, Judge
 from fedrecon.evaluation.metrics import UserResults

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import fedrecon as fr
 from experiments.run import build
+from experiments.run.population import load_population, watched_group
 from experiments.run.settings import Settings
 from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.population import divide_by_user, divide_for_ranking
@@ -119,12 +120,12 @@ def assert_same_population(found, expected):
     ],
 )
 def test_settings_choose_the_population(settings, expected):
-    assert_same_population(build.load_population(settings), expected)
+    assert_same_population(load_population(settings), expected)
 
 
 def test_runs_that_differ_in_nothing_else_share_their_users():
-    population = build.load_population(explicit())
-    again = build.load_population(
+    population = load_population(explicit())
+    again = load_population(
         explicit(dim=5, clients_per_round=3, algorithm="centralized", batch_size=2)
     )
     assert again.ratings is population.ratings
@@ -144,24 +145,24 @@ def test_published_files_decide_the_test(leave_one_out_dir):
     )
     files = load_leave_one_out("ncf-ml-1m", data_dir=leave_one_out_dir)
     assert_same_population(
-        build.load_population(settings), divide_for_ranking(files, holds_out_validation=False)
+        load_population(settings), divide_for_ranking(files, holds_out_validation=False)
     )
     with pytest.raises(DataError, match="user 2 has 31 items left to draw negatives from"):
-        build.load_population(dataclasses.replace(settings, evaluate_on="validation"))
+        load_population(dataclasses.replace(settings, evaluate_on="validation"))
 
 
 def test_a_share_of_users_that_is_nobody_is_refused():
     with pytest.raises(InputError, match=r"unseen_fraction=0\.01 of 60 users is nobody"):
-        build.load_population(implicit(unseen_fraction=0.01))
+        load_population(implicit(unseen_fraction=0.01))
 
 
 @pytest.mark.parametrize(("settings", "most"), [(explicit, 48), (implicit, 60)])
 def test_a_cohort_larger_than_the_population_is_refused(settings, most):
-    build.load_population(settings(clients_per_round=most))
+    load_population(settings(clients_per_round=most))
     with pytest.raises(InputError, match=f"={most + 1} is more than the {most} training users"):
-        build.load_population(settings(clients_per_round=most + 1))
+        load_population(settings(clients_per_round=most + 1))
     # A reference has no cohorts.
-    build.load_population(settings(clients_per_round=most + 1, algorithm="popularity"))
+    load_population(settings(clients_per_round=most + 1, algorithm="popularity"))
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,8 @@ def test_a_cohort_larger_than_the_population_is_refused(settings, most):
     ],
 )
 def test_curves_follow_a_group_that_there_is(settings, group):
-    assert build.watched_group(settings) == group
-    assert group in build.load_population(settings).groups
+    assert watched_group(settings) == group
+    assert group in load_population(settings).groups
 
 
 # --- algorithms -----------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ EXACT = FedReconOptions(
 )
 def test_settings_choose_the_algorithm(settings, expected):
     """Two rounds give, bit for bit, what the library gives with options written by hand."""
-    population = build.load_population(settings)
+    population = load_population(settings)
     algorithms = [build.build_algorithm(settings, population), expected(population)]
     states = [algorithm.initialize() for algorithm in algorithms]
     for round_num in (1, 2):
@@ -351,7 +352,7 @@ def test_users_without_a_row_are_solved_for_though_others_are_regularized(algori
     settings = explicit(
         algorithm=algorithm, reconstruction="least_squares", ridge=3.0, l2=0.125, user_bias=True
     )
-    population = build.load_population(settings)
+    population = load_population(settings)
     built = build.build_algorithm(settings, population)
     state = built.initialize()
     metrics = Judge(built, population).metrics(state, "unseen_test")
@@ -369,7 +370,7 @@ def test_users_without_a_row_are_solved_for_though_others_are_regularized(algori
 @pytest.mark.usefixtures("in_process_runtime")
 def test_devices_rows_are_where_the_run_keeps_them(tmp_path):
     settings = explicit(algorithm="stateful_fed_avg", client_sampler="queue")
-    population = build.load_population(settings)
+    population = load_population(settings)
     path = tmp_path / "client_store"
     algorithm = build.build_algorithm(settings, population, store_dir=path)
     algorithm.store.clear()

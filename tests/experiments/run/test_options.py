@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from experiments.run import choices
+from experiments.run import build
+from experiments.run import options as run_options
 from fedrecon.models.model_fn import structure
 from tests.experiments.small import small_settings
 
@@ -29,14 +30,14 @@ def replace(**changes):
 )
 def test_settings_choose_the_model(changes, global_shapes, local_shapes):
     settings = replace(label_threshold=4.0, l2=0.125, **changes)
-    model = choices.model_fn(settings, RATINGS)()
+    model = build.model_fn(settings, RATINGS)()
     assert sorted(w.shape.as_list() for w in model.global_weights) == sorted(global_shapes)
     assert sorted(w.shape.as_list() for w in model.local_weights) == sorted(local_shapes)
     assert model.keras_model.losses  # L2 arrived.
 
 
 def test_settings_choose_the_algorithm_options():
-    options = choices.fed_recon_options(
+    options = run_options.fed_recon_options(
         replace(
             reconstruction_optimizer="adam",
             reconstruction_learning_rate=0.25,
@@ -58,7 +59,7 @@ def test_settings_choose_the_algorithm_options():
 
 
 def test_settings_choose_the_options_of_the_baselines():
-    options = choices.fed_avg_options(
+    options = run_options.fed_avg_options(
         replace(
             client_optimizer="adamw",
             client_learning_rate=0.25,
@@ -76,7 +77,7 @@ def test_settings_choose_the_options_of_the_baselines():
         "by_row",
         2.0,
     )
-    central = choices.centralized_options(
+    central = run_options.centralized_options(
         replace(client_optimizer="adam", client_learning_rate=0.125, minibatch_size=33)
     )
     assert (central.optimizer.name, central.optimizer.learning_rate) == ("adam", 0.125)
@@ -85,7 +86,7 @@ def test_settings_choose_the_options_of_the_baselines():
 
 def test_settings_choose_exact_reconstruction():
     solved = {"ridge": 3.0, "ridge_exponent": 0.5, "bias_ridge": 2.0}
-    options = choices.fed_recon_options(replace(algorithm="fed_recon_ls", **solved))
+    options = run_options.fed_recon_options(replace(algorithm="fed_recon_ls", **solved))
     assert (options.reconstruction, options.client_takes_one_step) == ("least_squares", True)
     # The server gets the gradient itself.
     assert (options.client_optimizer.name, options.client_optimizer.learning_rate) == ("sgd", 1.0)
@@ -93,14 +94,14 @@ def test_settings_choose_exact_reconstruction():
     assert (squares.regularization, squares.exponent) == (3.0, 0.5)
     assert squares.bias_regularization == 2.0
     # What is not given is left to the options' own defaults.
-    default = choices.fed_recon_options(replace(algorithm="fed_recon_ls")).least_squares
+    default = run_options.fed_recon_options(replace(algorithm="fed_recon_ls")).least_squares
     assert default == type(default)()
 
-    by_steps = choices.fed_recon_options(replace(reconstruction="least_squares", **solved))
+    by_steps = run_options.fed_recon_options(replace(reconstruction="least_squares", **solved))
     assert (by_steps.reconstruction, by_steps.client_takes_one_step) == ("least_squares", False)
     assert by_steps.client_optimizer.learning_rate == 0.5
 
-    implicit = choices.fed_ials_options(
+    implicit = run_options.fed_ials_options(
         replace(
             algorithm="fed_ials",
             feedback="implicit",
@@ -131,9 +132,9 @@ def test_settings_choose_exact_reconstruction():
 )
 def test_l2_leaves_out_what_is_solved_for_in_training(changes, is_regularized):
     settings = replace(l2=0.5, user_bias=True, **changes)
-    layers = choices.model_fn(settings, RATINGS)().local_layers
+    layers = build.model_fn(settings, RATINGS)().local_layers
     assert [bool(layer.losses) for layer in layers] == [is_regularized] * 2
-    serving = choices.model_fn(settings, RATINGS, for_reconstruction=True)().local_layers
+    serving = build.model_fn(settings, RATINGS, for_reconstruction=True)().local_layers
     assert [bool(layer.losses) for layer in serving] == [not settings.is_solved] * 2
 
 
@@ -144,7 +145,7 @@ def test_models_of_settings_have_a_structure_that_runs_share():
     for values in (neural, biased):
         settings = replace(**values, l2=0.25, seed=3, client_epochs=2)
         other = replace(**values, l2=0.25, seed=4, client_epochs=1, algorithm="fed_avg")
-        keys = [structure(choices.model_fn(each, RATINGS)) for each in (settings, other)]
+        keys = [structure(build.model_fn(each, RATINGS)) for each in (settings, other)]
         assert keys[0] == keys[1]
         stronger = replace(**values, l2=0.125, seed=3)
-        assert structure(choices.model_fn(stronger, RATINGS)) != keys[0]
+        assert structure(build.model_fn(stronger, RATINGS)) != keys[0]
