@@ -22,6 +22,7 @@ from tensorflow_federated.python.core.impl.utils import tensorflow_utils
 from tensorflow_federated.python.tensorflow_libs import serialization_utils
 
 from fedrecon.execution import values
+from fedrecon.execution.dependence import Dependence
 from fedrecon.execution.reductions import replace_by_loops
 
 # TensorFlow declares these stateful, but no call can tell whether there was another.
@@ -83,7 +84,11 @@ class GraphFunction:
         if self._type.parameter is not None:
             tensors = values.flatten(argument, self._type.parameter)
         if self.is_pure:
-            return self._result(map(kept_apart, self._only.run(*tensors)))
+            results = self._only.run(*tensors)
+            pairs = zip(results, self._graph.are_constant)
+            return self._result(
+                hidden(result) if is_constant else result for result, is_constant in pairs
+            )
         with tf.device(_CPU), contextlib.ExitStack() as until_return:
             # A later graph may iterate over the dataset, which then reads a table of this graph.
             instance = self._take(until_end if self._returns_dataset else until_return)
@@ -105,7 +110,7 @@ class GraphFunction:
         return values.unflatten(iter(tensors), self._type.result)
 
 
-def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
+def hidden(constant: tf.Tensor) -> tf.Tensor:
     """Returns the same tensor, hidden from TensorFlow's optimizer inside a traced function.
 
     TFF's own runtime optimizes each graph by itself. In a function of many graphs the optimizer
@@ -116,8 +121,8 @@ def kept_apart(tensor: tf.Tensor) -> tf.Tensor:
     computes it in advance.
     """
     if tf.executing_eagerly():
-        return tensor
-    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tensor.shape)
+        return constant
+    return tf.raw_ops.PlaceholderWithDefault(input=constant, shape=constant.shape)
 
 
 class _Graph:
@@ -128,6 +133,7 @@ class _Graph:
       feed_specs: The specs of these tensors.
       fetches: The names of the tensors of the result, in its order.
       initializer: The name of the operation that must run first; "" if there is none.
+      are_constant: Whether each result is the same for all arguments of the same shapes.
       resources: The names of the nodes that make resources which functions share by name.
       is_pure: See `GraphFunction`.
       draws_from_seed: See `GraphFunction`.
@@ -144,6 +150,8 @@ class _Graph:
         replace_by_loops(self._graph_def)
         _rename_functions(self._graph_def, f"_{next(_numbers)}")
         fed = {_node_name(name) for name in self.feeds}
+        dependence = Dependence(self._graph_def)
+        self.are_constant = [not dependence.on_values(name, fed) for name in self.fetches]
         self._nodes = {}
         for node in self._graph_def.node:
             if node.name not in fed:  # Functions refuse to run placeholders.

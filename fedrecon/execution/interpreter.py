@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.execution.graphs import GraphFunction, kept_apart
+from fedrecon.execution.graphs import GraphFunction, hidden
 from fedrecon.execution.values import Placed, elements_of, make_dataset
 
 # These depend on values that a traced function does not know.
@@ -73,7 +73,7 @@ class Interpreter:
 
     def _literal(self, block, scope):
         del scope
-        return kept_apart(tf.constant(block.value, tf.as_dtype(block.type_signature.dtype)))
+        return hidden(tf.constant(block.value, tf.as_dtype(block.type_signature.dtype)))
 
     def _struct(self, block, scope):
         return tuple(self.evaluate(element, scope) for element in block)
@@ -230,4 +230,4 @@ def _sum(members: list, type_spec: tff.Type):
         return tf.add_n(members)
     if not tff.types.is_shape_fully_defined(type_spec.shape):
         raise ValueError(f"the sum of no clients has no shape: {type_spec} leaves it open.")
-    return kept_apart(tf.zeros(type_spec.shape, tf.as_dtype(type_spec.dtype)))
+    return hidden(tf.zeros(type_spec.shape, tf.as_dtype(type_spec.dtype)))

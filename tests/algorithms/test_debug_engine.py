@@ -41,7 +41,7 @@ def recon(model_fn=MODEL, **changes):
 
 
 def averaging(model_fn=MODEL, **changes):
-    options = FedAvgOptions(batch_size=2, **changes)
+    options = FedAvgOptions(batch_size=2, **{"client_optimizer": sgd(0.1), **changes})
     build = functools.partial(fed_avg.build_fed_avg, model_fn, options)
     return build, fed_avg.packing_options(options, seed=0)
 
@@ -101,7 +101,7 @@ def test_rounds_equal_those_of_the_vectorized_engine(case):
 
 
 def test_stateful_rounds_equal_those_of_the_vectorized_engine():
-    options = FedAvgOptions(batch_size=2)
+    options = FedAvgOptions(batch_size=2, client_optimizer=sgd(0.1))
     packing = fed_avg.packing_options(options, seed=0)
     results = []
     for size, how in ((1, {"debug": True}), (4, {})):
