@@ -22,6 +22,7 @@ def mean_rating_rmse(ratings):
     return float(np.std(ratings.ratings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", EXPLICIT)
 def test_every_algorithm_fits_ratings_and_says_how_well(ratings, mean_rating_rmse, algorithm):
     before = tff.framework.get_context_stack().current

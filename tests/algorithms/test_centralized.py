@@ -116,6 +116,7 @@ def test_rounds_equal_a_plain_loop(optimizer, l2):
         assert np.abs(start[place][:-1] - trainable(state)[place][:-1]).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_optimizer_goes_on_from_round_to_round():
     ratings = load_dataset(
         "synthetic", num_users=NUM_USERS, num_items=60, mean_ratings_per_user=24, seed=0

@@ -80,6 +80,7 @@ def assert_same(ours, expected):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -100,6 +101,7 @@ def test_rounds_equal_those_of_the_vectorized_engine(case):
     assert ours.metrics["client_work"]["train"]["num_examples"] > 0
 
 
+@pytest.mark.slow
 def test_stateful_rounds_equal_those_of_the_vectorized_engine():
     options = FedAvgOptions(batch_size=2, client_optimizer=sgd(0.1))
     packing = fed_avg.packing_options(options, seed=0)

@@ -98,6 +98,7 @@ def run_round(model_fn, options, weights, clients=CLIENTS, *, num_clients=5):
     return [np.array(weight) for weight in after], output.metrics["client_work"]["train"]
 
 
+@pytest.mark.slow
 def test_a_round_subtracts_the_gradient_of_the_mean_query_error():
     before = random_weights(mf())
     after, metrics = run_round(BIASED_MF, EXACT, before)
@@ -122,6 +123,7 @@ def test_a_round_subtracts_the_gradient_of_the_mean_query_error():
         assert before[index][entry] - after[index][entry] == pytest.approx(slope, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_regularized_global_part_shrinks_as_a_whole():
     before = random_weights(mf())
     after, _ = run_round(REGULARIZED_MF, EXACT, before)
@@ -131,6 +133,7 @@ def test_a_regularized_global_part_shrinks_as_a_whole():
         np.testing.assert_allclose(after[index][8], 0.8 * before[index][8], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_below_the_local_part_get_their_gradient():
     before = random_weights(tower_model)
     (*after, facts), _ = run_round(tower_model, EXACT, before)
@@ -140,6 +143,7 @@ def test_layers_below_the_local_part_get_their_gradient():
     np.testing.assert_array_equal(facts, before[3])
 
 
+@pytest.mark.slow
 def test_one_step_takes_the_whole_query_after_gradient_steps_too():
     options = dataclasses.replace(
         EXACT,
@@ -162,6 +166,7 @@ def test_one_step_takes_the_whole_query_after_gradient_steps_too():
     assert metrics["num_examples"] == 8
 
 
+@pytest.mark.slow
 def test_several_client_steps_follow_one_solution():
     options = dataclasses.replace(
         EXACT,
@@ -194,6 +199,7 @@ def test_several_client_steps_follow_one_solution():
     assert metrics["num_examples"] == num_used == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_clients", [1, 2])
 def test_a_round_does_not_depend_on_how_it_is_packed(num_clients):
     weights = random_weights(mf())
@@ -215,6 +221,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 def test_a_client_that_cannot_be_solved_is_left_out_and_counted():
     weights = random_weights(mf())
     weights[0][8] = (1e7, -2e7, 1.5e7)
@@ -234,6 +241,7 @@ def test_a_client_that_cannot_be_solved_is_left_out_and_counted():
     assert_close(beside, alone, 1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_is_at_the_solution():
     # What is done after reconstruction in training takes no part.
     options = dataclasses.replace(EXACT, server_optimizer=OptimizerOptions("adam", 0.1))

@@ -104,6 +104,7 @@ CLIPPED = replaced(gradient_clip_norm=5.0)
 CLIPPED_UNIFORM = replaced(gradient_clip_norm=5.0, **UNIFORM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [CLIPPED, CLIPPED_UNIFORM, BY_ROW_UNIFORM],
@@ -132,6 +133,7 @@ def test_stateless_equals_plain_loops(functional, options):
     assert len(set(rows)) == 2 * len(CLIENTS) + 1  # Padding has the same in all rounds.
 
 
+@pytest.mark.slow
 def test_the_tested_gradients_are_clipped_and_some_are_not(functional):
     drawn = drawn_local_values(functional, pack(CLIENTS, OPTIONS, num_clients=8))
     values = trainable(stateless(CLIPPED).initialize())
@@ -151,6 +153,7 @@ def test_clipping_and_regularized_item_tables_do_not_go_together():
         fed_avg.build_fed_avg(drawn_mf(NUM_ITEMS, l2=0.1), CLIPPED, clients_per_shard=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [replaced(**optimizers("adamw", 0.05)), BY_ROW_UNIFORM],
@@ -168,6 +171,7 @@ def test_a_round_does_not_depend_on_how_it_is_packed(options):
     assert cut_metrics == pytest.approx(metrics, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [CLIPPED, BY_ROW_UNIFORM], ids=["plain", "by row"])
 def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(options):
     process = stateless(options)
@@ -179,6 +183,7 @@ def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(options):
     assert beside.metrics["client_work"]["train"]["num_clients_rejected"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [CLIPPED_UNIFORM, BY_ROW_UNIFORM], ids=["plain", "by row"])
 def test_a_round_of_nobody_leaves_the_model_as_it_was(options):
     process = stateless(options)

@@ -164,6 +164,7 @@ def initial_rows_of_ials():
     return stddev * rng.generator(1, "iALS item rows").normal(0.0, 1.0, (NUM_ITEMS, DIM))
 
 
+@pytest.mark.slow
 def test_the_end_of_ials_is_a_fixed_point():
     rows = train_by_ials(500).item_rows
     learning, shards = training(with_exponent(0.0)), pack(ALL)
@@ -173,6 +174,7 @@ def test_the_end_of_ials_is_a_fixed_point():
     assert np.abs(moved(learning, shards, 1.1 * rows)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "num_rounds"),
     [(OptimizerOptions("adam", 0.02), 400), (OptimizerOptions("sgd", 0.5), 800)],

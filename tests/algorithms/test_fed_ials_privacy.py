@@ -53,6 +53,7 @@ def secure_training(bound, clients_per_shard, options=OPTIONS):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*nothing is secured")
 @pytest.mark.parametrize("clients_per_shard", [1, 3])
 def test_secure_sums_give_the_same_within_their_quantization(clients_per_shard):
@@ -76,6 +77,7 @@ def test_secure_sums_give_the_same_within_their_quantization(clients_per_shard):
     assert_same(found, cohort_gradient(START, ALL, OPTIONS))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*nothing is secured")
 @pytest.mark.parametrize("clients_per_shard", [1, 3])
 def test_secure_sums_cut_what_is_sent_by_the_entry(clients_per_shard):

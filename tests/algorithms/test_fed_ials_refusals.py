@@ -62,6 +62,7 @@ def builders(model):
     yield lambda: fed_ials.build_reconstruction(model, OPTIONS, clients_per_shard=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -235,6 +235,7 @@ def test_a_client_whose_update_is_not_finite_is_left_out_with_its_row(options):
         np.testing.assert_array_equal(before[7], after[7])
 
 
+@pytest.mark.slow
 def test_a_round_does_not_depend_on_how_it_is_packed():
     results = []
     for num_clients in (3, 8):

@@ -224,6 +224,7 @@ def run_corners(num_clients, clients=CORNERS, options=CORNER_OPTIONS, order=None
     return process.next(process.initialize(), shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_clients", "order"), [(3, None), (2, [5, 3, 0, 4, 1, 2]), (1, None)])
 def test_a_round_does_not_depend_on_how_it_is_packed(num_clients, order):
     whole, cut = run_corners(8), run_corners(num_clients, order=order)
@@ -234,6 +235,7 @@ def test_a_round_does_not_depend_on_how_it_is_packed(num_clients, order):
         assert cut_metrics[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_clients_without_a_query_change_nothing():
     idle = [CORNERS[2], CORNERS[3], CORNERS[4]]
     for weighting in ("num_examples", "uniform"):
@@ -260,6 +262,7 @@ def test_clients_without_a_query_change_nothing():
         )
 
 
+@pytest.mark.slow
 def test_a_client_whose_update_is_not_finite_is_left_out_and_counted():
     for num_clients in (8, 1):
         output = run_corners(num_clients, [*CORNERS[:2], BROKEN], STEEP_OPTIONS)
@@ -344,6 +347,7 @@ def test_local_initial_values_follow_seed_round_and_client(synthetic):
     assert len({round(float(bias), 6) for bias, _ in [first, *others]}) == 4
 
 
+@pytest.mark.slow
 def test_an_aggregator_that_needs_each_client_gets_each(synthetic):
     options = PAPER
     model = same_start_mf(synthetic.num_items)
@@ -378,6 +382,7 @@ def one_client_process(model, options):
     return fed_recon.build_fed_recon(model, options, clients_per_shard=1)
 
 
+@pytest.mark.slow
 def test_an_aggregator_that_is_said_to_be_linear_works_across_shards():
     factory = tff.aggregators.MeanFactory()
     process = fed_recon.build_fed_recon(

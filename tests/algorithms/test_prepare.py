@@ -113,6 +113,7 @@ EVERY_ALGORITHM = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize(("name", "feedback"), EVERY_ALGORITHM)
 def test_every_algorithm_trains_and_is_judged_on_every_group(name, feedback, tmp_path):
@@ -188,6 +189,7 @@ ADAM = 4 * 5
 TABLE, SQUARE, COUNTS = 4 * 260 * 4, 4 * 4 * 4, 4 * 260
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize(
     ("name", "feedback", "expected"),
@@ -224,6 +226,7 @@ def test_centralized_training_costs_the_ratings_once(feedback):
     assert algorithm.costs(algorithm.initialize()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 def test_tffs_builder_costs_what_ours_does():
     population = population_of("explicit")
@@ -344,6 +347,7 @@ def adam(rate):
     return OptimizerOptions("adam", rate)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize("name", ["fed_recon", "fed_ials", "centralized"])
 def test_where_there_is_nothing_to_learn_training_finds_nothing(name):

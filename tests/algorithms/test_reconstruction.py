@@ -166,6 +166,7 @@ def differ(first, second):
 BASE = FedReconOptions(reconstruction_epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize("base", [BASE, EXACT], ids=["gradient_steps", "least_squares"])
 def test_local_parts_do_not_depend_on_what_is_in_no_key(base):
@@ -180,6 +181,7 @@ def test_local_parts_do_not_depend_on_what_is_in_no_key(base):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize("name", THAT_MATTER)
 def test_local_parts_do_depend_on_what_is_in_the_key(name):

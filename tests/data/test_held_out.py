@@ -291,6 +291,7 @@ def draws_that_leak(clients, held_out):
         yield user, rng.choice(allowed, 20 * 4 * len(clients.positives(user)))
 
 
+@pytest.mark.slow
 def test_negatives_do_not_betray_what_is_held_out():
     ratings = synthetic_ratings(num_users=500, num_items=300, mean_ratings_per_user=40, seed=3)
     train, held_out = hold_out_last(ratings, seed=0)

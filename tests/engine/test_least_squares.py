@@ -48,6 +48,7 @@ def flat(local_values):
     return np.concatenate([np.reshape(v, [len(v), -1]) for v in local_values], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("biases", "options", "split"),
     [
@@ -86,6 +87,7 @@ def test_without_any_support_all_are_zero():
     assert not flat(found).any()
 
 
+@pytest.mark.slow
 def test_any_model_that_is_linear_in_its_trained_local_part_is_solved():
     weights = random_weights(tower_model)
     # Each client has a fixed number of its own.

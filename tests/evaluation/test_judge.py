@@ -124,6 +124,7 @@ def metrics_of_process(run, build_model, options, group):
 LABELED = {"label_threshold": 4.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "build_model", "changes", "of_population"),
     [
@@ -175,6 +176,7 @@ def test_unseen_users_are_judged_as_by_tffs_evaluation(name, build_model, change
             assert abs(by_judge["loss"] - by_judge["rmse"] ** 2) > 0.1
 
 
+@pytest.mark.slow
 def test_every_query_batch_is_asked_once_however_long_training_is():
     population = population_of("explicit", support_batch_size=2, max_ratings_per_user=11)
     options = FedReconOptions(client_epochs=3, client_steps_max=1, batch_size=2)
@@ -207,6 +209,7 @@ def expected_predictions(run, cases):
     return scores + biases[0] if biases else scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fed_ncf", "centralized", "stateful_fed_avg"])
 def test_ratings_of_users_with_kept_rows_are_predicted_with_them(name):
     run = trained(name)
@@ -295,6 +298,7 @@ def test_users_with_kept_rows_are_ranked_for_with_them(group):
     assert np.mean(full_ranks) > np.mean(ranks)
 
 
+@pytest.mark.slow
 def test_who_gives_less_is_served_by_less():
     population = population_of("explicit", support_query_split="none")
     options = FedReconOptions(
@@ -318,6 +322,7 @@ def test_who_gives_less_is_served_by_less():
 # --- what is shared, and what is not --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_equal_algorithms_share_what_is_compiled_and_nothing_else():
     """The second has its own seed, by which its users' local parts are drawn."""
     scoring._scorer.cache_clear()
@@ -338,6 +343,7 @@ def test_equal_algorithms_share_what_is_compiled_and_nothing_else():
     np.testing.assert_array_equal(shared, alone)
 
 
+@pytest.mark.slow
 def test_a_group_has_the_same_cases_at_each_evaluation():
     run = trained("fed_recon")
     assert run.judge.cases("seen_test") is run.judge.cases("seen_test")
@@ -404,6 +410,7 @@ def test_baselines_are_judged_by_what_users_give():
 # --- errors ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("feedback", "group", "there"),
     [
@@ -419,6 +426,7 @@ def test_groups_that_there_are_not_are_named(feedback, group, there):
             ask(group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("feedback", "group"),
     [("explicit", "seen_test"), ("explicit", "unseen_test"), ("implicit", "seen_test")],
@@ -432,6 +440,7 @@ def test_a_model_that_diverged_is_an_error(feedback, group):
         run.judge.metrics(state, group)
 
 
+@pytest.mark.slow
 def test_batches_so_large_that_nothing_is_asked_are_an_error():
     population = population_of("explicit", support_batch_size=100)
     algorithm = prepare_algorithm(

@@ -306,6 +306,7 @@ def resident_mb():
         return int(file.read().split()[1]) * 4096 / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_pure", [True, False], ids=["traced", "eager"])
 def test_two_thousand_rounds_do_not_grow_memory(context, is_pure):
     size = 250_000  # A megabyte.
@@ -342,6 +343,7 @@ def test_two_thousand_rounds_do_not_grow_memory(context, is_pure):
     np.testing.assert_array_equal(state, np.full(size, 50 + rounds, np.float32))
 
 
+@pytest.mark.slow
 def test_computations_that_are_used_no_more_are_dropped(context):
     def constant(number):
         return tff.tensorflow.computation(lambda: tf.constant(number))

@@ -11,6 +11,8 @@ import pytest
 
 from fedrecon.execution.kept_process import KeptProcess
 
+pytestmark = pytest.mark.slow
+
 SLEEP = "/bin/sleep"
 
 # Starts a child that would run for ten minutes, tells its pid, and then does what the test asks.

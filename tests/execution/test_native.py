@@ -8,6 +8,8 @@ import tensorflow_federated as tff
 
 from fedrecon.execution import native
 
+pytestmark = pytest.mark.slow
+
 
 @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
 def sum_of_clients(values):

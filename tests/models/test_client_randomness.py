@@ -171,6 +171,7 @@ def test_initial_local_values_differ_by_client_and_weight():
         assert abs(np.corrcoef(uniform[1:].ravel(), others.ravel())[0, 1]) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_initial_local_values_follow_from_the_seeds_alone(jit_compile):
     seeds = uint32([9, 0, 2**32 - 1])

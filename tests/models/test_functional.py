@@ -25,6 +25,7 @@ from tests.models.small_models import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", [IDS, np.array([2, 2, 2, 2], np.int64)], ids=["mixed", "same"])
 def test_predictions_and_gradients_are_those_of_the_keras_model(models, ids):
     split, model = models
@@ -42,6 +43,7 @@ def test_predictions_and_gradients_are_those_of_the_keras_model(models, ids):
         assert_close(gradient, oracle)
 
 
+@pytest.mark.slow
 def test_a_call_changes_nothing_of_the_keras_model(models):
     split, model = models
     given = given_values(model, draw_values(model))
@@ -55,6 +57,7 @@ def test_a_call_changes_nothing_of_the_keras_model(models):
     np.testing.assert_array_equal(keras_predict(split), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_clients_at_once_are_as_one_by_one(models, jit_compile):
     _, model = models

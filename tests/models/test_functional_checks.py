@@ -170,6 +170,7 @@ _ACCEPTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", _ACCEPTED.values(), ids=_ACCEPTED)
 def test_a_layer_that_could_draw_and_does_not_is_accepted(build):
     split = build()

@@ -254,6 +254,7 @@ def test_the_reconstruction_model_takes_batches_as_tff_gives_them():
     assert weights.non_trainable == []
 
 
+@pytest.mark.slow
 def test_stock_fed_recon_can_be_built_from_it():
     # Built, not run: running would start TFF's worker process.
     split, _ = _matrix_factorization_with_weights()

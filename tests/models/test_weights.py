@@ -21,6 +21,7 @@ from tests.models.small_models import (
 )
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_the_split_model_in_its_order(models):
     split, model = models
     trainable = {v.ref() for v in split.keras_model.trainable_weights}
@@ -36,6 +37,7 @@ def test_the_weights_are_those_of_the_split_model_in_its_order(models):
     assert model.weights == model.global_weights + model.local_weights
 
 
+@pytest.mark.slow
 def test_names_are_layer_and_attribute(models):
     names = [weight.name.removesuffix("_1") for weight in models[1].weights]
     sites = [weight.sites[0] for weight in models[1].weights]
@@ -54,6 +56,7 @@ def test_names_differ():
     ]
 
 
+@pytest.mark.slow
 def test_regularization_is_the_sum_of_the_losses_of_the_keras_model(models):
     split, model = models
     wholes = [tf.constant(value) for value in draw_values(model)]

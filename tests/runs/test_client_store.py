@@ -295,6 +295,7 @@ _OPERATIONS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["memory", "folder"])
 @hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(

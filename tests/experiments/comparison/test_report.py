@@ -79,6 +79,7 @@ def test_one_seed_has_no_deviation_and_what_looks_the_same_is_equally_bold(tmp_p
     assert costs[2][1:3] == ["0", "0.9 once"]
 
 
+@pytest.mark.slow
 def test_seeds_are_told_apart_where_they_differ_and_one_algorithm_is_not_bold(tmp_path, write):
     runs = [write(explicit_results("fed_recon", seed, 1.0, 0.5)) for seed in (0, 1)]
     report.write_report(tmp_path / "one", runs)
@@ -91,6 +92,7 @@ def test_seeds_are_told_apart_where_they_differ_and_one_algorithm_is_not_bold(tm
     assert [row[1] for row in rows] == ["**1.000 ± 0.000**", "2.000"]
 
 
+@pytest.mark.slow
 def test_the_csv_file_has_every_figure_in_full(tmp_path, write):
     given = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75}}
     base = write(

@@ -71,6 +71,7 @@ def test_the_spread_is_averaged_over_seeds(tmp_path, write, drawn):
     assert lines(unseen)["fed_recon"][1] == [2.0 + i for i in range(11)]
 
 
+@pytest.mark.slow
 def test_an_algorithm_looks_the_same_in_every_company(tmp_path, write, drawn):
     first = write(explicit_results("fed_recon", 0, 1.0, 0.5))
     second = write(explicit_results("fed_avg", 0, 1.0, 0.5))

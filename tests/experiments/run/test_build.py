@@ -256,6 +256,7 @@ EXACT = FedReconOptions(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize(
     ("settings", "expected"),
@@ -345,6 +346,7 @@ def test_settings_choose_the_algorithm(settings, expected):
     assert (algorithms[0].kept_rows is None) == (algorithms[1].kept_rows is None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 @pytest.mark.parametrize("algorithm", ["centralized", "fed_avg", "stateful_fed_avg", "fed_ncf"])
 def test_users_without_a_row_are_solved_for_though_others_are_regularized(algorithm):
@@ -367,6 +369,7 @@ def test_users_without_a_row_are_solved_for_though_others_are_regularized(algori
     assert metrics == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process_runtime")
 def test_devices_rows_are_where_the_run_keeps_them(tmp_path):
     settings = explicit(algorithm="stateful_fed_avg", client_sampler="queue")
