@@ -78,6 +78,12 @@ def main(interruption: cli.Interruption) -> None:
     if all(results_of(each) for each in planned):
         print("All runs are finished.")
     else:
+        unfinished = sum(results_of(each) is None for each in planned)
+        print(
+            f"{unfinished} of {len(planned)} runs to do. Loading TensorFlow, which takes some "
+            "seconds.",
+            flush=True,
+        )
         runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
         failures = display.run_all(
             [(each.label, each) for each in planned], lambda each: _run(each, interruption)

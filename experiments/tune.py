@@ -62,6 +62,7 @@ def main(interruption: cli.Interruption) -> None:
     planned = _plan(trials)
     chosen = planned[0][1]
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
+    print(f"{len(planned)} runs. Loading TensorFlow, which takes some seconds.", flush=True)
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
     rows = []
 
