@@ -78,8 +78,8 @@ def test_the_longest_come_first_and_share_shards(model, scorer):
     shards = [shard for call in model.calls for shard in call]
     in_shards = [shard.mask.sum(axis=(1, 2)).tolist() for shard in shards]
     assert in_shards == [[12, 9, 8], [7, 7, 6], [5, 4, 3], [2, 1, 1], [1, 0, 0]]
-    # Few shapes, each wide enough for its longest: 16, 8, 8, 2 and 1 examples, two a batch. They are
-    # powers of two whoever is scored, so that other users meet the same shapes.
+    # Few shapes, each wide enough for its longest: 16, 8, 8, 2 and 1 examples, two a batch. All are
+    # powers of two, so that other users meet the same shapes.
     assert [shard.mask.shape[1:] for shard in shards] == [(8, 2), (4, 2), (4, 2), (1, 2), (1, 2)]
     assert shards[-1].user_ids[-1] == -1
     # Not all users in one call: a function is traced for each number of shards.
