@@ -166,7 +166,7 @@ def _check_resumable(planned: list[Planned]) -> None:
     for each in planned:
         if (each.path / CONFIG).exists():
             population, run = load_population(each.settings), RunDirectory(each.path)
-            settings.check_format(run.readconfig_of(), run.path)
+            settings.check_format(run.read_config(), run.path)
             run.check(config_of(each, population), free_settings=settings.FREE)
 
 

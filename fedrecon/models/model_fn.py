@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -31,10 +32,14 @@ def structure(build_model: ModelFn) -> Hashable:
     """
     if not isinstance(build_model, functools.partial):
         return build_model
-    settings = {name: value for name, value in build_model.keywords.items() if name != "seed"}
-    key = (build_model.func, build_model.args, tuple(sorted(settings.items())))
     try:
+        bound = inspect.signature(build_model.func).bind(*build_model.args, **build_model.keywords)
+        bound.apply_defaults()  # A default that is spelled out builds the same model.
+        key = (
+            build_model.func,
+            tuple((name, value) for name, value in bound.arguments.items() if name != "seed"),
+        )
         hash(key)
-    except TypeError:
+    except (TypeError, ValueError):  # Wrong arguments, values without a hash, no signature.
         return build_model
     return key

@@ -78,9 +78,9 @@ def test_the_longest_come_first_and_share_shards(model, scorer):
     shards = [shard for call in model.calls for shard in call]
     in_shards = [shard.mask.sum(axis=(1, 2)).tolist() for shard in shards]
     assert in_shards == [[12, 9, 8], [7, 7, 6], [5, 4, 3], [2, 1, 1], [1, 0, 0]]
-    # Few shapes, each wide enough for its longest: 8, 8, 2 and 1 examples, two a batch; and 12, not
-    # 16, which nobody has.
-    assert [shard.mask.shape[1:] for shard in shards] == [(6, 2), (4, 2), (4, 2), (1, 2), (1, 2)]
+    # Few shapes, each wide enough for its longest: 16, 8, 8, 2 and 1 examples, two a batch. All are
+    # powers of two, so that other users meet the same shapes.
+    assert [shard.mask.shape[1:] for shard in shards] == [(8, 2), (4, 2), (4, 2), (1, 2), (1, 2)]
     assert shards[-1].user_ids[-1] == -1
     # Not all users in one call: a function is traced for each number of shards.
     assert [len(call) for call in model.calls] == [4, 1]

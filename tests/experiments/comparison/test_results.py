@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.comparison.results import RunResults, Sample, judged, read_results, sampled
+from experiments.comparison.results import RunResults, Sample, read_results
+from experiments.comparison.runs import judged, sampled
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import InputError
