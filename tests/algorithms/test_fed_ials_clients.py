@@ -38,6 +38,7 @@ from tests.tiny import weights_of
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients_per_shard", [1, 3, 12])
 def test_a_round_depends_neither_on_the_packing_nor_on_the_order(clients_per_shard):
     table, metrics = reference()

@@ -117,6 +117,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_least_squares_cannot_reconstruct_is_refused_by_name(name):
     make, message = REFUSALS[name]

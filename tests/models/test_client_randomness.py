@@ -99,6 +99,7 @@ def test_dropout_drops_together_what_the_layer_drops_together(layer):
     assert len(np.unique(factors[:, 0], axis=0)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_dropout_of_clients_at_once_is_as_one_by_one(dropout_model, jit_compile):
     seeds = uint32([0, 7, 2**32 - 1])
@@ -114,6 +115,7 @@ def test_dropout_of_clients_at_once_is_as_one_by_one(dropout_model, jit_compile)
 _INITIALIZERS = tf.keras.initializers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config", "shape"),
     [

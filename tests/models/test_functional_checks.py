@@ -181,6 +181,7 @@ def test_a_layer_that_could_draw_and_does_not_is_accepted(build):
     assert_close(predictions, call_keras(split, wholes)[0])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_built_again_is_not_vectorized_again(monkeypatch):
     vectorized = []
     check = functional_checks._check_vectorizes

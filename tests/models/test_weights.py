@@ -44,6 +44,7 @@ def test_names_are_layer_and_attribute(models):
     assert names == [f"{layer.name}/{attribute}" for layer, attribute in sites]
 
 
+@pytest.mark.slow
 def test_names_differ():
     model = functional.FunctionalModel(MODELS["bidirectional"]())
     cell = ["kernel", "recurrent_kernel", "bias"]
@@ -126,6 +127,7 @@ _WHOLE_TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*_ITEM_TABLES, *_WHOLE_TABLES])
 def test_item_tables_are_looked_up_by_the_ids_themselves(case):
     split = {**_ITEM_TABLES, **_WHOLE_TABLES}[case]()

@@ -117,6 +117,7 @@ def test_curves_of_hardly_any_rounds(tmp_path, monkeypatch, values):
     assert low < 0.5 < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e308", "-1e308"])
 @pytest.mark.parametrize("at", ["one", "first", "last", "all"])
 def test_what_is_not_finite_is_a_gap(tmp_path, monkeypatch, bad, at):

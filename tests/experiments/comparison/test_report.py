@@ -150,6 +150,7 @@ def test_a_ranking_has_candidates_and_full_rankings_and_ials_no_curve(tmp_path, 
     assert list(lines(drawn["spread"][0])) == ["fed_recon", "ials"]
 
 
+@pytest.mark.slow
 def test_few_given_ratings_have_a_table_and_a_picture(tmp_path, write, drawn):
     def given(*values):
         return {n: {"rmse": v, "accuracy": v / 4} for n, v in zip(("10", "2", "1"), values)}
@@ -174,6 +175,7 @@ def test_few_given_ratings_have_a_table_and_a_picture(tmp_path, write, drawn):
     assert lines(rmse)["fed_avg"][1] == [1.125]
 
 
+@pytest.mark.slow
 def test_a_sweep_starts_from_the_unchanged_runs_of_its_seeds(tmp_path, write, drawn):
     epochs = {"client_epochs": 2}
     runs = [
@@ -200,6 +202,7 @@ def test_a_sweep_starts_from_the_unchanged_runs_of_its_seeds(tmp_path, write, dr
     assert list(lines(drawn["quality_rounds"][0])) == ["fed_recon", "fed_avg"]
 
 
+@pytest.mark.slow
 def test_algorithms_may_start_a_sweep_from_values_of_their_own(tmp_path, write):
     runs = [
         write(explicit_results("fed_recon", 0, 1.0, 0.5), settings={"l2": None}),
@@ -246,6 +249,7 @@ def test_what_a_run_lacks_is_named_and_nothing_is_written(tmp_path, write):
     assert "none of the 1 runs has its settings unchanged" in refusal(swept)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, write, monkeypatch):
     run = write(explicit_results("fed_recon", 0, 1.0, 0.5))
     output = tmp_path / "report"
@@ -263,6 +267,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, write, monk
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_files(tmp_path, write):
     run = write(explicit_results("fed_recon", 0, 1.0, 0.5))
     first, second = (report.write_report(tmp_path / name, [run]) for name in ("a", "b"))
@@ -283,6 +288,7 @@ def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path, write, repository):
     assert done.stdout.split() == ["False"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["seen_test", "unseen_test"])
 def test_a_comparison_may_have_one_group_of_users_alone(tmp_path, write, drawn, group):
     def one_group(results):
