@@ -164,25 +164,45 @@ def _swept(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
 
 
 def _headline(feedback: Feedback, groups: list[str], runs: DataFrame) -> list[str]:
-    """Returns who won, on which users and by how much, and what the winner recommends."""
+    """Returns who won, on which users and by how much, and what the winner recommends.
+
+    Where the winner has all ratings on one machine, the best of the others follows.
+    """
     measure, group = feedback.measures[0], groups[-1]
-    means = over_seeds(runs, "algorithm", f"{group}_{measure.name}")["mean"].dropna()
+    column = f"{group}_{measure.name}"
+    means = over_seeds(runs, "algorithm", column)["mean"].dropna()
     if len(means) < 2:
         return []
     order = means.sort_values(key=measure.best_first, kind="stable")
-    winner, *others = order.index
+    by_seed = runs.pivot_table(column, "seed", "algorithm", observed=True)
 
-    def by(other: str) -> str:
-        pairs = runs.pivot_table(f"{group}_{measure.name}", "seed", "algorithm", observed=True)[
-            [winner, other]
-        ].dropna()
-        ahead = int((measure.best_first(pairs[winner]) < measure.best_first(pairs[other])).sum())
-        difference = abs(order[winner] - order[other])
+    def better(one: str, other: str) -> str:
+        pairs = by_seed[[one, other]].dropna()
+        ahead = int((measure.best_first(pairs[one]) < measure.best_first(pairs[other])).sum())
+        difference = abs(order[one] - order[other])
         return f"{difference:.3f} better than {other} ({ahead} of {len(pairs)} seeds)"
 
-    compared = [others[0], *(name for name in ("popularity",) if name in others[1:])]
-    best = f"{winner} has the best {measure.title} on {group} users: {order[winner]:.3f}"
-    blocks = [f"**{best}, {' and '.join(map(by, compared))}.**"]
+    def best_of(names: list[str]) -> str:
+        first, *others = names
+        compared = [*others[:1], *(name for name in others[1:] if name == "popularity")]
+        told = " and ".join(better(first, other) for other in compared)
+        return f"{order[first]:.3f}" + (f", {told}" if told else "")
+
+    winner = order.index[0]
+    blocks = [
+        f"**{winner} has the best {measure.title} on {group} users: {best_of([*order.index])}.**"
+    ]
+    # What clients send once, in all, are their ratings.
+    sends_ratings = runs.groupby("algorithm", observed=True)["bytes_up_once"].first() > 0
+    federated = [name for name in order.index if not sends_ratings[name]]
+    if federated and federated[0] != winner:
+        rest = [name for name in order.index if name in federated or name == "popularity"]
+        first = federated[0]
+        blocks.append(
+            f"**{first} is the best that leaves the ratings on the devices: "
+            f"{best_of([first, *(name for name in rest if name != first)])}.**"
+        )
+        winner = first
     path = runs[runs["algorithm"] == winner]["path"].iloc[0]
     sample = _read_results(path).sample
     if sample is not None and sample.recommended:

@@ -277,8 +277,9 @@ def test_the_same_runs_give_the_same_files(tmp_path, write):
 def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path, write, repository):
     run = write(explicit_results("fed_recon", 0, 1.0, 0.5))
     code = (
-        "import pathlib, sys; from experiments.comparison import report\n"
+        "import pathlib, sys; import experiments.compare\n"
         "print('pandas' in sys.modules, 'matplotlib' in sys.modules)\n"
+        "from experiments.comparison import report\n"
         f"report.write_report(pathlib.Path({str(tmp_path)!r}), [pathlib.Path({str(run)!r})])\n"
         "print('tensorflow' in sys.modules, 'matplotlib.pyplot' in sys.modules)\n"
     )
@@ -366,6 +367,25 @@ def test_the_winner_of_a_ranking_has_the_higher_hit_rate(tmp_path, write):
         "**ials has the best HR@10 on unseen_test users: 0.500, 0.250 better than fed_ncf "
         "(1 of 1 seeds).**"
     )
+
+
+def test_where_the_winner_has_all_ratings_the_best_of_the_others_is_named(tmp_path, write):
+    sample = Sample("3", [], [("Alien", 4.0)])
+    runs = [
+        write(explicit_results("centralized", 0, 0.5, 0.5, **CENTRALIZED)),
+        write(explicit_results("popularity", 0, 1.0, 0.5, **REFERENCE), watched=None),
+        write(explicit_results("fed_avg", 0, 0.75, 0.5)),
+        write(explicit_results("fed_recon", 0, 0.625, 0.5, sample=sample)),
+    ]
+    report.write_report(tmp_path, runs)
+    assert headline(tmp_path)[:3] == [
+        "**centralized has the best RMSE on unseen_test users: 1.000, 0.125 better than fed_recon "
+        "(1 of 1 seeds) and 0.500 better than popularity (1 of 1 seeds).**",
+        "**fed_recon is the best that leaves the ratings on the devices: 1.125, 0.125 better than "
+        "fed_avg (1 of 1 seeds) and 0.375 better than popularity (1 of 1 seeds).**",
+        "To user 3, who took no part in training and likes nothing yet, fed_recon recommends "
+        "Alien (4.00).",
+    ]
 
 
 def test_a_single_algorithm_wins_nothing(tmp_path, write):
