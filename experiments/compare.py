@@ -80,8 +80,8 @@ def main(interruption: cli.Interruption) -> None:
     else:
         unfinished = sum(results_of(each) is None for each in planned)
         print(
-            f"{unfinished} of {len(planned)} runs to do. Loading TensorFlow, which takes some "
-            "seconds.",
+            f"Runs to do: {unfinished} ({len(planned) - unfinished} are finished). Loading "
+            "TensorFlow, which takes some seconds.",
             flush=True,
         )
         runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)

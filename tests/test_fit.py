@@ -13,7 +13,7 @@ EXPLICIT = ("fed_recon", "fed_recon_ls", "fed_avg", "stateful_fed_avg", "fed_ncf
 
 @pytest.fixture(scope="module")
 def ratings():
-    return fr.load_dataset("synthetic", num_users=150, num_items=160, seed=1)
+    return fr.load_dataset("synthetic", num_users=150, num_items=260, seed=1)
 
 
 @pytest.fixture(scope="module")

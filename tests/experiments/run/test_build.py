@@ -296,6 +296,7 @@ EXACT = FedReconOptions(
             of_fed_recon(
                 fr.prepare_fed_ials,
                 FedIalsOptions(0.5, 0.25, 0.75, OptimizerOptions("adam", 0.125)),
+                user_l2=0.0,
             ),
         ),
         (of_averaging_settings("fed_avg"), of_averaging(fr.prepare_fed_avg)),
