@@ -28,7 +28,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_thirteen_statements_train_and_judge(in_process_runtime):
-    ratings = fr.load_dataset("synthetic", num_users=120, num_items=60, seed=0)
+    ratings = fr.load_dataset("synthetic", num_users=120, num_items=160, seed=0)
     population = fr.divide_by_user(ratings, seed=0, max_ratings_per_user=40)
     model_fn = fr.model_fn(fr.matrix_factorization, ratings.num_items, dim=4, global_bias=True)
     options = fr.FedReconOptions(reconstruction_epochs=5, client_steps_max=10)
