@@ -267,7 +267,9 @@ def prepare_fed_avg(
         reconstruction_model_fn=reconstruction_model_fn,
         debug=debug,
     )
-    training = build_fed_avg(model_fn, options, clients_per_shard=packer.clients_per_shard)
+    training = build_fed_avg(
+        model_fn, options, clients_per_shard=packer.clients_per_shard, debug=debug
+    )
     return Algorithm(
         process=training,
         get_weights=training.get_model_weights,

@@ -26,6 +26,7 @@ from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import Training, TrainingOptions
+from fedrecon.wiring.debug import DebugProcess
 
 FEEDBACKS = ("explicit", "implicit")
 CLIENTS_PER_ROUND = {"explicit": 20, "implicit": 40}
@@ -381,3 +382,25 @@ def test_where_there_is_nothing_to_learn_training_finds_nothing(name):
     assert list(population.groups) == ["seen_validation", "seen_test"]
     for group in population.groups:
         assert is_near_chance(judge.metrics(state, group)["hr_at_10"], 300)
+
+
+# --- the debug engine -----------------------------------------------------------------------------
+
+
+def test_debugging_reaches_the_process_of_every_algorithm_that_offers_it():
+    ratings = fr.load_dataset("synthetic", num_users=40, num_items=60, mean_ratings_per_user=25)
+    population = fr.divide_by_user(ratings)
+    build_model = fr.model_fn(fr.matrix_factorization, ratings.num_items, dim=2)
+    common = {"clients_per_round": 3, "debug": True}
+    prepared = [
+        fr.prepare_fed_recon(build_model, fr.FedReconOptions(), population, **common),
+        fr.prepare_fed_avg(build_model, fr.FedAvgOptions(), population, **common),
+        fr.prepare_fed_ncf(build_model, fr.FedAvgOptions(), population, **common),
+    ]
+    for algorithm in prepared:
+        assert isinstance(algorithm.process, DebugProcess)
+        assert [len(shard.seeds) for shard in algorithm.prepare_round(1)] == [1, 1, 1]
+    stateful = fr.prepare_stateful_fed_avg(
+        build_model, fr.FedAvgOptions(), population, open_store=fr.ClientStore, **common
+    )
+    assert isinstance(stateful.process._training, DebugProcess)
