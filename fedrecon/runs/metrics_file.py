@@ -80,7 +80,8 @@ class MetricsFile:
         if not self._path.exists():
             return [ROUND], kept
         with open(self._path, newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file)
+            # A crash may leave zeros; the csv module of Python 3.9 and 3.10 refuses to read them.
+            reader = csv.DictReader(line.replace("\0", "\ufffd") for line in file)
             columns = list(reader.fieldnames or [])
             if ROUND not in columns:
                 raise InputError(f"{self._path} has no column {ROUND}; it is damaged.")

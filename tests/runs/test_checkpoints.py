@@ -3,6 +3,7 @@ import hashlib
 import itertools
 import json
 import os
+import pathlib
 import shutil
 from typing import Any, NamedTuple
 
@@ -271,7 +272,8 @@ def _kill_at(patch, step):
         return run
 
     for module, name in (
-        *((os, name) for name in ("mkdir", "fsync", "rename")),
+        # Not os.mkdir: pathlib of Python 3.9 keeps the function that it found at import.
+        *((pathlib.Path, "mkdir"), (os, "fsync"), (os, "rename")),
         *((np, "savez"), (shutil, "rmtree")),
     ):
         patch.setattr(module, name, stoppable(getattr(module, name)))
