@@ -9,9 +9,10 @@ import numpy as np
 
 from fedrecon import rng as rng_lib
 from fedrecon.data.ratings import Ratings
+from fedrecon.data.splits import TimeOrder, order_in_time
 from fedrecon.errors import DataError, InputError
 
-ORDERS = ("shuffle_once", "shuffle_each_round", "file")
+ORDERS = ("shuffle_once", "shuffle_each_round", "by_time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class ExampleOptions:
       max_ratings_per_user: How many of a user's ratings are kept, the first in the order below,
         `>= 1`; None keeps all.
       order: `"shuffle_once"` (one random order for the whole run), `"shuffle_each_round"` (another
-        each round, so a capped user shows other ratings), or `"file"` (as in the data set).
+        each round, so a capped user shows other ratings), or `"by_time"` (the ratings that
+        `"shuffle_once"` keeps, the earliest first; equal times at random).
       label_threshold: None labels with the rating, in stars; a number labels with 1 where the
         rating is at least that, else 0.
       seed: Draws the orders, `>= 0`.
@@ -62,9 +64,11 @@ class ClientExamples:
     def __init__(self, ratings: Ratings, options: ExampleOptions):
         self.ratings = ratings
         self.options = options
-        self._rows = ratings.rows_by_user()
-        self._counts = self._rows.counts
+        self._counts = ratings.counts()
         self.users = np.flatnonzero(self._counts)
+        self._time_order: TimeOrder | None = None
+        if options.order == "by_time":
+            self._time_order = order_in_time(ratings, "the order by_time", seed=options.seed)
         # A round takes milliseconds, as drawing its clients' orders does: draw lasting ones once.
         self._lasting_rows: dict[int, np.ndarray] = {}
 
@@ -107,6 +111,25 @@ class ClientExamples:
         rows = rng_lib.generator(self.options.seed, "epoch", epoch_num).permutation(rows)
         return self.ratings.user_ids[rows].astype(np.int64), *self._items_and_labels(rows)
 
+    def interactions(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns everything that some users give in any round.
+
+        A cap keeps the same ratings in each round, unless the order is `"shuffle_each_round"`:
+        then all ratings take part in the end.
+
+        Args:
+          users: Dense user ids.
+
+        Returns:
+          User ids int64, item ids int64 and labels float32, `[n]` each.
+        """
+        if self.options.order == "shuffle_each_round":
+            rows = [self.ratings.rows_of(user) for user in users.tolist()]
+        else:
+            rows = [self._rows_to_use(user, 0) for user in users.tolist()]
+        rows = np.concatenate([np.zeros(0, np.int64), *rows])
+        return self.ratings.user_ids[rows].astype(np.int64), *self._items_and_labels(rows)
+
     def _items_and_labels(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels = self.ratings.ratings[rows]
         if self.options.label_threshold is not None:
@@ -118,12 +141,12 @@ class ClientExamples:
         each_round = self.options.order == "shuffle_each_round"
         if not each_round and user in self._lasting_rows:
             return self._lasting_rows[user]
-        rows = self._rows.rows_of(user)
-        if self.options.order != "file":
-            indices = (user, round_num) if each_round else (user,)
-            rng = rng_lib.generator(self.options.seed, "client_examples", *map(int, indices))
-            rows = rows[rng.permutation(len(rows))]
-        rows = rows[: self.num_examples(user)]
+        rows = self.ratings.rows_of(user)
+        indices = (user, round_num) if each_round else (user,)
+        rng = rng_lib.generator(self.options.seed, "client_examples", *map(int, indices))
+        rows = rows[rng.permutation(len(rows))][: self.num_examples(user)]
+        if self._time_order is not None:
+            rows = rows[np.argsort(self._time_order.ranks[rows])]
         if not each_round:
             self._lasting_rows[user] = rows
         return rows
@@ -169,7 +192,7 @@ class ImplicitExamples:
     his held-out items: they are not in `ratings`, and a device in training cannot know them.
     Published federated recommenders exclude them. Then an item that never comes as a negative is
     either a positive or held out, and a scorer without any model, which ranks by how rarely an item
-    came, reaches a hit rate of 1.0.
+    came, reaches a hit rate of 1.0. A user who has every item gives positives alone.
 
     Attributes:
       ratings: The training interactions, and those alone: what is held out must not be here.
@@ -178,33 +201,17 @@ class ImplicitExamples:
     """
 
     def __init__(self, ratings: Ratings, options: ImplicitOptions):
-        """Creates the examples.
-
-        Raises:
-          DataError: If a user has an item twice, or needs negatives and has every item.
-        """
+        """Creates the examples."""
         self.ratings = ratings
         self.options = options
-        self._counts = np.bincount(ratings.user_ids, minlength=ratings.num_users)
+        self._counts = ratings.counts()
         self._starts = np.cumsum(self._counts) - self._counts
         self.users = np.flatnonzero(self._counts)
+        # How many negatives come with each of a user's positives: none if no item is left.
+        is_full = self._counts == ratings.num_items
+        self._num_negatives = np.where(is_full, 0, options.negatives_per_positive)
         # All users' positives, by user and then by item: user * num_items + item.
-        self._pairs = np.sort(
-            ratings.user_ids.astype(np.int64) * ratings.num_items + ratings.item_ids
-        )
-        again = np.flatnonzero(self._pairs[1:] == self._pairs[:-1])
-        if again.size:
-            user, item = divmod(int(self._pairs[again[0]]), ratings.num_items)
-            raise DataError(
-                f"{ratings.name}: user {user} has item {item} more than once; expected one row per "
-                f"user and item."
-            )
-        full = self.users[self._counts[self.users] == ratings.num_items]
-        if full.size and options.negatives_per_positive:
-            raise DataError(
-                f"{ratings.name}: user {full[0]} has all {ratings.num_items} items, so none is "
-                f"left to draw as a negative; drop the user or set negatives_per_positive to 0."
-            )
+        self._pairs = ratings.pairs()
 
     def num_examples(self, user: int) -> int:
         """Returns how many examples a user has in any round, 0 for one without ratings.
@@ -213,7 +220,7 @@ class ImplicitExamples:
           DataError: If there is no such user.
         """
         _check_user(self.ratings, user)
-        return self._num_positives_used(user) * (1 + self.options.negatives_per_positive)
+        return self._num_positives_used(user) * (1 + int(self._num_negatives[user]))
 
     def positives(self, user: int) -> np.ndarray:
         """Returns all the user's items in `ratings`, `[num_positives]`, int64, increasing.
@@ -244,10 +251,9 @@ class ImplicitExamples:
             used = rng.choice(positives, num_used, replace=False)
         # Draw a place among the items that are no positives. The i-th positive has
         # positives[i] - i of them below it, so it comes before place x if that is at most x.
-        places = rng.integers(
-            self.ratings.num_items - len(positives),
-            size=num_used * self.options.negatives_per_positive,
-        )
+        num_negatives = num_used * int(self._num_negatives[user])
+        num_free = self.ratings.num_items - len(positives)
+        places = rng.integers(max(num_free, 1), size=num_negatives)
         below = positives - np.arange(len(positives))
         negatives = places + np.searchsorted(below, places, side="right")
         items = np.concatenate([used, negatives])
@@ -276,7 +282,7 @@ class ImplicitExamples:
             shuffled = positives[np.lexsort((rng.random(len(owners)), owners))]
             used_owners, used = owners[ranks < most], shuffled[ranks < most]
         # As in `examples`, with every user's places in a range of his own.
-        drawers = np.repeat(used_owners, self.options.negatives_per_positive)
+        drawers = np.repeat(used_owners, self._num_negatives[used_owners])
         places = rng.integers(num_items - self._counts[drawers])
         below = owners * (num_items + 1) + positives - ranks
         come_before = np.searchsorted(below, drawers * (num_items + 1) + places, side="right")
@@ -286,6 +292,15 @@ class ImplicitExamples:
             np.concatenate([used_owners, drawers])[order],
             np.concatenate([used, negatives])[order],
             (order < len(used)).astype(np.float32),
+        )
+
+    def interactions(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+        """Returns all positives of some users: user ids and item ids, `[n]`, int64, and None."""
+        is_theirs = np.isin(self.ratings.user_ids, users)
+        return (
+            self.ratings.user_ids[is_theirs].astype(np.int64),
+            self.ratings.item_ids[is_theirs].astype(np.int64),
+            None,
         )
 
     def _num_positives_used(self, user: int) -> int:

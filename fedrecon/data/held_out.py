@@ -9,7 +9,7 @@ import numpy as np
 from fedrecon import rng as rng_lib
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.ratings import Ratings
-from fedrecon.data.splits import ranks_in_time
+from fedrecon.data.splits import order_in_time
 from fedrecon.errors import DataError, InputError
 
 
@@ -20,7 +20,10 @@ class HeldOutItems:
     Attributes:
       users: `[num_users]`, int64, increasing.
       items: `[num_users]`, int32: each user's held-out item.
-      negatives: `[num_users, num_negatives]`, int32: the items to rank the held-out one against.
+      negatives: `[num_users, num_negatives]`, int32: the items to rank the held-out one against; -1
+        is padding for a user who has fewer.
+      is_tied: `[num_users]`, bool: whether the user has another rating at the time of the held-out
+        one, so that the seed decided between them; None where that is not known.
 
     Raises:
       DataError: If shapes or dtypes contradict the above, or users do not increase.
@@ -29,6 +32,7 @@ class HeldOutItems:
     users: np.ndarray
     items: np.ndarray
     negatives: np.ndarray
+    is_tied: np.ndarray | None = None
 
     def __post_init__(self):
         num_users = np.size(self.users)
@@ -37,8 +41,11 @@ class HeldOutItems:
             ("users", np.int64, (num_users,)),
             ("items", np.int32, (num_users,)),
             ("negatives", np.int32, (num_users, num_negatives)),
+            ("is_tied", np.bool_, (num_users,)),
         ):
             given = getattr(self, field)
+            if field == "is_tied" and given is None:
+                continue
             if np.shape(given) != shape or given.dtype != dtype:
                 raise DataError(
                     f"{field} of the held-out items must be {np.dtype(dtype)} of shape {shape}; "
@@ -46,6 +53,12 @@ class HeldOutItems:
                 )
         if (np.diff(self.users) <= 0).any():
             raise DataError("users of the held-out items must increase, without repeats.")
+
+    def num_tied(self, users: np.ndarray) -> int:
+        """Returns of how many of some users the held-out item was drawn among others."""
+        if self.is_tied is None:
+            return 0
+        return int(np.count_nonzero(self.is_tied[np.isin(self.users, users)]))
 
 
 def published(leave_one_out: LeaveOneOut) -> HeldOutItems:
@@ -62,9 +75,11 @@ def hold_out_last(
 ) -> tuple[Ratings, HeldOutItems]:
     """Holds out each user's last rating.
 
-    Guarantees: of a user with at least 2 ratings, the last (by time, then file order) is held out;
-    every other rating remains, in file order and the same id space, so a user with fewer keeps his.
-    A user's negatives are distinct, and none is an item of his in `ratings`.
+    Guarantees: of a user with at least 2 ratings, the last (equal times at random) is held out;
+    every other rating remains, in the same id space, so a user with fewer keeps his. A user's
+    negatives are distinct, and none is an item of his in `ratings`. A user who has so many items
+    that fewer than `num_negatives` are left is ranked among all that are left; one who has every
+    item is asked nothing and keeps all his.
 
     Applied to what remains, it holds out the one before: call the first result test and the second
     validation. The second call knows nothing of the first, so a validation negative may be the
@@ -77,27 +92,30 @@ def hold_out_last(
     Args:
       ratings: What to hold out from; needs timestamps.
       num_negatives: As for `sample_negatives`.
-      seed: As for `sample_negatives`.
+      seed: Orders equal times; also as for `sample_negatives`.
 
     Returns:
       The remaining ratings, and the held-out items of the users with at least 2 ratings.
 
     Raises:
-      DataError: If there are no timestamps, no user has 2 ratings, or a user has too few other
-        items.
+      DataError: If there are no timestamps, or no user has 2 ratings and an item that he has not.
     """
-    ranks, counts = ranks_in_time(ratings, "hold_out_last")
+    ranks, counts, is_tied = order_in_time(ratings, "hold_out_last", seed=seed)
     if counts.max(initial=0) < 2:
         raise DataError(
             f"{ratings.name} has {len(np.unique(ratings.user_ids))} users with ratings, of at most "
             f"{counts.max(initial=0)} each; hold_out_last needs a user with 2."
         )
-    is_held_out = (counts >= 2) & (ranks == counts - 1)
+    is_held_out = (counts >= 2) & (counts < ratings.num_items) & (ranks == counts - 1)
+    if not is_held_out.any():
+        raise DataError(
+            f"{ratings.name}: every user with 2 ratings has all {ratings.num_items} items, so no "
+            "held-out item can be ranked among others."
+        )
     rows = np.flatnonzero(is_held_out)
-    rows = rows[np.argsort(ratings.user_ids[rows])]
     users, items = ratings.user_ids[rows].astype(np.int64), ratings.item_ids[rows]
     negatives = sample_negatives(ratings, users, items, num_negatives=num_negatives, seed=seed)
-    return ratings.select(~is_held_out), HeldOutItems(users, items, negatives)
+    return ratings.select(~is_held_out), HeldOutItems(users, items, negatives, is_tied[rows])
 
 
 def sample_negatives(
@@ -121,11 +139,12 @@ def sample_negatives(
       seed: `>= 0`.
 
     Returns:
-      `[n, num_negatives]`, int32, in random order.
+      `[n, num_negatives]`, int32, in random order. A user who has fewer such items gets all of
+      them; the rest of the row is -1.
 
     Raises:
       InputError: If `num_negatives` is not positive.
-      DataError: If a user or an item is unknown, or a user has fewer such items.
+      DataError: If a user or an item is unknown.
     """
     if num_negatives < 1:
         raise InputError(f"num_negatives must be at least 1; found {num_negatives}.")
@@ -143,18 +162,13 @@ def sample_negatives(
             raise DataError(
                 f"{ratings.name} has no {kind} {outside[0]}; {kind}s are 0 to {bound - 1}."
             )
-    rows = ratings.rows_by_user()
-    negatives = np.empty((len(users), num_negatives), np.int32)
+    negatives = np.full((len(users), num_negatives), -1, np.int32)
     for row, (user, item) in enumerate(zip(users.tolist(), items.tolist())):
         is_free = np.ones(ratings.num_items, bool)
-        is_free[ratings.item_ids[rows.rows_of(user)]] = False
+        is_free[ratings.item_ids[ratings.rows_of(user)]] = False
         is_free[item] = False
         free = np.flatnonzero(is_free)
-        if len(free) < num_negatives:
-            raise DataError(
-                f"{ratings.name}: user {user} has {len(free)} items left to draw negatives from, "
-                f"fewer than num_negatives, {num_negatives}."
-            )
+        number = min(len(free), num_negatives)
         rng = rng_lib.generator(seed, "held_out_negatives", user, item)
-        negatives[row] = rng.choice(free, num_negatives, replace=False)
+        negatives[row, :number] = rng.choice(free, number, replace=False)
     return negatives

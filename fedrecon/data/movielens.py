@@ -55,8 +55,7 @@ class MovieLensLayout:
         """Returns the ratings; titles and genres are None if there is no items file.
 
         Raises:
-          DataError: If a file cannot be read or is malformed, if a user rates an item twice, or if
-            there is an items file but it lacks a rated item.
+          DataError: If a file cannot be read or is malformed, or if a user rates an item twice.
         """
         label = source.label(self.ratings_file)
         table = parse_rating_table(
@@ -80,13 +79,9 @@ class MovieLensLayout:
         items = parse_items(
             source.read(self.items_file), label=source.label(self.items_file), layout=self
         )
-        missing = [item for item in ratings.original_item_ids.tolist() if item not in items]
-        if missing:
-            raise DataError(
-                f"{source.label(self.items_file)} has no line for item {missing[0]}, which "
-                f"{label} rates ({len(missing)} such items)."
-            )
-        rated = [items[item] for item in ratings.original_item_ids.tolist()]
+        # Titles are for people to read. A rated item without a line is trained on all the same.
+        unknown = Item("", (), 0)
+        rated = [items.get(item, unknown) for item in ratings.original_item_ids.tolist()]
         return dataclasses.replace(
             ratings,
             item_titles=tuple(item.title for item in rated),

@@ -7,6 +7,7 @@ so that everyone ranks the same 100 candidates.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 
 import numpy as np
@@ -31,12 +32,13 @@ class LeaveOneOut:
     all items), or items that appear after the training data ends.
 
     Attributes:
-      ratings: All interactions: the rows of `train`, then those of `test`.
+      ratings: All interactions: `train` and `test`.
       train: All ratings but the held-out ones.
       test: The held-out ratings, in the id space of `train`; row `u` is user `u`.
-      negatives: `[num_users, 99]`, int32, read-only: the items to rank the held-out one against. In
-        the published files none of them is in the user's `train`, but a few equal the held-out item
-        itself (`num_negatives_equal_to_test_item`); they are kept: published numbers include them.
+      negatives: `[num_users, 99]`, int32, read-only: the items to rank the held-out one against.
+        None is in the user's `train`, none comes twice. In the published files a few are the
+        held-out item itself (`num_negatives_equal_to_test_item`); in any other file that is
+        refused.
     """
 
     ratings: Ratings
@@ -51,7 +53,7 @@ class LeaveOneOut:
 
     @property
     def num_negatives_equal_to_test_item(self) -> int:
-        """How many negatives are the user's own held-out item: 156 of 597,960 as published."""
+        """How many negatives are the user's own held-out item: 156 as published, else none."""
         return int((self.negatives == self.test_items[:, None]).sum())
 
 
@@ -70,9 +72,7 @@ class NcfLayout:
         return SCALE
 
     def read(self, source: Source, *, name: str) -> Ratings:
-        """Returns all interactions: the train rows in file order, then the test rows.
-
-        Dense and original ids are both the files' own numbers.
+        """Returns all interactions, of both files; dense and original ids are the files' numbers.
 
         Raises:
           DataError: If a file cannot be read or is malformed, if a pair comes twice (in one file or
@@ -85,19 +85,22 @@ class NcfLayout:
 
         Raises:
           DataError: As `read`; also if the two test files disagree, if the test does not have one
-            row per user in order, or if a negative is an item that nobody rated.
+            row per user in order, or if a negative is an item that nobody rated, comes twice, or is
+            an item that the user has.
         """
-        ratings, num_train = self._read(source, name)
-        test = ratings.select(np.arange(num_train, ratings.num_ratings))
+        ratings, is_test = self._read(source, name)
+        train, test = ratings.select(~is_test), ratings.select(is_test)
         negatives = _parse_negatives(
             source.read(NEGATIVE_FILE),
             label=source.label(NEGATIVE_FILE),
+            train=train,
             test=test,
             test_label=source.label(TEST_FILE),
         )
-        return LeaveOneOut(ratings, ratings.select(np.arange(num_train)), test, negatives)
+        return LeaveOneOut(ratings, train, test, negatives)
 
-    def _read(self, source: Source, name: str) -> tuple[Ratings, int]:
+    def _read(self, source: Source, name: str) -> tuple[Ratings, np.ndarray]:
+        """Returns all interactions, and which of them are held out: bool, `[num_ratings]`."""
         labels = [source.label(file) for file in (TRAIN_FILE, TEST_FILE)]
         train, test = (
             parse_rating_table(
@@ -138,12 +141,20 @@ class NcfLayout:
                 f"{labels[1]}: expected one line for each of {ratings.num_users} users, found "
                 f"{len(test.user_ids)}."
             )
-        return ratings, num_train
+        # Row u of the test file is of user u, whose pair no other row has.
+        return ratings, ratings.item_ids == test.item_ids[ratings.user_ids]
 
 
-def _parse_negatives(data: bytes, *, label: str, test: Ratings, test_label: str) -> np.ndarray:
+# The published file of negatives (SHA-256), in which 156 users have their own test item among them.
+_PUBLISHED_NEGATIVES = "127853228a76b7d21c0481e8ef8d00dd009cd5c88670dbdd9e9debfdb9f93de4"
+
+
+def _parse_negatives(
+    data: bytes, *, label: str, train: Ratings, test: Ratings, test_label: str
+) -> np.ndarray:
     r"""Returns int32 `[num_users, 99]` from lines `(user,item)\tnegative\t...`."""
     negatives = np.empty((test.num_users, NUM_NEGATIVES), np.int32)
+    is_published = hashlib.sha256(data).hexdigest() == _PUBLISHED_NEGATIVES
     lines = data.removesuffix(b"\n").split(b"\n")
     for user, line in enumerate(lines[: test.num_users]):
         where = f"{label}, line {user + 1}"
@@ -168,6 +179,8 @@ def _parse_negatives(data: bytes, *, label: str, test: Ratings, test_label: str)
                 f"{where}: expected negatives below {test.num_items}, the number of items, found "
                 f"{negatives[user].max()}."
             )
+        if not is_published:
+            _check_negatives(negatives[user], where, train.item_ids[train.rows_of(user)], pair[1])
     if len(lines) != test.num_users:
         raise DataError(
             f"{label}: expected {test.num_users} lines, one per user as in {test_label}, found "
@@ -175,3 +188,23 @@ def _parse_negatives(data: bytes, *, label: str, test: Ratings, test_label: str)
         )
     negatives.flags.writeable = False
     return negatives
+
+
+def _check_negatives(negatives: np.ndarray, where: str, own: np.ndarray, held_out: int) -> None:
+    """Refuses a user's negatives among which the rank of the held-out item would be wrong."""
+    distinct, counts = np.unique(negatives, return_counts=True)
+    if counts.max() > 1:
+        raise DataError(
+            f"{where}: expected {NUM_NEGATIVES} different items, found item "
+            f"{distinct[counts.argmax()]} {counts.max()} times; draw negatives without replacement."
+        )
+    for has, what in (
+        (np.isin(negatives, own), "items that the user has no rating of"),
+        (negatives == held_out, "items other than the held-out one"),
+    ):
+        if has.any():
+            raise DataError(
+                f"{where}: expected {what}, found item {negatives[has.argmax()]}"
+                + (f" and {has.sum() - 1} more" if has.sum() > 1 else "")
+                + "; draw negatives from the other items."
+            )

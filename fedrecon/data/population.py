@@ -27,10 +27,11 @@ from fedrecon.data.held_out import HeldOutItems
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.ratings import Ratings
 from fedrecon.data.splits import hold_out_latest, split_by_user
-from fedrecon.errors import InputError
+from fedrecon.errors import DataError, InputError, check_at_least
 
 GROUPS = ("seen_validation", "seen_test", "unseen_validation", "unseen_test")
 EXPLICIT, IMPLICIT = "explicit", "implicit"
+UNSEEN_HALVES = ("random", "by_time")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,11 +43,14 @@ class Group:
       later: With explicit feedback, the ratings that seen users are asked for; None for unseen
         users, who are asked for a part of their own ratings.
       held_out: With implicit feedback, the item that each user is asked for.
+      num_tied: Of how many users the ratings that are held out were drawn among others of the same
+        time.
     """
 
     users: np.ndarray
     later: ClientExamples | None = None
     held_out: HeldOutItems | None = None
+    num_tied: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,22 +61,26 @@ class Population:
       feedback: `"explicit"` (ratings are predicted) or `"implicit"` (items are ranked).
       ratings: The whole data set.
       examples: What each client contributes to a round, without anything that is held out.
+      given: What a user gives to be evaluated by, without anything that is held out. It does not
+        follow from how a training run orders its examples, so every run of a comparison is asked
+        the same.
       train: `[n]` integer user ids, increasing: the users who take part in training.
       groups: The evaluated groups that there are, by name (`GROUPS`).
       seed: Decides who is in which group; every other draw of an experiment follows from it too.
-      support_batch_size: With explicit feedback, an unseen user's ratings are cut into batches of
-        this size, of which `support_query_split` makes support and query.
-      support_query_split: See `fedrecon.data.cohorts`.
+      unseen_halves: With explicit feedback, how an unseen user's ratings are halved into those
+        given and those asked for; one of `UNSEEN_HALVES`.
+      support_batch_size: The size of the batches of `unseen_halves="random"`.
     """
 
     feedback: str
     ratings: Ratings
     examples: ClientExamples | ImplicitExamples
+    given: ClientExamples | ImplicitExamples
     train: np.ndarray
     groups: Mapping[str, Group]
     seed: int
+    unseen_halves: str = "random"
     support_batch_size: int = 5
-    support_query_split: str = "alternating_batches"
 
     def group(self, name: str) -> Group:
         """Returns a group.
@@ -85,6 +93,17 @@ class Population:
                 f"there are no {name} users to evaluate; there are {', '.join(self.groups)}."
             )
         return self.groups[name]
+
+    def training_counts(self) -> np.ndarray:
+        """Returns how many of the ratings that take part in training each item has.
+
+        An item with none is cold: nobody trains on it.
+
+        Returns:
+          `[num_items]`, int64.
+        """
+        _, items, _ = self.examples.interactions(self.train)
+        return np.bincount(items, minlength=self.ratings.num_items)
 
     def mean_ratings(self) -> float:
         """Returns how many ratings (positives, with implicit feedback) a training user has."""
@@ -104,8 +123,8 @@ def divide_by_user(
     order: str = "shuffle_once",
     label_threshold: float | None = None,
     held_out_fraction: float = 0.0,
+    unseen_halves: str = "random",
     support_batch_size: int = 5,
-    support_query_split: str = "alternating_batches",
 ) -> Population:
     """Returns a population with explicit feedback: 80% of the users train, 10% and 10% are unseen.
 
@@ -121,12 +140,27 @@ def divide_by_user(
       held_out_fraction: The share of each training user's ratings, the latest, that become the
         group `seen_test`; the same share of the ratings before becomes `seen_validation`. 0 makes
         no seen groups.
-      support_batch_size: See `Population`.
-      support_query_split: See `Population`.
+      unseen_halves: `"random"`: an unseen user's ratings are shuffled and cut into batches; even
+        batches are given, odd ones are asked for, as in the paper's code. `"by_time"`: the earlier
+        half is given, the later half is asked for.
+      support_batch_size: See `Population`. A user with no more ratings is asked nothing.
 
     Raises:
-      DataError: If there are too few users or ratings; see `split_by_user`, `hold_out_latest`.
+      DataError: If there are too few users or ratings (see `split_by_user`, `hold_out_latest`), or
+        if the label threshold is not on the scale of the ratings.
     """
+    if unseen_halves not in UNSEEN_HALVES:
+        raise InputError(
+            f"unseen_halves must be one of {', '.join(UNSEEN_HALVES)}; found {unseen_halves!r}."
+        )
+    check_at_least(1, "support_batch_size", support_batch_size)
+    scale = ratings.scale
+    if label_threshold is not None and not scale.minimum < label_threshold <= scale.maximum:
+        raise DataError(
+            f"label_threshold is {label_threshold:g}, but the ratings of {ratings.name} are "
+            f"{scale}; a threshold above {scale.minimum:g} and of at most {scale.maximum:g} leaves "
+            "both labels."
+        )
     split = split_by_user(ratings, seed=seed)
     train = np.unique(split.train.user_ids)
     groups = {
@@ -141,19 +175,25 @@ def divide_by_user(
     )
     kept = ratings
     if held_out_fraction:
-        asked = dataclasses.replace(options, max_ratings_per_user=None, order="file")
+        asked = dataclasses.replace(options, max_ratings_per_user=None, order="shuffle_once")
         for name in ("seen_test", "seen_validation"):
-            kept, latest = hold_out_latest(kept, train, fraction=held_out_fraction)
-            groups[name] = Group(np.unique(latest.user_ids), later=ClientExamples(latest, asked))
+            kept, latest, num_tied = hold_out_latest(
+                kept, train, fraction=held_out_fraction, seed=seed
+            )
+            groups[name] = Group(
+                np.unique(latest.user_ids), later=ClientExamples(latest, asked), num_tied=num_tied
+            )
+    given = "by_time" if unseen_halves == "by_time" else "shuffle_once"
     return Population(
         feedback=EXPLICIT,
         ratings=ratings,
         examples=ClientExamples(kept, options),
+        given=ClientExamples(kept, dataclasses.replace(options, order=given)),
         train=train,
         groups=_in_order(groups),
         seed=seed,
+        unseen_halves=unseen_halves,
         support_batch_size=support_batch_size,
-        support_query_split=support_query_split,
     )
 
 
@@ -180,7 +220,7 @@ def divide_for_ranking(
         group `seen_validation`; otherwise users train on it.
 
     Raises:
-      DataError: If a user has too few items; see `hold_out_last`.
+      DataError: If no user has enough items; see `hold_out_last`.
       InputError: If `unseen_fraction` of the users is nobody.
     """
     if isinstance(data, LeaveOneOut):
@@ -198,24 +238,30 @@ def divide_for_ranking(
     unseen = np.sort(shuffled[:num_unseen])
     seen = np.setdiff1d(np.unique(train.user_ids), unseen)
     groups = {
-        name: Group(np.intersect1d(seen, held_out.users), held_out=held_out)
+        name: _ranked_group(np.intersect1d(seen, held_out.users), held_out)
         for name, held_out in items.items()
     }
     if num_unseen:
-        groups["unseen_test"] = Group(unseen, held_out=test)
+        groups["unseen_test"] = _ranked_group(unseen, test)
     options = ImplicitOptions(
         negatives_per_positive=negatives_per_positive,
         max_positives_per_user=max_ratings_per_user,
         seed=seed,
     )
+    examples = ImplicitExamples(train, options)
     return Population(
         feedback=IMPLICIT,
         ratings=ratings,
-        examples=ImplicitExamples(train, options),
+        examples=examples,
+        given=examples,
         train=seen,
         groups=_in_order(groups),
         seed=seed,
     )
+
+
+def _ranked_group(users: np.ndarray, held_out: HeldOutItems) -> Group:
+    return Group(users, held_out=held_out, num_tied=held_out.num_tied(users))
 
 
 def _in_order(groups: Mapping[str, Group]) -> dict[str, Group]:

@@ -60,13 +60,22 @@ def parse_rating_table(
     data = data[len(_BYTE_ORDER_MARK) :] if data.startswith(_BYTE_ORDER_MARK) else data
     if data.startswith(_UTF_16_MARKS):
         raise DataError(f"{label}, line 1: expected ASCII or UTF-8 text, found UTF-16.")
+    if b"\r" in data and b"\n" not in data:
+        raise DataError(
+            f"{label}: lines end with a carriage return alone, as on old Macs; write it with "
+            "\\n or \\r\\n at the end of each line."
+        )
     start = 0
     if header is not None:
         end = data.find(b"\n") + 1 or len(data)
         found = data[:end].rstrip(b"\r\n")
         if found != header.encode():
+            hint = ""
+            if found.startswith(b","):
+                hint = " The first column has no name, as pandas writes an index; write the file"
+                hint += " with index=False."
             raise DataError(
-                f"{label}, line 1: expected the header {header!r}, found {show(found)}."
+                f"{label}, line 1: expected the header {header!r}, found {show(found)}.{hint}"
             )
         start = end
     if start == len(data):
@@ -116,6 +125,9 @@ def _parse_plain(chunk: bytes, separator: bytes, scale: RatingScale) -> tuple | 
     if is_line_end[:, :3].any() or not is_line_end[:, 3].all():
         return None
     if lengths.min() < 1 or lengths.max() > _MAX_DIGITS:
+        return None
+    has_leading_zero = (text[starts[:, :2]] == ord("0")) & (lengths[:, :2] > 1)
+    if has_leading_zero.any():
         return None
     columns = [_parse_digits(text, ends[:, field], lengths[:, field]) for field in (0, 1, 3)]
     stars = _parse_stars(text, starts[:, 2], lengths[:, 2])
@@ -183,6 +195,13 @@ def _parse_line(line: bytes, separator: str, scale: RatingScale) -> tuple[int, i
             raise ValueError(
                 f"expected the {_NAMES[position]} to be a whole number of at most {_MAX_DIGITS} "
                 f"digits, found {show(fields[position])}"
+            )
+    for position in (0, 1):
+        # As numbers, 151 and 0151 would be one.
+        if re.match(rb"0[0-9]", fields[position]):
+            raise ValueError(
+                f"expected the {_NAMES[position]} without leading zeros, found "
+                f"{show(fields[position])}"
             )
     if not re.fullmatch(rb"[0-9]{1,9}(\.[0-9]{1,9})?", fields[2]):
         raise ValueError(f"expected the rating to be a number, {scale}, found {show(fields[2])}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fedrecon.errors import DataError
 
-# A step is a decimal such as 0.5, and ratings are float32: neither is exact beyond this.
+# A step is a decimal such as 0.1, which is not exact in binary.
 _STEP_TOLERANCE = 1e-4
 
 
@@ -36,40 +38,20 @@ class RatingScale:
         ratings = np.asarray(ratings, np.float64)
         within = (ratings >= self.minimum) & (ratings <= self.maximum)
         steps = (np.where(within, ratings, self.minimum) - self.minimum) / self.step
-        return within & (np.abs(steps - np.rint(steps)) < _STEP_TOLERANCE)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class UserRows:
-    """The rows of each user: of user `u`, `rows[offsets[u]:offsets[u + 1]]`, in file order.
-
-    Attributes:
-      offsets: `[num_users + 1]`, int64.
-      rows: `[num_ratings]`, int64, positions in the arrays of the `Ratings`.
-    """
-
-    offsets: np.ndarray
-    rows: np.ndarray
-
-    @property
-    def counts(self) -> np.ndarray:
-        """`[num_users]`, int64: how many ratings each user has."""
-        return np.diff(self.offsets)
-
-    def rows_of(self, user: int) -> np.ndarray:
-        """`[counts[user]]`, int64. Raises `IndexError` for a user outside `[0, num_users)`."""
-        if not 0 <= user < len(self.offsets) - 1:
-            raise IndexError(f"User {user} is outside [0, {len(self.offsets) - 1}).")
-        return self.rows[self.offsets[user] : self.offsets[user + 1]]
+        # Ratings are float32, whose spacing is coarse beside a small step: 97.73 of 100 by 0.01.
+        spacing = np.spacing(np.float32(max(abs(self.minimum), abs(self.maximum)))) / self.step
+        return within & (np.abs(steps - np.rint(steps)) < _STEP_TOLERANCE + spacing)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ratings:
-    """Ratings as parallel read-only arrays, one row per rating, rows in file order.
+    """Ratings as parallel read-only arrays, one row per rating.
+
+    Rows are kept by user and then by item, in whatever order they are given. So no result can
+    depend on the order of lines in a file, and a user's rows are one stretch (`rows_of`).
 
     Ids are dense and 0-based, in increasing order of the original ids. `select` keeps the id space,
-    so a part of a data set may hold no rating of some users or items. That no user rates an item
-    twice is checked where data enters (`from_original_ids`), not here.
+    so a part of a data set may hold no rating of some users or items.
 
     Attributes:
       name: What to call the data set, such as `"movielens-1m"`.
@@ -79,14 +61,15 @@ class Ratings:
       timestamps: `[num_ratings]`, int64, seconds since 1970; None if unknown.
       num_users: Size of the user id space.
       num_items: Size of the item id space.
-      original_user_ids: `[num_users]`, int64, increasing: dense id -> id in the file.
-      original_item_ids: `[num_items]`, int64, increasing: dense id -> id in the file.
-      item_titles: `[num_items]` by dense item id; None if unknown.
-      item_genres: `[num_items]` by dense item id, each a tuple of names; None if unknown.
+      original_user_ids: `[num_users]`, int64 or text, increasing: dense id -> id in the file.
+      original_item_ids: `[num_items]`, int64 or text, increasing: dense id -> id in the file.
+      item_titles: `[num_items]` by dense item id, `""` for an item without a title; None if all
+        are unknown.
+      item_genres: `[num_items]` by dense item id, each a tuple of names; None if all are unknown.
       scale: The ratings that exist.
 
     Raises:
-      DataError: If shapes, ranges or values contradict the above.
+      DataError: If shapes, ranges or values contradict the above, or a user rates an item twice.
     """
 
     name: str
@@ -109,13 +92,18 @@ class Ratings:
         self._check_array("ratings", np.float32, shape)
         if self.timestamps is not None:
             self._check_array("timestamps", np.int64, shape)
-        self._check_array("original_user_ids", np.int64, (self.num_users,))
-        self._check_array("original_item_ids", np.int64, (self.num_items,))
+        for field, number in (
+            ("original_user_ids", self.num_users),
+            ("original_item_ids", self.num_items),
+        ):
+            given = np.asarray(getattr(self, field))
+            dtype = given.dtype if given.dtype.kind == "U" else np.int64
+            self._check_array(field, dtype, (number,))
+            ids = getattr(self, field)
+            if (ids[1:] <= ids[:-1]).any():
+                raise DataError(f"{self.name}: {field} must increase, without repeats.")
         self._check_range("user_ids", self.num_users)
         self._check_range("item_ids", self.num_items)
-        for field in ("original_user_ids", "original_item_ids"):
-            if (np.diff(getattr(self, field)) <= 0).any():
-                raise DataError(f"{self.name}: {field} must increase, without repeats.")
         off_scale = np.flatnonzero(~self.scale.contains(self.ratings))
         if off_scale.size:
             row = off_scale[0]
@@ -129,6 +117,18 @@ class Ratings:
                 raise DataError(
                     f"{self.name}: {field} has {len(values)} entries for {self.num_items} items."
                 )
+        order = _order(
+            self.user_ids,
+            self.item_ids,
+            self.original_user_ids,
+            self.original_item_ids,
+            f"{self.name}, row {{}}".format,
+        )
+        if order is not None:
+            for field in ("user_ids", "item_ids", "ratings", "timestamps"):
+                values = getattr(self, field)
+                if values is not None:
+                    object.__setattr__(self, field, _read_only(values[order]))
 
     @classmethod
     def from_original_ids(
@@ -146,26 +146,33 @@ class Ratings:
 
         Args:
           name: What to call the data set.
-          user_ids: `[num_ratings]`, int64, original ids, `>= 0`, in any order.
-          item_ids: `[num_ratings]`, int64, original ids, `>= 0`, in any order.
+          user_ids: `[num_ratings]`, original ids, whole numbers or text, in any order.
+          item_ids: `[num_ratings]`, likewise.
           ratings: `[num_ratings]`, stars on `scale`.
           timestamps: `[num_ratings]`, int64 seconds, or None.
           scale: The ratings that exist.
           name_of_row: Says where a row comes from, for messages.
 
         Raises:
-          DataError: If there are no ratings, or a user rates an item twice.
+          DataError: If there are no ratings, ids are neither whole numbers nor text, or a user
+            rates an item twice.
         """
         if not len(user_ids):
             raise DataError(f"{name} holds no ratings.")
-        dense_users, original_users = _dense_ids(np.asarray(user_ids, np.int64))
-        dense_items, original_items = _dense_ids(np.asarray(item_ids, np.int64))
-        result = cls(
+        dense_users, original_users = _dense_ids(_ids(name, "user", user_ids, name_of_row))
+        dense_items, original_items = _dense_ids(_ids(name, "item", item_ids, name_of_row))
+        columns = [dense_users, dense_items, np.asarray(ratings)]
+        columns += [] if timestamps is None else [np.asarray(timestamps)]
+        if len({column.shape for column in columns}) == 1:  # Else the constructor refuses them.
+            # Sorted here, where repeated rows are named as the caller names them.
+            order = _order(dense_users, dense_items, original_users, original_items, name_of_row)
+            columns = columns if order is None else [column[order] for column in columns]
+        return cls(
             name=name,
-            user_ids=dense_users,
-            item_ids=dense_items,
-            ratings=ratings,
-            timestamps=timestamps,
+            user_ids=columns[0],
+            item_ids=columns[1],
+            ratings=columns[2],
+            timestamps=None if timestamps is None else columns[3],
             num_users=len(original_users),
             num_items=len(original_items),
             original_user_ids=original_users,
@@ -174,35 +181,44 @@ class Ratings:
             item_genres=None,
             scale=scale,
         )
-        repeated = _first_repeated_pair(result)
-        if repeated is not None:
-            first, second = repeated
-            raise DataError(
-                f"{name_of_row(second)}: user {user_ids[second]} rates item {item_ids[second]} "
-                f"again, after {name_of_row(first)}; expected one rating per user and item."
-            )
-        return result
 
     @property
     def num_ratings(self) -> int:
         """How many ratings there are."""
         return len(self.ratings)
 
-    def dense_user_id(self, original: int) -> int:
+    def pairs(self) -> np.ndarray:
+        """Returns `user * num_items + item` of each row, `[num_ratings]`, int64, increasing."""
+        return self.user_ids.astype(np.int64) * self.num_items + self.item_ids
+
+    def user_name(self, user: int) -> str:
+        """Returns the id that a user has in the file."""
+        return str(self.original_user_ids[user])
+
+    def item_name(self, item: int) -> str:
+        """Returns the id that an item has in the file."""
+        return str(self.original_item_ids[item])
+
+    def item_title(self, item: int) -> str:
+        """Returns the title of an item, or its id in the file where it has no title."""
+        return (self.item_titles and self.item_titles[item]) or self.item_name(item)
+
+    def dense_user_id(self, original: int | str) -> int:
         """Returns the dense id of an original user id. Raises `DataError` if it is unknown."""
         return self._dense_id("user", self.original_user_ids, original)
 
-    def dense_item_id(self, original: int) -> int:
+    def dense_item_id(self, original: int | str) -> int:
         """Returns the dense id of an original item id. Raises `DataError` if it is unknown."""
         return self._dense_id("item", self.original_item_ids, original)
 
     def select(self, rows: np.ndarray | Sequence[int]) -> Ratings:
-        """Returns some of the ratings, in the given order, in the same id space.
+        """Returns some of the ratings, in the same id space.
 
         Args:
-          rows: A bool mask `[num_ratings]`, or positions in `[0, num_ratings)`.
+          rows: A bool mask `[num_ratings]`, or distinct positions in `[0, num_ratings)`.
 
         Raises:
+          DataError: If a position comes twice.
           IndexError: If the mask has another length, or a position is out of range.
         """
         rows = np.asarray(rows)
@@ -218,16 +234,23 @@ class Ratings:
             timestamps=None if self.timestamps is None else self.timestamps[rows],
         )
 
-    def rows_by_user(self) -> UserRows:
-        """Returns which rows belong to which user."""
-        counts = np.bincount(self.user_ids, minlength=self.num_users)
-        return UserRows(
-            offsets=_read_only(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
-            rows=_read_only(np.argsort(self.user_ids, kind="stable").astype(np.int64)),
-        )
+    def counts(self) -> np.ndarray:
+        """Returns how many ratings each user has: `[num_users]`, int64."""
+        return np.bincount(self.user_ids, minlength=self.num_users)
+
+    def rows_of(self, user: int) -> np.ndarray:
+        """Returns the rows of a user, by item: `[n]`, int64.
+
+        Raises:
+          IndexError: If there is no such user.
+        """
+        if not 0 <= user < self.num_users:
+            raise IndexError(f"User {user} is outside [0, {self.num_users}).")
+        first, last = np.searchsorted(self.user_ids, [user, user + 1])
+        return np.arange(first, last)
 
     def fingerprint(self) -> str:
-        """Returns a sha256, in hex, over ids, ratings, timestamps and counts, not names."""
+        """Returns a sha256, in hex, over ids, ratings and timestamps, not names or line order."""
         digest = hashlib.sha256()
         for field in (
             "user_ids",
@@ -239,13 +262,16 @@ class Ratings:
         ):
             array = getattr(self, field)
             digest.update(f"{field}:{None if array is None else len(array)};".encode())
-            if array is not None:
+            if array is not None and array.dtype.kind == "U":
+                digest.update(json.dumps(array.tolist()).encode())
+            elif array is not None:
                 # Little-endian and contiguous, so that every machine hashes the same bytes.
                 digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
 
     def _check_array(self, field: str, dtype: type, shape: tuple[int, ...]) -> None:
         given = np.asarray(getattr(self, field))
+        dtype = np.dtype(dtype)
         if given.shape != shape:
             raise DataError(f"{self.name}: {field} has shape {given.shape}, expected {shape}.")
         if np.issubdtype(dtype, np.integer) and given.size:
@@ -263,12 +289,13 @@ class Ratings:
                 f"{self.name}: {field} must lie in [0, {bound}); found {ids.min()} to {ids.max()}."
             )
 
-    def _dense_id(self, kind: str, originals: np.ndarray, original: int) -> int:
-        position = int(np.searchsorted(originals, original))
+    def _dense_id(self, kind: str, originals: np.ndarray, original: int | str) -> int:
+        is_of_kind = isinstance(original, str) == (originals.dtype.kind == "U")
+        position = int(np.searchsorted(originals, original)) if is_of_kind else len(originals)
         if position == len(originals) or originals[position] != original:
             known = f"{originals[0]} to {originals[-1]}" if len(originals) else "none"
             raise DataError(
-                f"{self.name} has no {kind} {original}; it knows {len(originals)} {kind} ids "
+                f"{self.name} has no {kind} {original!r}; it knows {len(originals)} {kind} ids "
                 f"({known})."
             )
         return position
@@ -285,8 +312,47 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _ids(name: str, kind: str, ids: Any, name_of_row: Callable[[int], str]) -> np.ndarray:
+    """Returns ids as int64 or text, `[n]`, each as it is given; anything else is refused."""
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise DataError(f"{name}: {kind} ids have shape {array.shape}; give one row of them.")
+    if array.dtype.kind == "O":
+        is_text = np.array([isinstance(value, str) for value in array])
+        is_number = np.array(
+            [isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in array]
+        )
+        if is_text.all():
+            array = array.astype(str)
+        elif is_number.all():
+            array = np.array(array.tolist())
+        else:
+            wanted = is_text if is_text[0] else is_number
+            row = int(np.argmin(wanted))
+            raise DataError(
+                f"{name}: {name_of_row(row)} has the {kind} id {array[row]!r}; {kind} ids must be "
+                "all whole numbers or all text."
+            )
+    if array.dtype.kind == "U":
+        if (array == "").any():
+            row = int(np.argmax(array == ""))
+            raise DataError(f"{name}: {name_of_row(row)} has an empty {kind} id.")
+        return array
+    is_large = array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max
+    if array.dtype.kind not in "iu" or is_large:
+        row = int(np.argmax(array)) if is_large else 0
+        raise DataError(
+            f"{name}: {kind} ids are {array.dtype}, such as {array[row]!s} in {name_of_row(row)}; "
+            f"give whole numbers that fit int64, or text."
+        )
+    return array.astype(np.int64)
+
+
 def _dense_ids(originals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns dense ids int32 `[n]`, and the increasing original ids int64 `[num_distinct]`."""
+    """Returns dense ids int32 `[n]`, and the increasing original ids `[num_distinct]`."""
+    if originals.dtype.kind == "U":
+        distinct, dense = np.unique(originals, return_inverse=True)
+        return dense.astype(np.int32), distinct
     low, high = originals.min(), originals.max()
     if low < 0 or high > 4 * len(originals) + 1_000_000:
         distinct, dense = np.unique(originals, return_inverse=True)
@@ -297,13 +363,30 @@ def _dense_ids(originals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(present, dtype=np.int32) - 1)[originals], np.flatnonzero(present)
 
 
-def _first_repeated_pair(ratings: Ratings) -> tuple[int, int] | None:
-    """Returns the first row whose (user, item) came before, preceded by the row where it came."""
-    pairs = ratings.user_ids.astype(np.int64) * ratings.num_items + ratings.item_ids
-    ordered = np.sort(pairs)
-    if not (ordered[1:] == ordered[:-1]).any():
+def _order(
+    users: np.ndarray,
+    items: np.ndarray,
+    user_names: np.ndarray,
+    item_names: np.ndarray,
+    name_of_row: Callable[[int], str],
+) -> np.ndarray | None:
+    """Returns the rows by user and item, `[n]`, int64, or None if they are in this order.
+
+    Raises:
+      DataError: For the first row whose (user, item) came before.
+    """
+    pairs = users.astype(np.int64) * len(item_names) + items
+    if (pairs[1:] > pairs[:-1]).all():
         return None
     order = np.argsort(pairs, kind="stable")
-    again = np.flatnonzero(pairs[order][1:] == pairs[order][:-1])
-    position = again[np.argmin(order[again + 1])]
-    return int(order[position]), int(order[position + 1])
+    pairs = pairs[order]
+    again = np.flatnonzero(pairs[1:] == pairs[:-1])
+    if again.size:
+        place = again[np.argmin(order[again + 1])]
+        first, second = (int(row) for row in order[place : place + 2])
+        raise DataError(
+            f"{name_of_row(second)}: user {user_names[users[second]]} rates item "
+            f"{item_names[items[second]]} again, after {name_of_row(first)}; expected one rating "
+            "per user and item."
+        )
+    return order

@@ -78,20 +78,19 @@ def feedback_of(population: Population) -> Feedback:
 
 
 def _rating_cases(population: Population, name: str) -> Cases:
-    group = population.group(name)
+    group, given = population.group(name), population.given
     if group.later is not None:
-        return protocols.later_ratings(population.examples, group.users, group.later)
-    return protocols.unseen_user_ratings(
-        population.examples,
-        group.users,
-        batch_size=population.support_batch_size,
-        support_query_split=population.support_query_split,
+        return protocols.later_ratings(given, group.users, group.later)
+    if population.unseen_halves == "by_time":
+        return protocols.earlier_and_later(given, group.users)
+    return protocols.alternating_batches(
+        given, group.users, batch_size=population.support_batch_size
     )
 
 
 def _ranking_cases(population: Population, name: str) -> Cases:
     group = population.group(name)
-    return protocols.held_out_among_negatives(population.examples, group.users, group.held_out)
+    return protocols.held_out_among_negatives(population.given, group.users, group.held_out)
 
 
 def _fewer_ratings(population, name, cases, number, who) -> Cases:
@@ -100,7 +99,7 @@ def _fewer_ratings(population, name, cases, number, who) -> Cases:
 
 def _fewer_positives(population, name, cases, number, who) -> Cases:
     """Each positive comes with its own negatives, so examples are drawn anew."""
-    full = population.examples
+    full = population.given
     options = dataclasses.replace(full.options, max_positives_per_user=number)
     return protocols.held_out_among_negatives(
         ImplicitExamples(full.ratings, options), cases.users[who], population.group(name).held_out
@@ -138,7 +137,7 @@ FEEDBACKS = {
         cases=_ranking_cases,
         given_counts=lambda cases: np.array([np.sum(labels >= 1.0) for _, labels in cases.given]),
         fewer_given=_fewer_positives,
-        judge=lambda cases, scores, losses: protocols.judge_ranking(scores),
+        judge=lambda cases, scores, losses: protocols.judge_ranking(cases, scores),
         ranks_all_items=True,
         note="HR@10 and NDCG@10 are means over users. Each held-out item is ranked among the "
         "sampled candidates and, in the columns named full, among all items that the user does not "

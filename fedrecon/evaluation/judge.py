@@ -12,6 +12,7 @@ from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.population import Population
 from fedrecon.errors import InputError
 from fedrecon.evaluation import protocols
+from fedrecon.evaluation.coverage import Coverage, coverage
 from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.evaluation.protocols import Cases
@@ -103,8 +104,8 @@ class Judge:
         """Returns how well the users of some cases are served; errors are those of `results`."""
         if not cases.mask.any():
             raise InputError(
-                f"the {len(cases.users)} users have no query ratings: none has more than one batch;"
-                " a smaller batch size would leave them some."
+                f"none of the {len(cases.users)} users has enough ratings to be asked for some: in "
+                "halves at random a user needs more than support_batch_size ratings."
             )
         scores = self._scores.scores(state, cases)
         if not np.isfinite(scores[cases.mask]).all():
@@ -138,6 +139,10 @@ class Judge:
             known_items=known_items,
             score_blocks=lambda: self._scores.score_blocks(state, cases, items),
         )
+
+    def coverage(self, group: str) -> Coverage:
+        """Returns who of a group is judged, on what, and who is not and why."""
+        return coverage(self._population, group, self.cases(group))
 
     def _cases(self, group: str) -> Cases:
         """Returns the users of a group, what they give and what they are asked."""

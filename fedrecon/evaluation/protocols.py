@@ -36,12 +36,15 @@ class Cases:
         be fitted to.
       item_ids: `[n, m]` int32: the items asked about; -1 is padding.
       labels: `[n, m]` float32: for ratings, the answers; for rankings, 1 for what is held out.
+      num_copies: `[n]` int: for rankings, how often the user's held-out item is among its own
+        negatives. Such a copy is no candidate.
     """
 
     users: np.ndarray
     given: tuple[tuple[np.ndarray, np.ndarray], ...]
     item_ids: np.ndarray
     labels: np.ndarray
+    num_copies: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -55,6 +58,7 @@ class Cases:
             tuple(given for given, chosen in zip(self.given, which) if chosen),
             self.item_ids[which],
             self.labels[which],
+            None if self.num_copies is None else self.num_copies[which],
         )
 
     def give_at_most(self, number: int) -> Cases:
@@ -63,24 +67,37 @@ class Cases:
         return dataclasses.replace(self, given=given)
 
 
-def unseen_user_ratings(
-    examples: Examples, users: np.ndarray, *, batch_size: int, support_query_split: str
-) -> Cases:
+def alternating_batches(examples: Examples, users: np.ndarray, *, batch_size: int) -> Cases:
     """Returns reconstruction evaluation (Singhal et al. 2021, arXiv:2102.03448, section 5).
 
-    Even batches of a user's examples are given, odd ones asked for (`alternating_batches`), or all
-    examples are both (`none`, which is no honest measure). For users who took no part in training.
-    Users with at most one batch are asked nothing.
+    Even batches of a user's examples are given, odd ones asked for. For users who took no part in
+    training. Users with at most one batch are asked nothing.
     """
+    return _parts(examples, users, lambda number: np.arange(number) // batch_size % 2 == 0)
+
+
+def earlier_and_later(examples: Examples, users: np.ndarray) -> Cases:
+    """Returns reconstruction evaluation in which time decides.
+
+    The first half of a user's examples is given (of an odd number, one more than the other half),
+    and the second half is asked for. For users who took no part in training. Users with one
+    example are asked nothing.
+
+    Args:
+      examples: Each user's in the order of time.
+      users: Who, `[n]`.
+    """
+    return _parts(examples, users, lambda number: np.arange(number) < (number + 1) // 2)
+
+
+def _parts(examples: Examples, users: np.ndarray, is_given: Callable[[int], np.ndarray]) -> Cases:
+    """Gives a part of each user's examples, and asks for the others."""
     given, asked = [], []
     for user in users.tolist():
         items, labels = examples.examples(user)
-        is_given = np.arange(len(items)) // batch_size % 2 == 0
-        is_asked = ~is_given
-        if support_query_split == "none":
-            is_given = is_asked = np.ones(len(items), bool)
-        given.append((items[is_given], labels[is_given]))
-        asked.append((items[is_asked], labels[is_asked]))
+        first = is_given(len(items))
+        given.append((items[first], labels[first]))
+        asked.append((items[~first], labels[~first]))
     return _cases(users, given, asked)
 
 
@@ -103,7 +120,9 @@ def held_out_among_negatives(
 ) -> Cases:
     """Returns leave-one-out ranking (He et al. 2017, arXiv:1708.05031, section 4.1).
 
-    The held-out item is the first candidate, its sampled negatives are the others.
+    The held-out item is the first candidate, its sampled negatives are the others. A negative that
+    is the held-out item itself is no candidate: the published evaluation keeps scores by item, so
+    that there the two are one.
 
     Args:
       examples: What the users give: positives and negatives, which know nothing of `held_out`.
@@ -112,10 +131,13 @@ def held_out_among_negatives(
     """
     rows = _rows(users, held_out)
     item_ids = np.column_stack([held_out.items[rows], held_out.negatives[rows]]).astype(np.int32)
+    is_copy = item_ids == item_ids[:, :1]
+    is_copy[:, 0] = False
+    item_ids[is_copy] = -1
     labels = np.zeros(item_ids.shape, np.float32)
     labels[:, 0] = 1.0
     given = tuple(examples.examples(user) for user in users.tolist())
-    return Cases(np.asarray(users, np.int64), given, item_ids, labels)
+    return Cases(np.asarray(users, np.int64), given, item_ids, labels, is_copy.sum(axis=1))
 
 
 def judge_ratings(
@@ -125,10 +147,25 @@ def judge_ratings(
     return metrics.rating_results(cases.labels, predictions, cases.mask, losses)
 
 
-def judge_ranking(scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:
-    """Returns how high the first candidate comes among all; scores are `[n, m]`."""
-    targets = np.zeros((len(scores), 1), np.int64)
-    return metrics.ranking_results(metrics.ranks(scores, None, targets), k)
+def judge_ranking(cases: Cases, scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:
+    """Returns how high the held-out item comes among the candidates.
+
+    If some users' negatives hold copies of their held-out item, the metrics at 10 also come with
+    the copies as candidates, each of which ties with the item and costs it a rank; their names end
+    in `_as_listed`.
+
+    Args:
+      cases: From `held_out_among_negatives`; the first candidate is the held-out item.
+      scores: `[n, m]`.
+      k: The cutoffs.
+    """
+    ranks = metrics.ranks(scores, cases.mask, np.zeros((len(scores), 1), np.int64))
+    results = metrics.ranking_results(ranks, k)
+    if cases.num_copies is None or not cases.num_copies.any():
+        return results
+    listed = metrics.ranking_results(ranks + cases.num_copies[:, np.newaxis], 10)
+    own = {f"{name}_as_listed": listed.values[name] for name in ("hr_at_10", "ndcg_at_10")}
+    return metrics.UserResults({**results.values, **own}, results.counts)
 
 
 def full_ranking(
@@ -165,7 +202,7 @@ def _rows(users: np.ndarray, held_out: HeldOutItems) -> np.ndarray:
     rows = np.minimum(rows, len(held_out.users) - 1)
     unknown = users[held_out.users[rows] != users]
     if len(unknown):
-        raise InputError(f"user {unknown[0]} has no held-out item to be evaluated by.")
+        raise InputError(f"dense user {unknown[0]} has no held-out item to be evaluated by.")
     return rows
 
 
