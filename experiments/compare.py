@@ -20,6 +20,7 @@ from experiments.comparison.planned import Planned, config_of, results_of
 from experiments.comparison.results import RunResults
 from experiments.run import cli, display, runtime, settings
 from experiments.run.flags import (
+    chosen_feedback,
     define_flags,
     parse_changes,
     parse_sweeps,
@@ -42,11 +43,20 @@ from fedrecon.runs.run_directory import CONFIG, RunDirectory
 _KNOWN = (*ALGORITHMS, *REFERENCES)
 # Without held-out ratings or users, no user is judged as seen, or as unseen.
 _HELD_OUT = 0.1
+_FED = ("fed_recon", "fed_avg", "stateful_fed_avg", "fed_ncf", "centralized")
+_DEFAULT = {"explicit": ("fed_recon_ls", *_FED), "implicit": ("fed_ials", *_FED)}
 define_flags(without=("algorithm", "seed"))
 _ALGORITHMS = flags.DEFINE_list(
     "algorithms",
-    "fed_recon,stateful_fed_avg,fed_avg,fed_ncf,centralized",
-    f"Algorithms and references to compare, from {listed(_KNOWN)}.",
+    None,
+    f"Algorithms and references to compare, from {listed(_KNOWN)}. Without it: every algorithm for "
+    "the kind of feedback.",
+)
+_REFERENCES = flags.DEFINE_list(
+    "references",
+    "popularity,item_knn",
+    "References that are in every comparison, so that an algorithm which loses to a mean says so. "
+    "--references= leaves them out.",
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds",
@@ -108,8 +118,11 @@ def main(interruption: cli.Interruption) -> None:
 
 def _plan() -> list[Planned]:
     """Returns the runs: a whole comparison for one seed after the other, then the sweeps."""
-    feedback = flags.FLAGS.feedback
-    algorithms = [current_algorithm(a, feedback, flag="algorithms") for a in _ALGORITHMS.value]
+    given = _ALGORITHMS.value or []
+    feedback = chosen_feedback(given)
+    algorithms = [current_algorithm(a, feedback, flag="algorithms") for a in given]
+    algorithms = algorithms or list(_DEFAULT[feedback])
+    algorithms += [name for name in _REFERENCES.value if name not in algorithms]
     for algorithm in algorithms:
         if algorithm not in _KNOWN:
             raise InputError(
@@ -118,10 +131,12 @@ def _plan() -> list[Planned]:
             )
         if algorithms.count(algorithm) > 1:
             raise InputError(
-                f"--algorithms={','.join(algorithms)} has {algorithm} twice; name each once."
+                f"--algorithms={','.join(given)} has {algorithm} twice; name each once."
             )
     own = parse_changes("set", _SET.value, feedback=feedback, known=_KNOWN)
-    bases = {algorithm: _planned(algorithm, 0, {}, own).settings for algorithm in algorithms}
+    bases = {
+        algorithm: _planned(algorithm, 0, {}, own, feedback).settings for algorithm in algorithms
+    }
     refuse_unused(list(bases.values()), is_comparison=True)
     _refuse_unused_changes(bases, own)
     seeds = range(_SEEDS.value)
@@ -136,17 +151,24 @@ def _plan() -> list[Planned]:
             for algorithm in used_by:
                 unchanged = getattr(bases[algorithm], name)
                 plans += [(algorithm, seed, {name: v}) for v in values if v != unchanged]
-    return [_planned(*plan, own) for plan in plans]
+    return [_planned(*plan, own, feedback) for plan in plans]
 
 
-def _planned(algorithm: str, seed: int, changes: dict[str, Any], own) -> Planned:
+def _planned(
+    algorithm: str,
+    seed: int,
+    changes: dict[str, Any],
+    own: dict[str, dict[str, Any]],
+    feedback: str,
+) -> Planned:
     given = flags.FLAGS
-    held_out = "unseen_fraction" if given.feedback == "implicit" else "held_out_fraction"
+    is_implicit = feedback == "implicit"
+    held_out = "unseen_fraction" if is_implicit else "held_out_fraction"
     defaults = {} if given[held_out].present else {held_out: _HELD_OUT}
     label = "-".join([algorithm, f"seed{seed}", *(f"{n}={v}" for n, v in changes.items())])
     output_dir = given.output_dir and str(pathlib.Path(given.output_dir) / "runs" / label)
     fixed = {"algorithm": algorithm, "seed": seed, "output_dir": output_dir}
-    values = {**defaults, **own.get(algorithm, {}), **fixed, **changes}
+    values = {**defaults, **own.get(algorithm, {}), **fixed, "feedback": feedback, **changes}
     return Planned(settings_from_flags(has_references=True, **values), changes)
 
 

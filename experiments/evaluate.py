@@ -9,7 +9,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments.run import cli, display, runtime, settings
+from experiments.run import cli, display, judged, runtime, settings
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import load_population
 from fedrecon.data.population import GROUPS
@@ -76,10 +76,15 @@ def main(interruption: cli.Interruption) -> None:
     state = run.open_checkpoints().load(round_num, algorithm.initialize())
     judge = Judge(algorithm, population)
     metrics = {group: judge.metrics(state, group) for group in groups}
+    recorded = judged.record(chosen, population, judge, groups)
     display.print_table(metrics)
+    print()
+    judged.print_record(recorded, population.feedback)
     print(f"\nModel after round {round_num}. Files:")
     for group, row in metrics.items():
-        print(f"  {run.write_evaluation(group, {**row, 'round': round_num})}")
+        coverage = recorded[judged.COVERAGE][group]
+        written = {**row, "round": round_num, judged.COVERAGE: coverage}
+        print(f"  {run.write_evaluation(group, written)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from experiments.run import cli, display, runtime
+from experiments.run import cli, display, judged, runtime
 from experiments.run.claim import claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_population
@@ -36,12 +36,15 @@ def main(interruption: cli.Interruption) -> None:
             runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
             finished = training.train(chosen, population, run, interruption)
             final = _final_metrics(finished, population, chosen.total_rounds)
+            final.update(judged.record(chosen, population, finished.judge, population.groups))
             run.write_final_metrics(final)
             run.draw_curves()
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
-        display.print_table({name: row for name, row in final.items() if isinstance(row, dict)})
+        display.print_table({group: final[group] for group in population.groups})
+        print()
+        judged.print_record(final, population.feedback)
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")

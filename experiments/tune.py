@@ -24,6 +24,7 @@ from experiments.comparison import references
 from experiments.run import cli, display, runtime, settings
 from experiments.run.claim import claimed
 from experiments.run.flags import (
+    chosen_feedback,
     define_flags,
     parse_sweeps,
     refuse_given,
@@ -110,7 +111,8 @@ def _trials() -> list[dict[str, Any]]:
 def _plan(trials: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Settings]]:
     """Returns the changes and the settings of each run, in a directory of its own."""
     given = flags.FLAGS
-    algorithm = current_algorithm(_ALGORITHM.value, given.feedback, flag="algorithm")
+    feedback = chosen_feedback([_ALGORITHM.value])
+    algorithm = current_algorithm(_ALGORITHM.value, feedback, flag="algorithm")
     planned = []
     for changes in trials:
         for seed in range(_SEEDS.value):

@@ -12,22 +12,20 @@ import tensorflow_federated as tff
 from fedrecon.algorithms import centralized, fed_avg, fed_ials, fed_ncf, fed_recon
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.ncf import LeaveOneOut
-from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
+from fedrecon.data.population import (
+    EXPLICIT,
+    Population,
+    divide_by_user,
+    divide_for_ranking,
+)
 from fedrecon.data.ratings import Ratings
+from fedrecon.defaults import default_model, default_options, default_reconstruction
 from fedrecon.errors import InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import (
-    CentralizedOptions,
-    FedAvgOptions,
-    FedIalsOptions,
-    FedReconOptions,
-    LeastSquaresOptions,
-    OptimizerOptions,
-)
 from fedrecon.runs.client_store import ClientStore
 
 if TYPE_CHECKING:
@@ -38,10 +36,9 @@ _DIM = 32
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """What `fit` does with the name of an algorithm: how it is prepared, and its settings."""
+    """What `fit` does with the name of an algorithm: how it is prepared."""
 
     prepare: Callable[..., Algorithm]
-    options: Any
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -49,27 +46,16 @@ def _store(num_users: int, width: int) -> ClientStore:
     return ClientStore(num_users, width, path=None)
 
 
-_EXACT = FedReconOptions(
-    reconstruction="least_squares",
-    least_squares=LeastSquaresOptions(bias_regularization=3.0),
-    # A step of rate 1 on the whole query: the server gets the gradient.
-    client_optimizer=OptimizerOptions("sgd", 1.0),
-    client_takes_one_step=True,
-    server_optimizer=OptimizerOptions("adam", 0.01),
-)
-_AVERAGING = FedAvgOptions(client_optimizer=OptimizerOptions("sgd", 0.2))
-_BY_ROW = dataclasses.replace(
-    _AVERAGING, client_optimizer=OptimizerOptions("sgd", 0.05), averaging="by_row"
-)
 _KINDS = {
-    "fed_recon": _Kind(fed_recon.prepare_fed_recon, FedReconOptions(reconstruction_epochs=5)),
-    "fed_recon_ls": _Kind(fed_recon.prepare_fed_recon, _EXACT),
-    "fed_ials": _Kind(fed_ials.prepare_fed_ials, FedIalsOptions()),
-    "fed_avg": _Kind(fed_avg.prepare_fed_avg, _AVERAGING),
-    "stateful_fed_avg": _Kind(fed_avg.prepare_stateful_fed_avg, _AVERAGING, {"open_store": _store}),
-    "fed_ncf": _Kind(fed_ncf.prepare_fed_ncf, _BY_ROW),
-    "centralized": _Kind(centralized.prepare_centralized, CentralizedOptions()),
+    "fed_recon": _Kind(fed_recon.prepare_fed_recon),
+    "fed_recon_ls": _Kind(fed_recon.prepare_fed_recon),
+    "fed_ials": _Kind(fed_ials.prepare_fed_ials),
+    "fed_avg": _Kind(fed_avg.prepare_fed_avg),
+    "stateful_fed_avg": _Kind(fed_avg.prepare_stateful_fed_avg, {"open_store": _store}),
+    "fed_ncf": _Kind(fed_ncf.prepare_fed_ncf),
+    "centralized": _Kind(centralized.prepare_centralized),
 }
+_RECONSTRUCTING = ("fed_avg", "stateful_fed_avg", "fed_ncf", "centralized")
 _TAKE_AGGREGATORS = ("fed_recon", "fed_recon_ls", "fed_ials")
 
 
@@ -172,6 +158,8 @@ def fit(
             )
         more.update(aggregator_factory=aggregator, is_aggregator_linear=is_aggregator_linear)
     population = _population(ratings, algorithm, seed)
+    if algorithm in _RECONSTRUCTING and model is None:
+        more["reconstruction"] = default_reconstruction(is_linear=True)
     if clients_per_round is None:
         clients_per_round = max(1, min(100, len(population.train) // 5))
     build_model = model or _default_model(population, algorithm)
@@ -181,7 +169,7 @@ def fit(
     with tff.framework.get_context_stack().install(context):
         prepared = kind.prepare(
             build_model,
-            options or kind.options,
+            options or default_options(algorithm, population.feedback),
             population,
             clients_per_round=clients_per_round,
             **more,
@@ -205,18 +193,13 @@ def _population(ratings, algorithm: str, seed: int) -> Population:
 
 
 def _default_model(population: Population, algorithm: str) -> ModelFn:
-    ratings = population.ratings
-    if algorithm == "fed_ials":
-        return model_fn(matrix_factorization, ratings.num_items, dim=_DIM, seed=population.seed)
+    ratings, has_biases = population.ratings, algorithm != "fed_ials"
+    is_explicit = population.feedback == EXPLICIT
+    biases = default_model(has_biases=has_biases)
+    if has_biases:
+        biases["initial_rating"] = ratings.scale.middle if is_explicit else 0.5
     return model_fn(
-        matrix_factorization,
-        ratings.num_items,
-        dim=_DIM,
-        user_bias=True,
-        item_bias=True,
-        global_bias=True,
-        initial_rating=(ratings.scale.minimum + ratings.scale.maximum) / 2,
-        seed=population.seed,
+        matrix_factorization, ratings.num_items, dim=_DIM, seed=population.seed, **biases
     )
 
 

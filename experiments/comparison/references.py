@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from experiments.run.settings import Settings
 from fedrecon import baselines
 from fedrecon.data.population import Population
@@ -30,15 +28,8 @@ def _options(chosen: Settings) -> Any:
 
 def train(chosen: Settings, population: Population) -> Any:
     """Returns the trained `Baseline`."""
-    examples, train = population.examples, population.train
-    if chosen.is_explicit:
-        given = [examples.examples(user) for user in train.tolist()]
-        users = np.repeat(train, [len(labels) for _, labels in given])
-        items, ratings = (np.concatenate(arrays) for arrays in zip(*given))
-    else:
-        is_used = np.isin(examples.ratings.user_ids, train)
-        users, items = examples.ratings.user_ids[is_used], examples.ratings.item_ids[is_used]
-        ratings = None
+    examples = population.examples
+    users, items, ratings = examples.interactions(population.train)
     sizes = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
     tables = baselines.EXPLICIT if chosen.is_explicit else baselines.IMPLICIT
     train_baseline = tables[chosen.algorithm]

@@ -16,6 +16,7 @@ from experiments.run.options import (
     fed_ials_options,
     fed_recon_options,
 )
+from experiments.run.population import label_scale
 from experiments.run.settings import Settings
 from fedrecon.algorithms import (
     centralized,
@@ -67,7 +68,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
             user_bias=settings.user_bias,
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
-            initial_rating=settings.initial_rating,
+            initial_rating=_initial_rating(settings, ratings),
             spread_out=settings.spread_out,
             user_l2=user_l2,
             **common,
@@ -80,6 +81,12 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
     return bind(
         neural_cf.neumf, num_items, gmf_dim=settings.dim, hidden_units=hidden_units, **common
     )
+
+
+def _initial_rating(settings: Settings, ratings: Ratings) -> float:
+    if settings.initial_rating is not None:
+        return settings.initial_rating
+    return label_scale(settings, ratings).middle
 
 
 @functools.lru_cache(maxsize=2)

@@ -31,6 +31,7 @@ def _setting(
     positive: bool = False,
     algorithms: tuple[str, ...] = (),
     only: tuple[Any, ...] = (),
+    decides_questions: bool = False,
 ) -> Any:
     """Returns a field that is also a flag.
 
@@ -46,6 +47,8 @@ def _setting(
       positive: Whether 0 and negative numbers are refused.
       algorithms: The algorithms that use it; empty if all do.
       only: The other conditions under which it has an effect; all must hold.
+      decides_questions: Whether it decides who is evaluated, or what they give or are asked. Such a
+        setting is one for all runs of a comparison or a search.
     """
     if algorithms:
         only = (relevance.algorithm_in(algorithms), *only)
@@ -53,12 +56,13 @@ def _setting(
         **{"help": help_text, "group": group, "start": start, "only": only},
         **{"choices": choices, "minimum": minimum, "maximum": maximum, "below": below},
     }
-    return dataclasses.field(default=default, metadata={**metadata, "positive": positive})
+    more = {"positive": positive, "decides_questions": decides_questions}
+    return dataclasses.field(default=default, metadata={**metadata, **more})
 
 
-def data(default, help_text, **kwargs):
+def data(default, help_text, *, decides_questions=True, **kwargs):
     """A setting of the data."""
-    return _setting(default, help_text, group="data", **kwargs)
+    return _setting(default, help_text, group="data", decides_questions=decides_questions, **kwargs)
 
 
 def model(default, help_text, *, only=(relevance.TRAINED,), **kwargs):

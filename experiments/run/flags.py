@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.run import fields, settings
+from experiments.run import defaults, fields, settings
 from experiments.run.names import (
     ALGORITHMS,
     REFERENCES,
@@ -75,12 +75,17 @@ def settings_from_flags(*, has_references: bool = False, **changes: Any) -> Sett
       InputError: If a value is out of range, values do not go together, or --output_dir is missing.
     """
     given = flags.FLAGS
-    names = [field.name for field in dataclasses.fields(Settings)]
-    values = {name: given[name].value for name in names if name in given}
+    names = [field.name for field in dataclasses.fields(Settings) if field.name in given]
+    values = {name: given[name].value for name in names}
     values.update(changes)
+    if "feedback" not in changes:
+        values["feedback"] = chosen_feedback([values["algorithm"]])
     values["algorithm"] = current_algorithm(
         values["algorithm"], values["feedback"], flag="algorithm"
     )
+    for name, value in defaults.defaults_of(values).items():
+        if name not in changes and not given[name].present:
+            values[name] = value
     if values["algorithm"] in REFERENCES and not has_references:
         raise InputError(
             f"--algorithm={values['algorithm']} is a reference, which has no rounds to train; "
@@ -95,6 +100,13 @@ def settings_from_flags(*, has_references: bool = False, **changes: Any) -> Sett
     if values["output_dir"] is None:
         raise InputError("give --output_dir=DIR, a new folder or the folder of a run to resume.")
     return Settings.of_used(values)
+
+
+def chosen_feedback(algorithms: Sequence[str]) -> str:
+    """Returns the kind of feedback that the flags ask for, by themselves or by the data set."""
+    if flags.FLAGS["feedback"].present:
+        return flags.FLAGS.feedback
+    return defaults.feedback_of(flags.FLAGS.dataset, algorithms)
 
 
 def refuse_unused(runs: Sequence[Settings], *, is_comparison: bool = False) -> None:
@@ -208,6 +220,11 @@ def _parse_value(flag: str, text: str, name: str, value: str) -> Any:
       value: Its value, as on the command line.
     """
     every = {field.name for field in dataclasses.fields(Settings)}
+    if name in every and name not in _NOT_CHANGEABLE and settings.decides_questions(name):
+        raise InputError(
+            f"--{flag}={text}: {name} decides which users are judged, or what they are asked, so "
+            f"figures would not be comparable. Give --{name} once, for all runs."
+        )
     changeable = sorted(every.difference(_NOT_CHANGEABLE))
     if name in _NOT_CHANGEABLE:
         raise InputError(f"--{flag}={text}: {name} cannot be changed here.")

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 
-from experiments.run import fields, relevance, runtime
+from experiments.run import defaults, fields, relevance, runtime
 from experiments.run.settings import Settings
 
 PRESETS = pathlib.Path(__file__).resolve().parents[1] / "presets"
 _ALL = "all"
+_DEPENDS = {"feedback": "implicit for ncf-ml-1m, fed_ials and ials; else explicit"}
 _WIDTH = 100
 _INDENT = " " * 8
 
@@ -99,6 +100,7 @@ def _explained(settings: Sequence[dataclasses.Field]) -> list[str]:
     lines = []
     for field in settings:
         default = "required" if field.name == "output_dir" else _default(field.default)
+        default = _DEPENDS.get(field.name) or defaults.told(field.name) or default
         only = relevance.in_words(field.metadata["only"])
         only = f" Only with {only}." if only else ""
         lines += _entry(field.name, default, field.metadata["help"] + only)

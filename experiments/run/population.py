@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import datasets
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
-from fedrecon.data.ratings import Ratings
+from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import InputError
 
 
@@ -16,15 +15,17 @@ def load_population(settings: Settings) -> Population:
     """Loads the data and divides the users.
 
     Raises:
-      InputError: If a cohort would be larger than the number of training users.
+      InputError: If a cohort would be larger than the number of training users, or the initial
+        rating is not on the scale.
       DataError: If the data cannot be read or divided.
     """
     population = _load(of_data(settings))
-    if settings.is_explicit:
-        population = dataclasses.replace(
-            population,
-            support_batch_size=settings.batch_size,
-            support_query_split=settings.support_query_split,
+    scale = label_scale(settings, population.ratings)
+    initial = settings.initial_rating
+    if initial is not None and not scale.minimum <= initial <= scale.maximum:
+        raise InputError(
+            f"--initial_rating={initial:g} is not on the scale of the labels, {scale}; leave it "
+            "out for the middle."
         )
     if settings.is_trained and settings.clients_per_round > len(population.train):
         raise InputError(
@@ -45,6 +46,8 @@ def _load(settings: Settings) -> Population:
             order=settings.example_order,
             label_threshold=settings.label_threshold,
             held_out_fraction=settings.held_out_fraction,
+            unseen_halves=settings.unseen_halves,
+            support_batch_size=settings.support_batch_size,
         )
     if settings.dataset in datasets.LEAVE_ONE_OUT_NAMES:
         data = datasets.load_leave_one_out(settings.dataset, data_dir=settings.data_dir)
@@ -70,6 +73,13 @@ def _load_ratings(settings: Settings) -> Ratings:
             "seed": settings.seed,
         }
     return datasets.load_dataset(settings.dataset, data_dir=settings.data_dir, **synthetic)
+
+
+def label_scale(settings: Settings, ratings: Ratings) -> RatingScale:
+    """Returns the values that labels have: those of the ratings, or 0 and 1."""
+    if settings.is_explicit and settings.label_threshold is None:
+        return ratings.scale
+    return RatingScale(0, 1, 1)
 
 
 def watched_group(settings: Settings) -> str:

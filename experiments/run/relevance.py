@@ -122,7 +122,7 @@ REBUILDING = Either(
 # Some local part is solved for. `ials` solves for all rows.
 SOLVED = Either((algorithm_in((*SOLVING, "ials")), Having("reconstruction", ("least_squares",))))
 USER_BIAS = Either((Having("user_bias", (True,)), Having("model", MODELS, is_not=True)))
-# Ratings of a user are cut into batches.
-BATCHED = Either((EXPLICIT, algorithm_in((*STEPPING, "centralized"))))
-# A user's batches are divided into support and query.
-SPLIT = Either((EXPLICIT, algorithm_in(("fed_recon",))))
+# Clients, or whoever reconstructs unseen users, take batches.
+BATCHED = (*STEPPING, "fed_recon_ls", "centralized")
+# A client's batches are divided into support and query.
+SPLIT = ("fed_recon", "fed_recon_ls")

@@ -18,6 +18,7 @@ from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.examples import ORDERS
+from fedrecon.data.population import UNSEEN_HALVES
 from fedrecon.errors import InputError
 from fedrecon.options import (
     AVERAGINGS,
@@ -36,8 +37,8 @@ FREE = frozenset(
     {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
 # Changes whenever files of older runs would be misread: config.json holds it. (1 had no number, and
-# other names of algorithms and of groups of users.)
-FORMAT = 2
+# other names of algorithms and of groups of users. 2 divided unseen users' ratings by batch_size.)
+FORMAT = 3
 
 _MOST_WIDTH = 65_536  # Wider embeddings are mistakes.
 _RECONSTRUCTING = (*relevance.STEPPING, "centralized")
@@ -98,6 +99,7 @@ class Settings:
         minimum=0,
         maximum=10_000,
         only=(relevance.IMPLICIT, relevance.algorithm_not_in(("fed_ials",))),
+        decides_questions=False,
     )
     evaluate_on: str = fields.data(
         "validation",
@@ -123,13 +125,31 @@ class Settings:
         below=1.0,
         only=(relevance.EXPLICIT,),
     )
+    unseen_halves: str = fields.data(
+        "random",
+        "How an unseen user's ratings are halved. random: shuffled and cut into batches; even "
+        "batches are given, odd ones are asked for, as in the paper's code. by_time: the earlier "
+        "half is given, the later half is asked for.",
+        choices=UNSEEN_HALVES,
+        only=(relevance.EXPLICIT,),
+    )
+    support_batch_size: int = fields.data(
+        5,
+        "Ratings in a batch of --unseen_halves=random. A user with no more ratings than one batch "
+        "is not judged.",
+        minimum=1,
+        maximum=100_000,
+        only=(relevance.EXPLICIT, Having("unseen_halves", ("random",))),
+    )
     example_order: str = fields.data(
         "shuffle_once",
-        "Order of a user's ratings. shuffle_once: shuffled once for the whole run, as in the "
-        "paper's code. shuffle_each_round: shuffled anew each round. file: as in the file. "
-        "Evaluation always sees one order.",
+        "Order of a user's ratings in training. shuffle_once: shuffled once for the whole run, as "
+        "in the paper's code. shuffle_each_round: shuffled anew each round, so that support and "
+        "query change, and the ratings kept by --max_ratings_per_user. by_time: the earliest "
+        "first. Evaluation always sees one order.",
         choices=ORDERS,
         only=(relevance.EXPLICIT,),
+        decides_questions=False,
     )
     label_threshold: Optional[float] = fields.data(
         None,
@@ -163,10 +183,10 @@ class Settings:
     user_bias: bool = fields.model(False, "Add a local bias of each user.", only=_MF)
     item_bias: bool = fields.model(False, "Add a global bias of each item.", only=_MF)
     global_bias: bool = fields.model(False, "Add one global bias of all ratings.", only=_MF)
-    initial_rating: float = fields.model(
-        0.0,
-        "Initial value of the global bias. Set it to the middle of the rating scale: predictions "
-        "for users with few ratings shrink towards it.",
+    initial_rating: Optional[float] = fields.model(
+        None,
+        "Initial value of the global bias, towards which predictions for users with few ratings "
+        "shrink. Without it: the middle of the rating scale.",
         only=(*_MF, Having("global_bias", (True,))),
     )
     l2: float = fields.model(
@@ -277,17 +297,17 @@ class Settings:
     batch_size: int = fields.algorithm(
         5,
         "Examples in one step of a client, in training and in reconstruction. Support and query "
-        "consist of whole batches.",
+        "consist of whole batches. (--support_batch_size is for evaluation.)",
         minimum=1,
         maximum=100_000,
-        only=(relevance.BATCHED,),
+        algorithms=relevance.BATCHED,
     )
     support_query_split: str = fields.algorithm(
         "alternating_batches",
-        "alternating_batches: even batches reconstruct, odd batches update or evaluate. none: all "
-        "batches do both.",
+        "What clients do in training. alternating_batches: even batches reconstruct, odd batches "
+        "update. none: all batches do both.",
         choices=SUPPORT_QUERY_SPLITS,
-        only=(relevance.SPLIT,),
+        algorithms=relevance.SPLIT,
     )
     reconstruction_epochs: int = fields.algorithm(
         1,
@@ -552,6 +572,11 @@ def of_data(settings: Settings) -> Settings:
     return chosen
 
 
+def decides_questions(name: str) -> bool:
+    """Whether the setting of this name decides who is evaluated, or what they are asked."""
+    return name == "seed" or field_of(name).metadata["decides_questions"]
+
+
 def is_of_data(name: str) -> bool:
     """Whether the users of a run, or their ratings, may follow from the setting of this name."""
     return name == "seed" or field_of(name).metadata["group"] == "data"
@@ -571,7 +596,6 @@ def check_format(config: Mapping[str, Any], path: Any) -> None:
     """
     if config.get("format") != FORMAT:
         raise InputError(
-            f"{path} is the run of another version of fedrecon, which had other names of "
-            "algorithms and of groups of users; use it with that version, or train again in "
-            "another output directory."
+            f"{path} is the run of another version of fedrecon, whose settings meant something "
+            "else; use it with that version, or train again in another output directory."
         )

@@ -33,6 +33,11 @@ class RatingScale:
     def __str__(self) -> str:
         return f"{self.minimum:g} to {self.maximum:g} in steps of {self.step:g}"
 
+    @property
+    def middle(self) -> float:
+        """The value half-way between the least and the largest rating."""
+        return (self.minimum + self.maximum) / 2
+
     def contains(self, ratings: np.ndarray | float) -> np.ndarray:
         """Returns bool, shaped like `ratings`: which of them exist. NaN does not."""
         ratings = np.asarray(ratings, np.float64)

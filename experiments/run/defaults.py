@@ -1,0 +1,121 @@
+"""What a setting is where no flag gives it: it may depend on the algorithm and the feedback.
+
+The figures are the library's (`fedrecon.defaults`), by the names of the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.run.names import ALGORITHMS
+from fedrecon import defaults
+from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
+from fedrecon.errors import InputError
+from fedrecon.options import (
+    CentralizedOptions,
+    FedAvgOptions,
+    FedIalsOptions,
+    FedReconOptions,
+    OptimizerOptions,
+)
+
+_FEEDBACKS = ("explicit", "implicit")
+_ONLY_IMPLICIT = ("fed_ials", "ials")
+
+
+def feedback_of(dataset: str, algorithms: Sequence[str]) -> str:
+    """Returns the kind of feedback where no flag says it.
+
+    It is implicit for leave-one-out files, and for algorithms that know nothing else.
+    """
+    is_implicit = dataset in LEAVE_ONE_OUT_NAMES or any(a in _ONLY_IMPLICIT for a in algorithms)
+    return "implicit" if is_implicit else "explicit"
+
+
+def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that depend on others, for a run of which some settings are known.
+
+    Args:
+      given: Settings by name, `algorithm`, `feedback` and `model` among them.
+    """
+    algorithm, feedback = given["algorithm"], given["feedback"]
+    if algorithm not in ALGORITHMS:
+        return {}
+    is_linear = given["model"] == "matrix_factorization"
+    values = _of_reconstruction(defaults.default_reconstruction(is_linear=is_linear))
+    if given.get("engine") == "stock":
+        values["reconstruction"] = "gradient_steps"
+    try:
+        options = defaults.default_options(algorithm, feedback)
+    except InputError:
+        return values  # `Settings` refuses the pair, and says what to give.
+    values.update(_flat(options))
+    if is_linear:
+        values.update(defaults.default_model(has_biases=algorithm != "fed_ials"))
+    return values
+
+
+def told(name: str) -> str | None:
+    """Returns the defaults of a setting in words, or None where all algorithms have the same."""
+    by_value: dict[str, list[str]] = {}
+    for feedback in _FEEDBACKS:
+        for algorithm in ALGORITHMS:
+            given = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
+            found = defaults_of(given)
+            if name in found:
+                who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
+                by_value.setdefault(str(found[name]), []).append(who)
+    if len(by_value) < 2:
+        return next(iter(by_value), None)
+    return "; ".join(f"{value} for {', '.join(who)}" for value, who in by_value.items())
+
+
+def _flat(options: Any) -> dict[str, Any]:
+    """Returns an options record by the names of the settings."""
+    if isinstance(options, FedReconOptions):
+        return {**_of_reconstruction(options), **_of_clients(options)}
+    if isinstance(options, FedIalsOptions):
+        return {
+            "ridge": options.regularization,
+            "ridge_exponent": options.exponent,
+            "unobserved_weight": options.unobserved_weight,
+            **_of_optimizer("server", options.server_optimizer),
+        }
+    if isinstance(options, CentralizedOptions):
+        return {
+            **_of_optimizer("client", options.optimizer),
+            "minibatch_size": options.batch_size,
+        }
+    assert isinstance(options, FedAvgOptions)
+    return {
+        **_of_clients(options),
+        "averaging": options.averaging,
+        "gradient_clip_norm": options.gradient_clip_norm,
+    }
+
+
+def _of_reconstruction(options: FedReconOptions) -> dict[str, Any]:
+    least_squares = options.least_squares
+    return {
+        "reconstruction": options.reconstruction,
+        **_of_optimizer("reconstruction", options.reconstruction_optimizer),
+        "reconstruction_epochs": options.reconstruction_epochs,
+        "reconstruction_steps_max": options.reconstruction_steps_max,
+        "ridge": least_squares.regularization,
+        "ridge_exponent": least_squares.exponent,
+        "bias_ridge": least_squares.bias_regularization,
+    }
+
+
+def _of_clients(options: FedReconOptions | FedAvgOptions) -> dict[str, Any]:
+    names = ("batch_size", "client_epochs", "client_steps_max", "client_weighting")
+    return {
+        **_of_optimizer("client", options.client_optimizer),
+        **_of_optimizer("server", options.server_optimizer),
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _of_optimizer(whose: str, options: OptimizerOptions) -> dict[str, Any]:
+    return {f"{whose}_optimizer": options.name, f"{whose}_learning_rate": options.learning_rate}

@@ -1,0 +1,92 @@
+"""The settings that each algorithm has where nobody gives any: options by algorithm and feedback.
+
+They were chosen by validation users (RMSE of unseen users; NDCG@10 of seen users' validation items
+with implicit feedback) on the data sets synthetic, movielens-100k, movielens-1m and ncf-ml-1m, seed
+0, after 500 rounds, for `default_model`. BUILD_NOTES.md ("Defaults") has the searches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fedrecon.data.population import IMPLICIT
+from fedrecon.errors import InputError
+from fedrecon.options import (
+    CentralizedOptions,
+    FedAvgOptions,
+    FedIalsOptions,
+    FedReconOptions,
+    LeastSquaresOptions,
+    OptimizerOptions,
+)
+
+_STEPS = FedReconOptions(
+    reconstruction_optimizer=OptimizerOptions("sgd", 0.1),
+    reconstruction_epochs=5,
+    least_squares=LeastSquaresOptions(regularization=10.0, bias_regularization=10.0),
+    client_optimizer=OptimizerOptions("sgd", 0.2),
+)
+# For unseen users of every algorithm whose model is linear in its local part.
+_SOLVED = dataclasses.replace(_STEPS, reconstruction="least_squares")
+_EXACT = dataclasses.replace(
+    _SOLVED,
+    # A step of rate 1 on the whole query: the server gets the gradient.
+    client_optimizer=OptimizerOptions("sgd", 1.0),
+    client_takes_one_step=True,
+    server_optimizer=OptimizerOptions("adam", 0.003),
+)
+_AVERAGING = FedAvgOptions(client_optimizer=OptimizerOptions("sgd", 0.1))
+_EXPLICIT = {
+    "fed_recon": _STEPS,
+    "fed_recon_ls": _EXACT,
+    "fed_avg": _AVERAGING,
+    "stateful_fed_avg": _AVERAGING,
+    "fed_ncf": FedAvgOptions(client_optimizer=OptimizerOptions("sgd", 0.05), averaging="by_row"),
+    "centralized": CentralizedOptions(OptimizerOptions("adam", 0.001), 256),
+}
+_IMPLICIT = {
+    "fed_recon": _STEPS,
+    "fed_ials": FedIalsOptions(),
+    "fed_avg": _AVERAGING,
+    "stateful_fed_avg": _AVERAGING,
+    "fed_ncf": FedAvgOptions(client_optimizer=OptimizerOptions("sgd", 0.05), averaging="by_row"),
+    "centralized": CentralizedOptions(OptimizerOptions("adam", 0.001), 256),
+}
+
+
+def default_options(algorithm: str, feedback: str) -> Any:
+    """Returns the options record of an algorithm.
+
+    Args:
+      algorithm: Its name.
+      feedback: `"explicit"` or `"implicit"`.
+
+    Raises:
+      InputError: If there is no such algorithm for this kind of feedback.
+    """
+    known = _IMPLICIT if feedback == IMPLICIT else _EXPLICIT
+    if algorithm not in known:
+        raise InputError(
+            f"there is no algorithm {algorithm!r} for {feedback} feedback; there are "
+            f"{', '.join(known)}."
+        )
+    return known[algorithm]
+
+
+def default_reconstruction(*, is_linear: bool) -> FedReconOptions:
+    """Returns how users without a kept local part are rebuilt.
+
+    Args:
+      is_linear: Whether the model's predictions are linear in the local part, as those of matrix
+        factorization are: then it is solved for, else fitted by gradient steps.
+    """
+    return _SOLVED if is_linear else _STEPS
+
+
+def default_model(*, has_biases: bool = True) -> dict[str, Any]:
+    """Returns arguments of `matrix_factorization`: all three biases, or none for federated iALS.
+
+    Without biases, users who give few ratings are predicted near 0.
+    """
+    return dict.fromkeys(("user_bias", "item_bias", "global_bias"), has_biases)
