@@ -13,6 +13,7 @@ ALLOWED = {
     "errors": set(),
     "rng": set(),
     "options": BASE | {"data"},
+    "defaults": BASE | {"data", "options"},
     "data": BASE | {"data"},
     "models": BASE | {"models"},
     "execution": BASE | {"execution"},
@@ -23,7 +24,9 @@ ALLOWED = {
     "runs": BASE | {"algorithms", "runs"},
     "serving": BASE | {"data", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
-    "fit": BASE | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation"},
+    "fit": BASE
+    | {"defaults"}
+    | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation"},
 }
 
 

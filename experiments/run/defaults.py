@@ -5,7 +5,7 @@ The figures are the library's (`fedrecon.defaults`), by the names of the setting
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experiments.run.names import ALGORITHMS
@@ -22,6 +22,9 @@ from fedrecon.options import (
 
 _FEEDBACKS = ("explicit", "implicit")
 _ONLY_IMPLICIT = ("fed_ials", "ials")
+_STEPS = frozenset(
+    f"reconstruction_{name}" for name in ("optimizer", "learning_rate", "epochs", "steps_max")
+)
 
 
 def feedback_of(dataset: str, algorithms: Sequence[str]) -> str:
@@ -33,27 +36,27 @@ def feedback_of(dataset: str, algorithms: Sequence[str]) -> str:
     return "implicit" if is_implicit else "explicit"
 
 
-def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that depend on others, for a run of which some settings are known.
+def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the settings whose default depends on other settings.
 
     Args:
-      given: Settings by name, `algorithm`, `feedback` and `model` among them.
+      values: Settings by name, `algorithm`, `feedback` and `model` among them.
+      given: The names of the settings that somebody chose. Who chooses how gradient steps
+        reconstruct wants gradient steps.
     """
-    algorithm, feedback = given["algorithm"], given["feedback"]
+    algorithm, feedback = values["algorithm"], values["feedback"]
     if algorithm not in ALGORITHMS:
         return {}
-    is_linear = given["model"] == "matrix_factorization"
-    values = _of_reconstruction(defaults.default_reconstruction(is_linear=is_linear))
-    if given.get("engine") == "stock":
-        values["reconstruction"] = "gradient_steps"
+    is_matrix_factorization = values["model"] == "matrix_factorization"
+    is_linear = is_matrix_factorization and not _STEPS.intersection(given)
+    found = _of_reconstruction(defaults.default_reconstruction(is_linear=is_linear))
     try:
-        options = defaults.default_options(algorithm, feedback)
+        found.update(_flat(defaults.default_options(algorithm, feedback)))
     except InputError:
-        return values  # `Settings` refuses the pair, and says what to give.
-    values.update(_flat(options))
-    if is_linear:
-        values.update(defaults.default_model(has_biases=algorithm != "fed_ials"))
-    return values
+        return found  # `Settings` refuses the pair, and says what to give.
+    if is_matrix_factorization:
+        found.update(defaults.default_model(has_biases=algorithm != "fed_ials"))
+    return found
 
 
 def told(name: str) -> str | None:
@@ -61,8 +64,8 @@ def told(name: str) -> str | None:
     by_value: dict[str, list[str]] = {}
     for feedback in _FEEDBACKS:
         for algorithm in ALGORITHMS:
-            given = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
-            found = defaults_of(given)
+            values = {"algorithm": algorithm, "feedback": feedback}
+            found = defaults_of({**values, "model": "matrix_factorization"})
             if name in found:
                 who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
                 by_value.setdefault(str(found[name]), []).append(who)

@@ -83,9 +83,9 @@ def settings_from_flags(*, has_references: bool = False, **changes: Any) -> Sett
     values["algorithm"] = current_algorithm(
         values["algorithm"], values["feedback"], flag="algorithm"
     )
-    for name, value in defaults.defaults_of(values).items():
-        if name not in changes and not given[name].present:
-            values[name] = value
+    chosen = {name for name in values if name in changes or given[name].present}
+    found = defaults.defaults_of(values, chosen)
+    values.update({name: value for name, value in found.items() if name not in chosen})
     if values["algorithm"] in REFERENCES and not has_references:
         raise InputError(
             f"--algorithm={values['algorithm']} is a reference, which has no rounds to train; "

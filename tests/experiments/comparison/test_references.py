@@ -20,7 +20,7 @@ EXPLICIT = small_settings(
     held_out_fraction=0.2,
     dim=3,
     clients_per_round=5,
-    batch_size=4,
+    support_batch_size=4,
 )
 IMPLICIT = dataclasses.replace(
     EXPLICIT, feedback="implicit", held_out_fraction=0.0, unseen_fraction=0.2
@@ -58,6 +58,17 @@ def test_item_means_are_of_training_users_capped_ratings():
     given = [population.examples.examples(user) for user in population.train.tolist()]
     assert max(len(labels) for _, labels in given) <= 20
     assert model.mean == pytest.approx(np.concatenate([labels for _, labels in given]).mean())
+
+
+def test_references_train_on_all_that_the_rounds_of_others_use():
+    """Who shuffles in each round draws other ratings under the cap, and so uses all in the end."""
+    settings = of("popularity", EXPLICIT, example_order="shuffle_each_round")
+    population = load_population(settings)
+    ratings = population.examples.ratings
+    labels = ratings.ratings[np.isin(ratings.user_ids, population.train)]
+    capped = sum(population.examples.num_examples(user) for user in population.train.tolist())
+    assert len(labels) > capped
+    assert references.train(settings, population).mean == pytest.approx(labels.mean())
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_ials_takes_the_settings_that_it_says_it_uses():
         assert uses(of("ials", IMPLICIT), name), name
     for name in ("l2", "client_learning_rate", "total_rounds", "batch_size", "held_out_fraction"):
         assert not uses(of("ials", IMPLICIT), name), name
-    assert uses(EXPLICIT, "batch_size")  # It cuts what unseen users give.
+    assert uses(EXPLICIT, "support_batch_size")  # It cuts what unseen users give.
     assert not uses(of("popularity", EXPLICIT), "dim")
 
 
@@ -123,7 +134,7 @@ def test_config_names_what_defaults_are_and_changes_with_them():
     assert config["unobserved_weight"] > 0  # The default, not None.
     knn = references.config(EXPLICIT)
     assert knn["num_neighbors"] > 1
-    assert knn["batch_size"] == 4
+    assert knn["support_batch_size"] == 4
     assert "server_learning_rate" not in knn
     json.dumps([config, knn])
 

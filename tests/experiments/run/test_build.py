@@ -67,7 +67,7 @@ def assert_same_population(found, expected):
             np.testing.assert_array_equal(group.held_out.items, other.held_out.items)
             np.testing.assert_array_equal(group.held_out.negatives, other.held_out.negatives)
     assert found.support_batch_size == expected.support_batch_size
-    assert found.support_query_split == expected.support_query_split
+    assert found.unseen_halves == expected.unseen_halves
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,9 @@ def assert_same_population(found, expected):
                 example_order="shuffle_each_round",
                 label_threshold=4.0,
                 held_out_fraction=0.25,
-                batch_size=3,
+                batch_size=7,
                 support_query_split="none",
+                support_batch_size=3,
             ),
             divide_by_user(
                 ratings_of(60, seed=2),
@@ -91,8 +92,11 @@ def assert_same_population(found, expected):
                 label_threshold=4.0,
                 held_out_fraction=0.25,
                 support_batch_size=3,
-                support_query_split="none",
             ),
+        ),
+        (
+            explicit(unseen_halves="by_time"),
+            divide_by_user(ratings_of(60), max_ratings_per_user=12, unseen_halves="by_time"),
         ),
         (implicit(), divide_for_ranking(ratings_of(270))),
         (
@@ -128,10 +132,15 @@ def test_runs_that_differ_in_nothing_else_share_their_users():
     again = load_population(
         explicit(dim=5, clients_per_round=3, algorithm="centralized", batch_size=2)
     )
-    assert again.ratings is population.ratings
-    assert again.examples is population.examples
-    assert again.groups is population.groups
-    assert (population.support_batch_size, again.support_batch_size) == (5, 2)
+    assert again is population
+
+
+def test_an_initial_rating_that_no_rating_can_have_is_refused():
+    message = r"--initial_rating=6 is not on the scale of the labels, 1 to 5 in steps of 1"
+    with pytest.raises(InputError, match=message):
+        load_population(explicit(global_bias=True, initial_rating=6.0))
+    with pytest.raises(InputError, match=r"--initial_rating=3 .* labels, 0 to 1"):
+        load_population(explicit(global_bias=True, initial_rating=3.0, label_threshold=4.0))
 
 
 @pytest.mark.filterwarnings("ignore:.*was published with")

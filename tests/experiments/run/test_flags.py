@@ -1,14 +1,18 @@
 """From a command line to settings: names of before, near names, and flags without effect."""
 
+import dataclasses
 import sys
 
+import numpy as np
 import pytest
 
 from experiments.run import flags as run_flags
 from experiments.run import names
 from experiments.run.flags import parse_changes, parse_sweeps, refuse_unused, settings_from_flags
+from experiments.run.population import load_population
 from fedrecon.errors import InputError
-from tests.experiments.small import parse_flags
+from fedrecon.evaluation.feedback import feedback_of
+from tests.experiments.small import parse_flags, small_settings
 
 KNOWN = (*names.ALGORITHMS, *names.REFERENCES)
 
@@ -87,13 +91,49 @@ def test_where_no_name_is_near_none_is_suggested():
 
 def test_sweeps_are_settings_and_values_of_their_kind(parse):
     parse()
-    texts = ["dim:4,8", "client_learning_rate:0.5", "user_bias:false,true", "data_dir:a,b"]
+    texts = ["dim:4,8", "client_learning_rate:0.5", "user_bias:false,true", "model:gmf,mlp"]
     assert parse_sweeps("sweep", texts) == [
         ("dim", [4, 8]),
         ("client_learning_rate", [0.5]),
         ("user_bias", [False, True]),
-        ("data_dir", ["a", "b"]),
+        ("model", ["gmf", "mlp"]),
     ]
+
+
+DECIDING = (
+    *("dataset", "data_dir", "feedback", "evaluate_on", "unseen_fraction", "held_out_fraction"),
+    *("max_ratings_per_user", "label_threshold", "unseen_halves", "support_batch_size"),
+    *("synthetic_num_users", "synthetic_num_items", "synthetic_mean_ratings_per_user"),
+)
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_what_decides_the_questions_is_one_thing_for_all_runs(parse, name):
+    """Trials that are asked other ratings cannot be ranked."""
+    parse()
+    message = rf"{name} decides which users are judged, .* Give --{name} once, for all runs\."
+    for flag in ("sweep", "search"):
+        with pytest.raises(InputError, match=f"^--{flag}={name}:5,20: {message}$"):
+            parse_sweeps(flag, [f"{name}:5,20"])
+    with pytest.raises(InputError, match=message):
+        parse_changes("set", [f"item_knn:{name}=5"], feedback="explicit", known=KNOWN)
+
+
+def test_every_other_setting_can_be_searched_and_asks_the_same(parse):
+    """No setting of training decides what an unseen user gives or is asked."""
+    parse()
+    others = {"batch_size": 2, "support_query_split": "none", "example_order": "by_time"}
+    others |= {"client_epochs": 3, "reconstruction_steps_max": 1}
+    base = small_settings(held_out_fraction=0.2, max_ratings_per_user=30, clients_per_round=5)
+    population = load_population(base)
+    for name, value in others.items():
+        assert parse_sweeps("search", [f"{name}:{value}"])
+        changed = load_population(dataclasses.replace(base, **{name: value}))
+        for group in population.groups:
+            asked, again = (feedback_of(p).cases(p, group) for p in (population, changed))
+            np.testing.assert_array_equal(asked.item_ids, again.item_ids, name)
+            for given, given_again in zip(asked.given, again.given):
+                np.testing.assert_array_equal(given[0], given_again[0], name)
 
 
 @pytest.mark.parametrize(

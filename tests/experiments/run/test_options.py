@@ -6,10 +6,11 @@ import pytest
 
 from experiments.run import build
 from experiments.run import options as run_options
+from fedrecon.data.ratings import RatingScale
 from fedrecon.models.model_fn import structure
 from tests.experiments.small import small_settings
 
-RATINGS = types.SimpleNamespace(num_items=9)
+RATINGS = types.SimpleNamespace(num_items=9, scale=RatingScale(1, 5, 1))
 
 
 def replace(**changes):

@@ -28,7 +28,37 @@ def parse():
 
 
 def test_without_flags_the_defaults_hold(parse):
-    assert parse() == Settings(output_dir="out")
+    biases = {"user_bias": True, "item_bias": True, "global_bias": True}
+    assert parse() == Settings(
+        output_dir="out", **biases, reconstruction_epochs=5, client_learning_rate=0.2
+    )
+    # What depends on the algorithm, the feedback or the model; each flag wins over it.
+    assert parse("--nouser_bias", "--client_learning_rate=0.3") == Settings(
+        output_dir="out",
+        **{**biases, "user_bias": False},
+        reconstruction_epochs=5,
+        client_learning_rate=0.3,
+    )
+    fed_ncf = parse("--algorithm=fed_ncf")
+    assert (fed_ncf.averaging, fed_ncf.reconstruction) == ("by_row", "least_squares")
+    by_steps = parse("--algorithm=fed_ncf", "--reconstruction_epochs=2")
+    assert (by_steps.reconstruction, by_steps.reconstruction_epochs) == ("gradient_steps", 2)
+    neural = parse("--algorithm=fed_avg", "--model=gmf", "--label_threshold=4")
+    assert neural.reconstruction == "gradient_steps"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "feedback"),
+    [
+        ((), "explicit"),
+        (("--dataset=ncf-ml-1m",), "implicit"),
+        (("--dataset=ncf-ml-1m", "--feedback=explicit"), "explicit"),
+        (("--algorithm=fed_ials",), "implicit"),
+        (("--algorithm=fed_recon", "--dataset=movielens-1m"), "explicit"),
+    ],
+)
+def test_the_data_or_the_algorithm_says_the_feedback(parse, arguments, feedback):
+    assert parse(*arguments).feedback == feedback
 
 
 def test_each_setting_is_a_flag(parse):
@@ -68,13 +98,16 @@ def test_each_setting_is_a_flag(parse):
             ("--algorithm=fed_ials", "--feedback=implicit", "--l2=0.1"),
             "--l2 has no effect with",
         ),
-        (("--algorithm=fed_ials",), "fed_ials is for implicit feedback; leave it out, or give"),
+        (
+            ("--algorithm=fed_ials", "--feedback=explicit"),
+            "fed_ials is for implicit feedback; leave it out, or give",
+        ),
         (
             ("--algorithm=fed_recon_ls", "--feedback=implicit"),
             "fed_recon_ls predicts ratings; with --feedback=implicit give --algorithm=fed_ials.",
         ),
         (
-            ("--algorithm=fed_recon_ls", "--bias_ridge=3"),
+            ("--algorithm=fed_recon_ls", "--bias_ridge=3", "--nouser_bias"),
             "--bias_ridge has no effect with --user_bias=False; it belongs to --user_bias=True, or",
         ),
         (
@@ -113,7 +146,10 @@ def test_each_setting_is_a_flag(parse):
             ("--reconstruction=least_squares", "--reconstruction_learning_rate=0.1"),
             "--reconstruction_learning_rate has no effect with --reconstruction=least_squares",
         ),
-        (("--initial_rating=3",), "--initial_rating has no effect with --global_bias=False"),
+        (
+            ("--initial_rating=3", "--noglobal_bias"),
+            "--initial_rating has no effect with --global_bias=False",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(parse, arguments, message):
@@ -140,7 +176,10 @@ IMPLICIT = "--feedback=implicit"
             (IMPLICIT,),
             "implicit; it belongs to --feedback=explicit",
         ),
-        ("--example_order=file", (IMPLICIT,), "--feedback=implicit"),
+        ("--example_order=by_time", (IMPLICIT,), "--feedback=implicit"),
+        ("--unseen_halves=by_time", (IMPLICIT,), "--feedback=implicit"),
+        ("--support_batch_size=2", (IMPLICIT,), "--feedback=implicit"),
+        ("--support_batch_size=2", ("--unseen_halves=by_time",), "--unseen_halves=by_time"),
         ("--label_threshold=4", (IMPLICIT,), "--feedback=implicit"),
         # What only some algorithms have.
         (
@@ -172,8 +211,8 @@ IMPLICIT = "--feedback=implicit"
         ("--reconstruction_steps_max=9", (IMPLICIT, "--algorithm=fed_ncf"), "--unseen_fraction"),
         (
             "--support_query_split=none",
-            (IMPLICIT, "--algorithm=fed_avg"),
-            "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fed_recon.",
+            ("--algorithm=fed_avg",),
+            "--algorithm=fed_avg; it belongs to --algorithm=fed_recon or fed_recon_ls.",
         ),
     ],
 )
@@ -195,7 +234,8 @@ def test_a_flag_that_would_be_ignored_is_refused_by_name(parse, argument, others
         ("--reconstruction_epochs=2", IMPLICIT, "--algorithm=stateful_fed_avg"),
         ("--reconstruction_epochs=2", "--algorithm=fed_ncf"),  # Unseen users of explicit feedback.
         ("--support_query_split=none", IMPLICIT, "--algorithm=fed_recon"),
-        ("--support_query_split=none", "--algorithm=centralized"),
+        ("--support_query_split=none", "--algorithm=fed_recon_ls"),
+        ("--support_batch_size=2", "--algorithm=centralized"),
         ("--negatives_per_positive=0", "--evaluate_on=test", IMPLICIT),
         ("--averaging=by_row", "--gradient_clip_norm=2", "--algorithm=fed_ncf"),
         ("--server_learning_rate=0.5", "--client_sampler=queue", "--algorithm=stateful_fed_avg"),
@@ -339,7 +379,8 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
         **{"synthetic_num_items": 4, "synthetic_mean_ratings_per_user": 25},
         **{"max_ratings_per_user": 6, "feedback": "implicit", "negatives_per_positive": 7},
         **{"evaluate_on": "test", "unseen_fraction": 0.5, "held_out_fraction": 0.5},
-        **{"example_order": "file", "label_threshold": 4.0, "seed": 8},
+        **{"example_order": "by_time", "label_threshold": 4.0, "seed": 8},
+        **{"unseen_halves": "by_time", "support_batch_size": 2},
     }
     for name, value in values.items():
         assert settings.of_data(Settings(**{name: value})) != settings.of_data(Settings()), name
@@ -369,8 +410,8 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
         ),
         (
             ("--algorithm=stateful_fed_avg", IMPLICIT),
-            {"support_query_split"},
-            {"reconstruction_epochs", "client_sampler", "gradient_clip_norm"},
+            {"support_query_split", "reconstruction_epochs"},
+            {"ridge", "client_sampler", "gradient_clip_norm"},
         ),
     ],
 )
@@ -403,7 +444,7 @@ def test_references_use_few_settings():
     data = {"dataset", "synthetic_num_users", "synthetic_num_items", "feedback", "seed"}
     data |= {"synthetic_mean_ratings_per_user", "max_ratings_per_user", "output_dir", "algorithm"}
     explicit = {"held_out_fraction", "example_order", "label_threshold"}
-    explicit |= {"batch_size", "support_query_split"}  # They cut what unseen users give.
+    explicit |= {"unseen_halves", "support_batch_size"}
     implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction"}
     of_ials = {"dim", "ridge", "unobserved_weight"}
     for algorithm, feedback, used in (
