@@ -94,6 +94,7 @@ def test_tff_internals_are_used_only_in_execution(repository):
             assert not any(n.startswith("tensorflow_federated.python") for n in names), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["experiments.train", "experiments.evaluate", "experiments.compare", "experiments.benchmark"],

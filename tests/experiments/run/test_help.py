@@ -10,6 +10,8 @@ from experiments.run import fields
 from experiments.run.settings import Settings
 from tests.experiments.small import run_binary
 
+pytestmark = pytest.mark.slow
+
 # Larger than it takes, but less than the import of TensorFlow on this machine.
 TIMEOUT = 20
 STEPPING = "--algorithm other than fed_recon_ls, fed_ials or centralized"
