@@ -97,7 +97,13 @@ def test_tff_internals_are_used_only_in_execution(repository):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    ["experiments.train", "experiments.evaluate", "experiments.compare", "experiments.benchmark"],
+    [
+        "experiments.train",
+        "experiments.evaluate",
+        "experiments.compare",
+        "experiments.benchmark",
+        "experiments.check_leak",
+    ],
 )
 def test_binaries_start_without_tensorflow(module):
     # `--help` and a wrong flag must not wait for the import of TensorFlow.

@@ -65,6 +65,7 @@ def test_other_binaries_explain_their_own_flags_first(repository):
     assert "tune_centralized_ml1m.flags" in text
     assert explained(show(repository, "evaluate", "--help"))[0] == "run_dir"
     assert explained(show(repository, "benchmark", "--help"))[0] == "suite"
+    assert explained(show(repository, "check_leak", "--help"))[0] == "train"
 
 
 CODE = """
@@ -96,6 +97,7 @@ finally:
         ),
         ("tune", ["--search=lr:3"], "did you mean client_learning_rate or server_learning_rate?"),
         ("benchmark", ["--suite=rounds"], "did you mean round"),
+        ("check_leak", ["--train=x"], "give --test=FILE --negatives=FILE, or --simulate="),
     ],
 )
 def test_wrong_flags_are_refused_before_tensorflow_is_imported(
