@@ -63,9 +63,10 @@ class DivergenceCheck:
         rejected = metrics.get(_REJECTED, 0)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                left_out = f" ({rejected} clients were left out)" if rejected else ""
+                number = len(self._algorithm.sample_cohort(round_num))
+                of_clients = f" ({rejected:.0f} of {number} clients diverged)" if rejected else ""
                 raise InputError(
-                    f"round {round_num} diverged: train/{name} is {value}{left_out}; {_ADVICE}"
+                    f"round {round_num} diverged: train/{name} is {value}{of_clients}; {_ADVICE}"
                 )
         self._count(round_num, metrics)
         if self._num_rejected >= MAX_ROUNDS_REJECTED:

@@ -301,9 +301,9 @@ def test_a_run_ends_in_its_first_round_that_is_not_finite(tmp_path, changes, mes
     assert run.checkpoints() == [0, 2]
 
 
-def test_clients_that_were_left_out_are_counted_in_the_error(tmp_path):
+def test_clients_that_diverged_are_counted_in_the_error(tmp_path):
     process = Changed(1, loss=np.nan, num_clients_rejected=1)
-    with pytest.raises(InputError, match=r"is nan \(1 clients were left out\)"):
+    with pytest.raises(InputError, match=r"is nan \(1 of 2 clients diverged\)"):
         train(make_algorithm(process), options(6), RunRecorder(RunDirectory(tmp_path)))
 
 
