@@ -51,6 +51,7 @@ _NAMES = {
     "ClientStore": "runs.client_store",
     # Evaluation.
     "Judge": "evaluation.judge",
+    "check_leak": "evaluation.leak",
     "fit": "fit",
     # Runtimes.
     "set_in_process_context": "execution.in_process",

@@ -27,6 +27,7 @@ from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
 from fedrecon.models.split_model import ModelFn
 from fedrecon.runs.client_store import ClientStore
+from fedrecon.runs.divergence import DivergenceCheck
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,8 @@ def fit(
         default context of the process stays as it is.
 
     Raises:
-      InputError: If the algorithm is unknown or takes no aggregator, or see `prepare_fed_recon`.
+      InputError: If the algorithm is unknown or takes no aggregator, if training diverges (see
+        `DivergenceCheck`), or see `prepare_fed_recon`.
     """
     from fedrecon.execution.in_process import InProcessContext, end_quietly
 
@@ -213,10 +215,13 @@ def _train(
     algorithm: Algorithm, judge: Judge, watched: str | None, rounds: int, every: int
 ) -> tuple[Any, list[dict[str, float]]]:
     state, rows = algorithm.initialize(), []
+    divergence = DivergenceCheck(algorithm)
     for round_num in range(rounds + 1):
         row: dict[str, float] = {"round": round_num}
         if round_num:
             state, metrics = algorithm.run_round(state, round_num)
+            divergence.check_metrics(round_num, metrics)
+            divergence.check_state(round_num, state, is_due=round_num == rounds)
             row.update({f"train/{name}": value for name, value in metrics.items()})
             if algorithm.store is not None:
                 algorithm.store.commit()

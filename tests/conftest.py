@@ -1,12 +1,9 @@
 """Fixtures that several folders of tests share."""
 
-import inspect
 import os
 import pathlib
-import subprocess
 import sys
 import time
-import types
 
 import pytest
 
@@ -128,58 +125,11 @@ def in_tffs_runtime(native_worker):
     return lambda process: _Elsewhere(process, context)
 
 
-_quick_test = None  # The test that runs, if it is a quick one.
-
-
-def _starts_a_process(function, seen) -> bool:
-    """Whether a function of the tests, or one of them that it names, uses `subprocess`."""
-    if not isinstance(function, types.FunctionType) or function in seen:
-        return False
-    seen.add(function)
-    function = inspect.unwrap(function)
-    names, codes = set(), [function.__code__]
-    if REPOSITORY / "tests" not in pathlib.Path(codes[0].co_filename).resolve().parents:
-        return False
-    for code in codes:
-        names.update(code.co_names)
-        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
-    named = [function.__globals__.get(name) for name in names]
-    return any(v is subprocess or _starts_a_process(v, seen) for v in named)
-
-
 def pytest_collection_modifyitems(items):
-    """Marks as slow what starts a process, TFF's worker too, by itself or in a fixture."""
+    """Marks as slow what uses TFF's worker, through another fixture too."""
     for item in items:
-        fixtures = [d[-1].func for d in item._fixtureinfo.name2fixturedefs.values()]
-        functions = (getattr(item, "function", None), *fixtures)
-        if "native_worker" in item.fixturenames or any(
-            _starts_a_process(function, set()) for function in functions
-        ):
+        if "native_worker" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
-
-
-def _refuse_processes_of_quick_tests(event, arguments):
-    if event == "subprocess.Popen" and _quick_test:
-        command = arguments[1]
-        program = os.path.basename(os.fspath(command if isinstance(command, str) else command[0]))
-        if program != "fc-list":  # matplotlib looks for fonts once on a machine.
-            raise RuntimeError(
-                f"{_quick_test} starts a process ({program}) and is not marked slow: mark it with "
-                "pytest.mark.slow."
-            )
-
-
-sys.addaudithook(_refuse_processes_of_quick_tests)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    global _quick_test
-    _quick_test = None if item.get_closest_marker("slow") else item.nodeid
-    try:
-        return (yield)
-    finally:
-        _quick_test = None
 
 
 def pytest_sessionfinish():

@@ -8,6 +8,7 @@ import pytest
 import fedrecon as fr
 
 
+@pytest.mark.slow
 def test_importing_is_instant_and_imports_nothing():
     code = "import sys, fedrecon; dir(fedrecon); print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

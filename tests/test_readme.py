@@ -19,6 +19,7 @@ OTHER_FLAGS = {
     *("flagfile", "help"),
     *("run_dir", "group", "round", "suite", "algorithms", "seeds"),
     *("set", "sweep", "search", "trials"),
+    *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
     *("no", "logdir"),
 }
 

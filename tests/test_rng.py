@@ -20,6 +20,7 @@ def test_generator_depends_on_seed_purpose_and_indices_only():
     assert len(draws | {draw(1, "a", 0)}) == 6
 
 
+@pytest.mark.slow
 def test_numbers_are_the_same_in_another_process():
     # Python's hash() of a string differs between processes; a seed made of it would as well.
     code = "from fedrecon import rng; print(rng.derive_seed(7, 'item_embedding'))"

@@ -97,9 +97,16 @@ def test_tff_internals_are_used_only_in_execution(repository):
             assert not any(n.startswith("tensorflow_federated.python") for n in names), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    ["experiments.train", "experiments.evaluate", "experiments.compare", "experiments.benchmark"],
+    [
+        "experiments.train",
+        "experiments.evaluate",
+        "experiments.compare",
+        "experiments.benchmark",
+        "experiments.check_leak",
+    ],
 )
 def test_binaries_start_without_tensorflow(module):
     # `--help` and a wrong flag must not wait for the import of TensorFlow.

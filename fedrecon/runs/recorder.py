@@ -68,9 +68,12 @@ class RunRecorder:
 
     def metrics(self, round_num: int, group: str) -> dict[str, float]:
         """Returns what was measured on `group` after `round_num` rounds, by the metric's name."""
-        prefix = f"{group}/"
-        row = self._row(round_num)
-        return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}
+        return _of_group(self._row(round_num), group)
+
+    def metrics_of_rounds(self, rounds: range, group: str) -> list[tuple[int, dict[str, float]]]:
+        """Returns the number and the metrics on `group` of each of `rounds` that has a row."""
+        rows = [row for row in self._run.read_metrics() if row["round"] in rounds]
+        return [(int(row["round"]), _of_group(row, group)) for row in rows]
 
     def _row(self, round_num: int) -> dict[str, float]:
         for row in self._run.read_metrics():
@@ -137,3 +140,8 @@ class RunRecorder:
             raise
         finally:
             self._room.release()
+
+
+def _of_group(row: Row, group: str) -> dict[str, float]:
+    prefix = f"{group}/"
+    return {name[len(prefix) :]: row[name] for name in row if name.startswith(prefix)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
+from fedrecon.runs.divergence import MAX_ROUNDS_REJECTED, DivergenceCheck, first_not_finite
 from fedrecon.runs.recorder import RunRecorder
 
 
@@ -75,6 +76,7 @@ class Training:
         self._options = options
         self._recorder = recorder
         self._start = time.monotonic()
+        self._divergence = DivergenceCheck(algorithm)
         # Held while files and state change together.
         self._commit = threading.Lock()
         checkpoints = recorder.checkpoints
@@ -90,6 +92,9 @@ class Training:
                 )
             self._state = recorder.load(self._done, self._state)
             self._seconds_before = recorder.seconds(self._done)
+            first = max(1, self._done - MAX_ROUNDS_REJECTED + 1)
+            last_rounds = range(first, self._done + 1)
+            self._divergence.resume(recorder.metrics_of_rounds(last_rounds, "train"))
         if algorithm.store is not None:
             # Without a checkpoint the store may hold rows of a run that ended before its first.
             algorithm.store.restore(self._done) if checkpoints else algorithm.store.clear()
@@ -113,7 +118,8 @@ class Training:
           The server's state after the last round.
 
         Raises:
-          InputError: If an evaluation fails.
+          InputError: If an evaluation fails, or if training diverged; see `DivergenceCheck`. The
+            round is not recorded then.
         """
         try:
             if self._is_new:
@@ -122,6 +128,9 @@ class Training:
                 on_round(0, row)
             for round_num, clients in self._rounds():
                 state, metrics = self._algorithm.run_round(self._state, round_num, clients)
+                self._divergence.check_metrics(round_num, metrics)
+                is_saved = self._is_due(round_num, self._options.rounds_per_checkpoint)
+                self._divergence.check_state(round_num, state, is_due=is_saved)
                 row = _prefixed("train", metrics)
                 if self._is_due(round_num, self._options.rounds_per_evaluation):
                     row.update(self._evaluate(state))
@@ -159,7 +168,8 @@ class Training:
     def _save(self) -> None:
         if self._algorithm.store is not None:
             self._algorithm.store.rollback()  # The rows of a round that did not end.
-        if not self._is_new:  # Else not even the untrained model was recorded.
+        # Else not even the untrained model was recorded, or a large state was not looked at.
+        if not self._is_new and first_not_finite(self._state) is None:
             self._save_checkpoint()
         self._recorder.flush()
 

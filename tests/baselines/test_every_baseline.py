@@ -213,6 +213,7 @@ def test_options_refuse_numbers_that_cannot_be(name):
                 options(**{setting: value})
 
 
+@pytest.mark.slow
 def test_importing_them_is_light():
     code = (
         "import sys, fedrecon.baselines;"

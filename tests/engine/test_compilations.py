@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 COUNTED = """
 import functools
 import numpy as np
@@ -35,6 +37,7 @@ for round_num in range(5):
 """
 
 
+@pytest.mark.slow
 def test_rounds_of_the_same_sizes_are_compiled_once():
     """A gradient over lengths unknown to XLA is compiled anew for each round's values."""
     logging = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compiler=2"}

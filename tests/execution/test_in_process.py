@@ -402,6 +402,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_clients_are_spread_over_the_devices(repository):
     """A CPU split in three stands for three GPUs."""
     done = subprocess.run(

@@ -6,6 +6,8 @@ import pytest
 
 from tests.experiments.small import run_binary
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository):
     done = run_binary(

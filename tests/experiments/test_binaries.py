@@ -15,6 +15,8 @@ from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.run_directory import RunDirectory
 from tests.experiments.small import TIMEOUT, command, read_json, run_binary, small_flags
 
+pytestmark = pytest.mark.slow
+
 DATA = small_flags()
 TRAIN = (
     "train",

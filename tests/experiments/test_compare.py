@@ -12,6 +12,8 @@ import pytest
 
 from tests.experiments.small import TIMEOUT, command, read_json, small_flags
 
+pytestmark = pytest.mark.slow
+
 DATA = small_flags(max_ratings_per_user=30)
 TEST_GROUPS = ("seen_test", "unseen_test")
 BUDGET = ("--dim=4", "--clients_per_round=4", "--rounds_per_evaluation=20")

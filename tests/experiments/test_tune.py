@@ -9,6 +9,8 @@ import pytest
 
 from tests.experiments.small import TIMEOUT, read_json, run_binary, small_flags
 
+pytestmark = pytest.mark.slow
+
 DATA = small_flags(synthetic_num_items=260)
 RMSE = "unseen_validation/rmse"
 TUNE = (

@@ -219,6 +219,7 @@ def left(request, folder, file, repository):
         yield request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 5])
 def test_a_reader_sees_its_round_and_leaves_the_folder_alone(left, folder, file, n):
     names = {path.name for path in file.parent.iterdir()}
@@ -234,6 +235,7 @@ def test_a_reader_sees_its_round_and_leaves_the_folder_alone(left, folder, file,
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_reader_can_do_without_the_right_to_write(left, folder, file):
     paths = [file.parent, *file.parent.iterdir()]
     modes = [path.stat().st_mode for path in paths]
@@ -298,6 +300,7 @@ def test_a_reader_of_a_closed_folder_says_when_its_round_is_gone(folder):
         known_values(reader)
 
 
+@pytest.mark.slow
 def test_many_readers_beside_a_writer(tmp_path, repository):
     """Each opens a snapshot's rows while another process goes on as fast as it can."""
     command = [sys.executable, "-c", _LOOP, str(tmp_path / "store"), "0"]
@@ -387,6 +390,7 @@ def _do_rounds(rounds, rows, is_known):
         is_known[users] = True
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_durable_snapshot(tmp_path, repository):
     first, num_rounds = 0, 0
     for milliseconds in (1, 7, 20, 33, 60, 101):
@@ -449,6 +453,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["memory", "folder"])
 def test_ten_million_users_take_the_room_of_those_known(form, tmp_path, repository):
     command = [sys.executable, "-c", _LARGE, str(tmp_path / "store") if form == "folder" else ""]

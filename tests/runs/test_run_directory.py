@@ -86,6 +86,7 @@ def test_a_broken_configuration_is_named(tmp_path):
         RunDirectory(tmp_path / "nowhere").read_config()
 
 
+@pytest.mark.slow
 def test_two_processes_cannot_train_in_one_directory(tmp_path, repository):
     run = RunDirectory(tmp_path)
     code = (

@@ -10,6 +10,7 @@ import pytest
 
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.errors import InputError
+from fedrecon.runs import divergence
 from fedrecon.runs.checkpoints import Checkpoints
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.client_table import ClientTable
@@ -263,6 +264,103 @@ def test_an_evaluation_that_fails_ends_the_run_after_its_last_whole_round(tmp_pa
     assert [row["round"] for row in run.read_metrics()] == [0, 1, 2, 3]
 
 
+# --- divergence -----------------------------------------------------------------------------------
+
+
+class Changed(Process):
+    """As `Process`, with metrics or a weight of its own from some round on."""
+
+    def __init__(self, round_num, *, weight=None, **metrics):
+        self._round_num, self._weight, self._metrics = round_num, weight, metrics
+
+    def next(self, state, clients):
+        output = super().next(state, clients)
+        if output.state.num_rounds < self._round_num:
+            return output
+        state = output.state
+        if self._weight is not None:
+            state = state._replace(weight=np.array([1, self._weight], np.float32))
+        return Output(state, {**output.metrics, **self._metrics})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [("loss", r"round 3 diverged: train/loss is (nan|-?inf); smaller"), ("weight", r"\(weight\)")],
+)
+def test_a_run_ends_in_its_first_round_that_is_not_finite(tmp_path, changes, message, bad):
+    run = RunDirectory(tmp_path)
+    algorithm = make_algorithm(Changed(3, **{changes: bad}))
+    with pytest.raises(InputError, match=message):
+        train(algorithm, options(6, 6, 6), RunRecorder(run))
+    assert run.checkpoints() == [0, 2]  # Round 2 was not due.
+    assert [row["round"] for row in run.read_metrics()] == [0, 1, 2]
+    # The same command ends alike, and leaves the same.
+    with pytest.raises(InputError, match=message):
+        train(algorithm, options(6, 6, 6), RunRecorder(run))
+    assert run.checkpoints() == [0, 2]
+
+
+def test_clients_that_diverged_are_counted_in_the_error(tmp_path):
+    process = Changed(1, loss=np.nan, num_clients_rejected=1)
+    with pytest.raises(InputError, match=r"is nan \(1 of 2 clients diverged\)"):
+        train(make_algorithm(process), options(6), RunRecorder(RunDirectory(tmp_path)))
+
+
+def test_a_large_state_is_looked_at_before_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(divergence, "MAX_NUMBERS_EACH_ROUND", 2)  # It has three.
+    run = RunDirectory(tmp_path)
+    with pytest.raises(InputError, match="round 4 diverged"):
+        train(make_algorithm(Changed(3, weight=np.nan)), options(6, 6, 4), RunRecorder(run))
+    assert run.checkpoints() == [0]  # Nobody knows that the state of round 2 was finite.
+    train(make_algorithm(), options(6, 6, 4), RunRecorder(run))
+    assert run.checkpoints() == [0, 4, 6]
+    assert [row["round"] for row in run.read_metrics()] == list(range(7))
+
+
+class SomeRejected(Process):
+    """As `Process`; a round rejects as many of its two clients as a list says."""
+
+    def __init__(self, *rejected):
+        self._rejected = rejected
+
+    def next(self, state, clients):
+        output = super().next(state, clients)
+        rejected = self._rejected[state.num_rounds]
+        return Output(output.state, {**output.metrics, "num_clients_rejected": rejected})
+
+
+def test_the_third_round_in_a_row_without_any_client_ends_the_run(tmp_path):
+    run = RunDirectory(tmp_path)
+    algorithm = make_algorithm(SomeRejected(2, 2, 1, 0, 2, 2, 2, 2))
+    with (
+        pytest.warns(UserWarning, match="all 2 clients of round 1 were left out") as warned,
+        pytest.raises(InputError, match="all clients were left out in rounds 5 to 7"),
+    ):
+        train(algorithm, options(8), RunRecorder(run))
+    assert len(warned) == 1
+    assert run.checkpoints()[-1] == 6
+
+
+@pytest.mark.filterwarnings("ignore:all 2 clients of round")
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_a_resumed_run_ends_at_the_same_round_without_any_client(tmp_path, stop):
+    algorithm = make_algorithm(SomeRejected(0, 2, 2, 2, 2, 2, 2))
+    run = RunDirectory(tmp_path)
+
+    def interrupt(round_num, row):
+        if round_num == stop:
+            raise KeyboardInterrupt
+
+    if stop < 4:
+        with pytest.raises(KeyboardInterrupt):
+            train(algorithm, options(7), RunRecorder(run), interrupt)
+        assert run.checkpoints()[-1] == stop
+    with pytest.raises(InputError, match="in rounds 2 to 4"):
+        train(algorithm, options(7), RunRecorder(run))
+    assert run.checkpoints()[-1] == 3
+
+
 @pytest.mark.parametrize("name", ["total_rounds", "rounds_per_evaluation", "rounds_per_checkpoint"])
 def test_options_are_positive(name):
     values = dict.fromkeys(("total_rounds", "rounds_per_evaluation", "rounds_per_checkpoint"), 1)
@@ -317,6 +415,21 @@ def keeping(path, stop=None):
     """An algorithm with a store in the run's folder, as a process has it that just began."""
     store = open_store(path)
     return make_algorithm(Keeping(store, stop), store=store)
+
+
+def test_rows_of_a_round_that_diverged_are_forgotten(tmp_path):
+    class Diverging(Keeping):
+        def next(self, state, clients):
+            output = super().next(state, clients)
+            loss = np.nan if state.num_rounds == 3 else 0.5
+            return Output(output.state, {**output.metrics, "loss": loss})
+
+    store = open_store(tmp_path)
+    run = RunDirectory(tmp_path)
+    with pytest.raises(InputError, match="round 4 diverged"):
+        train(make_algorithm(Diverging(store), store=store), options(6), RunRecorder(run))
+    assert_rows(store, 3)
+    assert_rows(open_store(tmp_path, read_round=run.checkpoints()[-1]), 3)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])

@@ -274,6 +274,7 @@ def test_the_same_runs_give_the_same_files(tmp_path, write):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+@pytest.mark.slow
 def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path, write, repository):
     run = write(explicit_results("fed_recon", 0, 1.0, 0.5))
     code = (

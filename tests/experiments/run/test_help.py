@@ -10,6 +10,8 @@ from experiments.run import fields
 from experiments.run.settings import Settings
 from tests.experiments.small import run_binary
 
+pytestmark = pytest.mark.slow
+
 # Larger than it takes, but less than the import of TensorFlow on this machine.
 TIMEOUT = 20
 STEPPING = "--algorithm other than fed_recon_ls, fed_ials or centralized"
@@ -63,6 +65,7 @@ def test_other_binaries_explain_their_own_flags_first(repository):
     assert "tune_centralized_ml1m.flags" in text
     assert explained(show(repository, "evaluate", "--help"))[0] == "run_dir"
     assert explained(show(repository, "benchmark", "--help"))[0] == "suite"
+    assert explained(show(repository, "check_leak", "--help"))[0] == "train"
 
 
 CODE = """
@@ -94,6 +97,7 @@ finally:
         ),
         ("tune", ["--search=lr:3"], "did you mean client_learning_rate or server_learning_rate?"),
         ("benchmark", ["--suite=rounds"], "did you mean round"),
+        ("check_leak", ["--train=x"], "give --test=FILE --negatives=FILE, or --simulate="),
     ],
 )
 def test_wrong_flags_are_refused_before_tensorflow_is_imported(

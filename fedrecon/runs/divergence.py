@@ -1,0 +1,126 @@
+"""Notices a training that diverged, or that no client takes part in any more.
+
+A diverged run never comes back: what is not finite stays so, or the clients' updates are left out
+for ever and the weights stand still. Without a check the next evaluation tells, many rounds later.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import tree
+
+from fedrecon.algorithms.algorithm import Algorithm, Metrics
+from fedrecon.errors import InputError
+
+# A cohort of one or two clients may be rejected by chance, and the next one meets the same weights.
+# Three in a row that differ say that the weights are at fault.
+MAX_ROUNDS_REJECTED = 3
+# NumPy looks through 0.2 million numbers (MovieLens 1M, 50 factors) in 0.03 ms and through 64
+# million in 18 to 26 ms, where a round takes 8 to 17 and 70 to 100 ms (two cores).
+MAX_NUMBERS_EACH_ROUND = 4_000_000
+
+_REJECTED = "num_clients_rejected"
+_ADVICE = "smaller learning rates, or more regularization, would help."
+
+
+class DivergenceCheck:
+    """Looks at each round's metrics, and at the server's state."""
+
+    def __init__(self, algorithm: Algorithm):
+        self._algorithm = algorithm
+        self._num_rejected = 0
+        self._has_warned = False
+
+    def resume(self, last_rounds: list[tuple[int, Metrics]]) -> None:
+        """Continues where a run ended, so that a resumed run ends where a whole one does.
+
+        Args:
+          last_rounds: The numbers and the metrics of up to `MAX_ROUNDS_REJECTED` rounds that are
+            done, increasing.
+        """
+        self._num_rejected = 0
+        for round_num, metrics in last_rounds:
+            self._count(round_num, metrics)
+
+    def check_metrics(self, round_num: int, metrics: Metrics) -> None:
+        """Looks at what a round measured.
+
+        Warns, once, if all clients of the round were rejected.
+
+        Args:
+          round_num: The round.
+          metrics: Its training metrics; `num_clients_rejected` counts the clients that were left
+            out because their updates were not finite.
+
+        Raises:
+          InputError: If a metric is not finite, or if all clients were rejected in each of
+            `MAX_ROUNDS_REJECTED` rounds.
+        """
+        rejected = metrics.get(_REJECTED, 0)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                number = len(self._algorithm.sample_cohort(round_num))
+                of_clients = f" ({rejected:.0f} of {number} clients diverged)" if rejected else ""
+                raise InputError(
+                    f"round {round_num} diverged: train/{name} is {value}{of_clients}; {_ADVICE}"
+                )
+        self._count(round_num, metrics)
+        if self._num_rejected >= MAX_ROUNDS_REJECTED:
+            raise InputError(
+                f"all clients were left out in rounds {round_num - self._num_rejected + 1} to "
+                f"{round_num}, since their updates were not finite: training diverged; {_ADVICE}"
+            )
+        if self._num_rejected and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"all {rejected} clients of round {round_num} were left out, since their updates "
+                f"were not finite; training ends after {MAX_ROUNDS_REJECTED} such rounds in a row.",
+                stacklevel=2,
+            )
+
+    def check_state(self, round_num: int, state: Any, *, is_due: bool) -> None:
+        """Looks at the state after a round.
+
+        Args:
+          round_num: The round.
+          state: The server's state.
+          is_due: Whether to look at a state of more than `MAX_NUMBERS_EACH_ROUND` numbers.
+
+        Raises:
+          InputError: If a number is not finite.
+        """
+        if not is_due and _num_numbers(state) > MAX_NUMBERS_EACH_ROUND:
+            return
+        name = first_not_finite(state)
+        if name is not None:
+            raise InputError(
+                f"round {round_num} diverged: the server's state is not finite ({name}); {_ADVICE}"
+            )
+
+    def _count(self, round_num: int, metrics: Metrics) -> None:
+        rejected = metrics.get(_REJECTED, 0)
+        is_of_all = rejected and rejected >= len(self._algorithm.sample_cohort(round_num))
+        self._num_rejected = self._num_rejected + 1 if is_of_all else 0
+
+
+def first_not_finite(state: Any) -> str | None:
+    """Returns the name of a state's first array with a number that is not finite, if any."""
+    for path, value in tree.flatten_with_path(state):
+        array = np.asarray(value)
+        if array.dtype.kind in "fc" and not _is_finite(array):
+            return "/".join(map(str, path))
+    return None
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # A sum takes less time: it needs no array of bools. It may overflow where no number does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def _num_numbers(state: Any) -> int:
+    return sum(math.prod(np.shape(value)) for value in tree.flatten(state))
