@@ -68,9 +68,14 @@ class ClientMetrics:
         )
 
     def training_sums(self, contribution: Contribution, examples: Examples, predictions):
-        """Returns a shard's sums in training; each prediction is made before its step."""
+        """Returns a shard's sums in training; each prediction is made before its step.
+
+        Clients that are left out count for nothing here either: one client whose update is not
+        finite would make the means of all the others NaN.
+        """
+        mask = examples.mask & contribution.is_finite[:, tf.newaxis, tf.newaxis]
         return collections.OrderedDict(
-            self.sums(examples.labels, predictions, examples.mask),
+            self.sums(examples.labels, tf.where(mask, predictions, 0.0), mask),
             num_clients_rejected=contribution.num_rejected,
         )
 
@@ -85,8 +90,8 @@ def training_metrics(metrics: collections.OrderedDict) -> dict[str, float]:
     """Returns the metrics of a round over the examples of its clients' steps, before each step.
 
     `loss`, `rmse` and `accuracy` are means over the `num_examples` ratings: a client with twice the
-    ratings counts twice. `num_clients_rejected` is the number of clients that were left out; stock
-    TFF does not count them.
+    ratings counts twice. `num_clients_rejected` is the number of clients that were left out, here
+    too; stock TFF does not count them, and its means hold their ratings.
     """
     ours = metrics["client_work"]["train"]
     counts = {name: int(ours[name]) for name in ("num_clients_rejected",) if name in ours}
