@@ -181,6 +181,9 @@ def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(options):
     assert_close(trainable(beside.state), trainable(alone.state), 1e-6)
     assert alone.metrics["client_work"]["train"]["num_clients_rejected"] == 0
     assert beside.metrics["client_work"]["train"]["num_clients_rejected"] == 1
+    # Nor does it spoil the figures of the others.
+    metrics, of_all = (dict(each.metrics["client_work"]["train"]) for each in (alone, beside))
+    assert {**of_all, "num_clients_rejected": 0} == pytest.approx(metrics, rel=1e-6)
 
 
 @pytest.mark.slow
