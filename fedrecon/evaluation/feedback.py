@@ -9,6 +9,7 @@ import numpy as np
 
 from fedrecon.data.examples import ImplicitExamples
 from fedrecon.data.population import EXPLICIT, IMPLICIT, Population
+from fedrecon.data.ratings import RatingScale
 from fedrecon.evaluation import protocols
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.evaluation.protocols import Cases
@@ -80,13 +81,17 @@ def feedback_of(population: Population) -> Feedback:
 def _rating_cases(population: Population, name: str) -> Cases:
     group = population.group(name)
     if group.later is not None:
-        return protocols.later_ratings(population.examples, group.users, group.later)
-    return protocols.unseen_user_ratings(
-        population.examples,
-        group.users,
-        batch_size=population.support_batch_size,
-        support_query_split=population.support_query_split,
-    )
+        cases = protocols.later_ratings(population.examples, group.users, group.later)
+    else:
+        cases = protocols.unseen_user_ratings(
+            population.examples,
+            group.users,
+            batch_size=population.support_batch_size,
+            support_query_split=population.support_query_split,
+        )
+    is_binary = population.examples.options.label_threshold is not None
+    scale = RatingScale(0, 1, 1) if is_binary else population.ratings.scale
+    return dataclasses.replace(cases, scale=scale)
 
 
 def _ranking_cases(population: Population, name: str) -> Cases:
@@ -113,7 +118,11 @@ _NDCG = Measure("ndcg_at_10", "NDCG@10", "0 to 1")
 FEEDBACKS = {
     EXPLICIT: Feedback(
         name=EXPLICIT,
-        measures=(_RMSE, Measure("accuracy", "accuracy", "share of ratings")),
+        measures=(
+            _RMSE,
+            Measure("accuracy", "accuracy", "share of ratings"),
+            Measure("rounded_accuracy", "rounded accuracy", "share of ratings"),
+        ),
         chosen_by=_RMSE,
         spread=_RMSE,
         means_over="ratings",
@@ -124,8 +133,10 @@ FEEDBACKS = {
         fewer_given=_fewer_ratings,
         judge=protocols.judge_ratings,
         ranks_all_items=False,
-        note="RMSE and accuracy (the share of predictions within 0.5 of the rating) are means "
-        "over ratings, so users with many ratings count more.",
+        note="RMSE and accuracies are means over ratings, so users with many ratings count more. "
+        "Accuracy is the share of predictions within half a step of the rating, as the FedRecon "
+        "paper counts it: a prediction half-way between two steps is right for both. Rounded "
+        "accuracy is the share of predictions whose nearest step is the rating; half-way is wrong.",
     ),
     IMPLICIT: Feedback(
         name=IMPLICIT,

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fedrecon.data.held_out import HeldOutItems
+from fedrecon.data.ratings import RatingScale
 from fedrecon.errors import InputError
 from fedrecon.evaluation import metrics
 
@@ -36,12 +37,14 @@ class Cases:
         be fitted to.
       item_ids: `[n, m]` int32: the items asked about; -1 is padding.
       labels: `[n, m]` float32: for ratings, the answers; for rankings, 1 for what is held out.
+      scale: For ratings, the labels that exist; None for rankings.
     """
 
     users: np.ndarray
     given: tuple[tuple[np.ndarray, np.ndarray], ...]
     item_ids: np.ndarray
     labels: np.ndarray
+    scale: RatingScale | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -50,11 +53,12 @@ class Cases:
 
     def select(self, which: np.ndarray) -> Cases:
         """Returns the cases of some users, by a bool mask `[n]`."""
-        return Cases(
-            self.users[which],
-            tuple(given for given, chosen in zip(self.given, which) if chosen),
-            self.item_ids[which],
-            self.labels[which],
+        return dataclasses.replace(
+            self,
+            users=self.users[which],
+            given=tuple(given for given, chosen in zip(self.given, which) if chosen),
+            item_ids=self.item_ids[which],
+            labels=self.labels[which],
         )
 
     def give_at_most(self, number: int) -> Cases:
@@ -122,7 +126,7 @@ def judge_ratings(
     cases: Cases, predictions: np.ndarray, losses: np.ndarray | None = None
 ) -> metrics.UserResults:
     """Returns the errors of each user's predictions, `[n, m]`; see `metrics.rating_results`."""
-    return metrics.rating_results(cases.labels, predictions, cases.mask, losses)
+    return metrics.rating_results(cases.labels, predictions, cases.mask, losses, scale=cases.scale)
 
 
 def judge_ranking(scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:
