@@ -199,7 +199,7 @@ def _default_model(population: Population, algorithm: str) -> ModelFn:
     is_explicit = population.feedback == EXPLICIT
     biases = default_model(has_biases=has_biases)
     if has_biases:
-        biases["initial_rating"] = ratings.scale.middle if is_explicit else 0.5
+        biases["initial_rating"] = population.label_scale.middle
     return model_fn(
         matrix_factorization, ratings.num_items, dim=_DIM, seed=population.seed, **biases
     )

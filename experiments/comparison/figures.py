@@ -40,7 +40,7 @@ def curves_figure(watched: DataFrame, measures: Sequence[Measure], x: str) -> Fi
     """Draws quality while training, by the column `x`: `round` or, on a log scale, `megabytes`."""
 
     xlabel = x if x == "round" else "MB sent and received by all clients so far"
-    figure, (panels,) = _figure(1)
+    figure, (panels,) = _figure(1, num_columns=len(measures))
     for axes, measure in zip(panels, measures):
         shown = []
         for algorithm, own in watched.groupby("algorithm", observed=True):
@@ -98,7 +98,8 @@ def categories_figure(
     """
     # Panels of the same measure share its axis.
     is_shared = len({measure for _, measure in rows[0]}) == 1
-    figure, axes_rows = _figure(len(rows), sharey="row" if is_shared else "none")
+    sharey = "row" if is_shared else "none"
+    figure, axes_rows = _figure(len(rows), sharey, num_columns=len(rows[0]))
     headings = [value.replace(" (", "\n(") for value in table["value"].cat.categories]
     algorithms = table.groupby("algorithm", observed=True)
     for axes, (group, measure) in zip(axes_rows.flat, (panel for row in rows for panel in row)):
@@ -117,10 +118,12 @@ def categories_figure(
     return _with_legend(figure)
 
 
-def _figure(num_rows: int, sharey: str = "none", *, num_columns: int = 2) -> tuple[Figure, Any]:
+def _figure(num_rows: int, sharey: str = "none", *, num_columns: int) -> tuple[Figure, Any]:
     """Returns a picture and its panels, `[num_rows, num_columns]`."""
 
-    figure = Figure(figsize=(11, 0.7 + 3.5 * num_rows), layout="constrained")
+    figure = Figure(
+        figsize=(max(11, 5.7 * num_columns), 0.7 + 3.5 * num_rows), layout="constrained"
+    )
     panels = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey)
     for axes in panels.flat:
         axes.grid(alpha=0.3)

@@ -1,15 +1,15 @@
 """Tables and pictures of a comparison, from the files that its runs left in their directories.
 
     comparison.csv       one row a run, every figure in full precision
-    comparison.md        means over seeds, with sample standard deviations
+    comparison.md        who wins, means over seeds, differences to the best, what is recommended
     quality_rounds.png   quality while training, by rounds
     quality_bytes.png    the same, by what all clients have sent and received
     spread.png           quality of the users served best to those served worst
     given_ratings.png    quality on unseen users, by how many ratings they give
     sweep_<setting>.png  quality by the values of a setting
 
-Every figure comes from results.json and metrics.csv of the runs, never from memory, so that the
-report of a comparison can be written again at any time.
+Every figure comes from results.json, user_results.npz and metrics.csv of the runs, never from
+memory, so that the report of a comparison can be written again at any time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
 from experiments.comparison import figures
+from experiments.comparison.differences import Differences, Pairing
 from experiments.comparison.figures import over_seeds
 from experiments.comparison.results import RunResults, read_results, value_text
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, Measure
+from fedrecon.evaluation.intervals import NUM_RESAMPLES, Difference
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
 
 _Section = tuple[list[str], dict[str, Figure]]
@@ -58,11 +60,18 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
     feedback, groups, runs = _read_runs(run_dirs)
     changed = [column for column in runs if column.startswith("changed_")]
     unchanged = runs[(runs[changed] == "").all(axis="columns")]
-    sections = [_main_section(feedback, groups, unchanged), *_given_sections(feedback, unchanged)]
+    pairing = Pairing(unchanged, over=feedback.means_over)
+    sections = [
+        _quality_section(feedback, groups, unchanged, pairing),
+        *_difference_sections(feedback, groups, unchanged, pairing),
+        *_top_lists_sections(groups, unchanged),
+        _training_section(feedback, groups, unchanged),
+        *_given_sections(feedback, unchanged),
+    ]
     for column in changed:
         swept = _swept(runs, unchanged, column)
         sections.append(_sweep_section(feedback, groups, column, swept))
-    blocks, pictures = ["# Comparison", *_headline(feedback, groups, unchanged)], {}
+    blocks, pictures = ["# Comparison", *_headline(feedback, groups, unchanged, pairing)], {}
     for texts, drawn in sections:
         blocks += [*texts, *(f"![{pathlib.PurePath(name).stem}]({name})" for name in drawn)]
         pictures.update(drawn)
@@ -163,46 +172,60 @@ def _swept(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:
     return pd.concat([bases, swept]).assign(value=value)
 
 
-def _headline(feedback: Feedback, groups: list[str], runs: DataFrame) -> list[str]:
+def _headline(
+    feedback: Feedback, groups: list[str], runs: DataFrame, pairing: Pairing
+) -> list[str]:
     """Returns who won, on which users and by how much, and what the winner recommends.
 
     Where the winner has all ratings on one machine, the best of the others follows.
     """
     measure, group = feedback.measures[0], groups[-1]
-    column = f"{group}_{measure.name}"
-    means = over_seeds(runs, "algorithm", column)["mean"].dropna()
+    means = over_seeds(runs, "algorithm", f"{group}_{measure.name}")["mean"].dropna()
     if len(means) < 2:
         return []
     order = means.sort_values(key=measure.best_first, kind="stable")
-    by_seed = runs.pivot_table(column, "seed", "algorithm", observed=True)
 
-    def better(one: str, other: str) -> str:
-        pairs = by_seed[[one, other]].dropna()
-        ahead = int((measure.best_first(pairs[one]) < measure.best_first(pairs[other])).sum())
-        difference = abs(order[one] - order[other])
-        return f"{difference:.3f} better than {other} ({ahead} of {len(pairs)} seeds)"
+    def gap(one: str, other: str) -> Difference | None:
+        """How much better `one` is, whether the measure is an error or not."""
+        pair = (other, one) if measure.is_error else (one, other)
+        found = pairing.differences(group, measure.name, *pair)
+        return found and found.over_seeds
 
-    def best_of(names: list[str]) -> str:
-        first, *others = names
-        compared = [*others[:1], *(name for name in others[1:] if name == "popularity")]
-        told = " and ".join(better(first, other) for other in compared)
-        return f"{order[first]:.3f}" + (f", {told}" if told else "")
+    def better(one: str, other: str, ties: Sequence[str]) -> str:
+        found = gap(one, other)
+        by = order[other] - order[one] if measure.is_error else order[one] - order[other]
+        by = by if found is None else found.mean
+        text = f"{abs(by):.3f} {'better' if by >= 0 else 'worse'} than {other}"
+        if found is None:
+            return text
+        if by < 0:
+            found = Difference(-found.mean, -found.high, -found.low)
+        new_tie = "a tie, " if found.is_noise and other not in ties else ""
+        return f"{text} ({new_tie}95% interval {_interval(found)})"
 
-    winner = order.index[0]
-    blocks = [
-        f"**{winner} has the best {measure.title} on {group} users: {best_of([*order.index])}.**"
-    ]
+    def told(first: str, others: list[str], start: str, on: str = "") -> str:
+        gaps = {name: gap(first, name) for name in others}
+        ties = [name for name, found in gaps.items() if found is not None and found.is_noise]
+        compared = others[:1]
+        if first != "popularity" and "popularity" in order and "popularity" not in compared:
+            compared = [*compared, "popularity"]
+        by = " and ".join(better(first, other, ties) for other in compared)
+        value = f"{order[first]:.3f}"
+        if ties:
+            tie = f"a tie with {', '.join(ties)}"
+            return f"**{start}{first} has {measure.title} {value}{on}, {tie}: {by}.**"
+        return f"**{start}{first} has the best {measure.title}{on}: {value}{by and ', ' + by}.**"
+
+    winner, *others = order.index
+    blocks = [told(winner, others, "", f" on {group} users")]
     # What clients send once, in all, are their ratings.
     sends_ratings = runs.groupby("algorithm", observed=True)["bytes_up_once"].first() > 0
     federated = [name for name in order.index if not sends_ratings[name]]
     if federated and federated[0] != winner:
-        rest = [name for name in order.index if name in federated or name == "popularity"]
-        first = federated[0]
+        winner, *others = federated
         blocks.append(
-            f"**{first} is the best that leaves the ratings on the devices: "
-            f"{best_of([first, *(name for name in rest if name != first)])}.**"
+            told(winner, others, "Of the algorithms that leave the ratings on the devices, ")
         )
-        winner = first
     path = runs[runs["algorithm"] == winner]["path"].iloc[0]
     sample = _read_results(path).sample
     if sample is not None and sample.recommended:
@@ -214,8 +237,124 @@ def _headline(feedback: Feedback, groups: list[str], runs: DataFrame) -> list[st
     return blocks
 
 
-def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
+def _quality_section(
+    feedback: Feedback, groups: list[str], runs: DataFrame, pairing: Pairing
+) -> _Section:
+    quality = {}
+    rankings = ("", "full_") if feedback.ranks_all_items else ("",)
+    for group, ranking, measure in itertools.product(groups, rankings, feedback.measures):
+        name = f"{ranking}{measure.name}"
+        summary = over_seeds(runs, "algorithm", f"{group}_{name}")
+        found = _to_the_best(summary["mean"], pairing, group, measure, name)
+        ties = [algorithm for algorithm, own in found.items() if own and own.over_seeds.is_noise]
+        title = f"{group} {ranking.replace('_', ' ')}{measure.title}"
+        quality[title] = _cells(summary, measure, ties=ties)
+    algorithms = runs.groupby("algorithm", observed=True)
+    seeds = algorithms["seed"].agg(_seeds)
+    text = seeds.iloc[0]
+    if seeds.nunique() > 1:
+        text = "; ".join(f"{algorithm}: {own}" for algorithm, own in seeds.items())
+    text += "."
+    if algorithms.size().max() > 1:
+        text += (
+            " Mean ± sample standard deviation over seeds. Each seed draws other users, and ± is "
+            "the spread of the users drawn, not the error of the mean. Algorithms meet the same "
+            "users within a seed, so their differences are paired and surer than ± suggests."
+        )
+    blocks = [
+        text,
+        _table(pd.DataFrame(quality)),
+        f"{feedback.note} Seen users took part in training; unseen users did not, and are served "
+        "from the ratings they give. Bold is the best mean of a column, and each mean whose "
+        "difference to it is noise: its 95% interval contains 0.",
+    ]
+    return blocks, {}
 
+
+def _to_the_best(
+    means: Series, pairing: Pairing, group: str, measure: Measure, name: str
+) -> dict[str, Differences | None]:
+    """Returns how each other algorithm differs from the best, the best first; None if unknown."""
+    order = means.dropna().sort_values(key=measure.best_first, kind="stable").index
+    return {algorithm: pairing.differences(group, name, algorithm, order[0]) for algorithm in order}
+
+
+def _difference_sections(
+    feedback: Feedback, groups: list[str], runs: DataFrame, pairing: Pairing
+) -> list[_Section]:
+    """Returns a section, or none where no two algorithms can be paired."""
+    measure = feedback.measures[0]
+    seeds = sorted(runs["seed"].unique())
+    rows = {}
+    for group in groups:
+        means = over_seeds(runs, "algorithm", f"{group}_{measure.name}")["mean"]
+        best, *others = _to_the_best(means, pairing, group, measure, measure.name).items()
+        if not any(found for _, found in others):
+            continue
+        columns = [*(f"seed {seed}" for seed in seeds), *["all seeds"] * (len(seeds) > 1)]
+        rows[group, best[0]] = {**dict.fromkeys(columns, "0"), "verdict": "best"}
+        for algorithm, found in others:
+            cells = dict.fromkeys(columns, _NOTHING)
+            if found is not None:
+                cells.update({f"seed {s}": _gap(own) for s, own in found.by_seed.items()})
+                if len(seeds) > 1:
+                    cells["all seeds"] = _gap(found.over_seeds)
+                cells["verdict"] = "noise" if found.over_seeds.is_noise else "worse"
+            rows[group, algorithm] = {"verdict": _NOTHING, **cells}
+    if not rows:
+        return []
+    table = DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["users", "algorithm"])
+    table = table[[*table.columns.drop("verdict"), "verdict"]]
+    blocks = [
+        "## Differences to the best",
+        _table(table),
+        f"{measure.title} less the {measure.title} of the best algorithm, and its 95% interval: "
+        f"users are resampled {NUM_RESAMPLES:,} times within each seed, the same ones for both "
+        "algorithms. A difference is noise if the interval over all seeds contains 0. The interval "
+        "holds for these trained models; another seed of training would move them too.",
+    ]
+    return [(blocks, {})]
+
+
+_TOP_LISTS = {
+    "num_items_at_10": ("items in any list", 0),
+    "coverage_at_10": ("share of all items", 3),
+    "most_recommended_share": ("users with the top item", 3),
+    "mean_popularity_at_10": ("popularity", 3),
+    "few_ratings_share": ("few ratings", 3),
+}
+
+
+def _top_lists_sections(groups: list[str], runs: DataFrame) -> list[_Section]:
+    """Returns a section, or none where no run has lists."""
+    if f"{groups[0]}_num_items_at_10" not in runs:
+        return []
+    parts = {}
+    for group in groups:
+        parts[group] = pd.DataFrame(
+            {
+                title: _cells(over_seeds(runs, "algorithm", f"{group}_{name}"), digits=digits)
+                for name, (title, digits) in _TOP_LISTS.items()
+            }
+        )
+    table = pd.concat(parts, names=["users"])
+    blocks = [
+        "## What is recommended",
+        "The quality above is of items that users chose themselves, but a list may hold any item. "
+        "On MovieLens 1M the FedRecon paper's own preset, trained to the letter, recommends one "
+        "film with 19 ratings to 592 of 604 unseen users (seed 0).",
+        _table(table),
+        "A list is the 10 best items that a user does not have. Items in any list: how many there "
+        "are, and their share of all items. The top item is in most lists. Popularity: the mean "
+        "share of training users who have a recommended item. Few ratings: the share of "
+        "recommendations whose item has fewer than 20 training ratings.",
+    ]
+    return [(blocks, {})]
+
+
+def _training_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
+    """Returns what training costs, and the pictures of it."""
     pictures = {}
     trained = runs.dropna(subset="rounds")  # A baseline has no rounds and no metrics.csv.
     if not trained.empty:
@@ -226,15 +365,7 @@ def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Se
             "quality_bytes.png": figures.curves_figure(sent, feedback.measures, "megabytes"),
         }
     pictures["spread.png"] = figures.spread_figure(runs, feedback.spread, groups)
-
-    quality = {}
-    rankings = ("", "full_") if feedback.ranks_all_items else ("",)
-    for group, name, measure in itertools.product(groups, rankings, feedback.measures):
-        summary = over_seeds(runs, "algorithm", f"{group}_{name}{measure.name}")
-        title = f"{group} {name.replace('_', ' ')}{measure.title}"
-        quality[title] = _cells(summary, measure)
-    algorithms = runs.groupby("algorithm", observed=True)
-    means = algorithms.mean(numeric_only=True)
+    means = runs.groupby("algorithm", observed=True).mean(numeric_only=True)
     once = _sizes(means["bytes_up_once"] / _KB) + " once"
     costs = {
         "KB down": _sizes(means["bytes_down"] / _KB),
@@ -243,17 +374,8 @@ def _main_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Se
         "server MB": _sizes(means["server_bytes"] / _MB),
         "seconds": _cells(over_seeds(runs, "algorithm", "seconds"), digits=1),
     }
-    seeds = algorithms["seed"].agg(_seeds)
-    text = seeds.iloc[0]
-    if seeds.nunique() > 1:
-        text = "; ".join(f"{algorithm}: {own}" for algorithm, own in seeds.items())
-    is_one = algorithms.size().max() == 1
-    text += "." if is_one else ". Mean ± sample standard deviation over seeds."
     blocks = [
-        text,
-        _table(pd.DataFrame(quality)),
-        f"{feedback.note} Seen users took part in training; unseen users did not, and are served "
-        "from the ratings they give. Bold is the best mean of a column.",
+        "## What it costs",
         _table(pd.DataFrame(costs)),
         "KB down and up are what a client receives and sends in a round (once: what it sends in "
         "all), device KB the state that it keeps between rounds, server MB the server's state, "
@@ -332,14 +454,31 @@ def _seeds(seeds: Series) -> str:
     return f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, sorted(seeds)))})"
 
 
+def _interval(found: Difference, sign: str = "") -> str:
+    # Adding 0 makes a negative zero positive.
+    low, high = (f"{round(end, 3) + 0.0:{sign}.3f}" for end in (found.low, found.high))
+    return f"{low} to {high}"
+
+
+def _gap(found: Difference) -> str:
+    return f"{round(found.mean, 3) + 0.0:+.3f} ({_interval(found, '+')})"
+
+
 def _sizes(sizes: Series) -> Series:
     return sizes.map(lambda size: f"{size:,.1f}" if size >= 0.1 else f"{size:.1g}")
 
 
 def _cells(
-    summary: DataFrame, measure: Measure | None = None, among: str | None = None, digits: int = 3
+    summary: DataFrame,
+    measure: Measure | None = None,
+    among: str | None = None,
+    digits: int = 3,
+    ties: Sequence[str] = (),
 ) -> Series:
-    """Returns means and deviations as text, the best bold: of all, or of each `among`."""
+    """Returns means and deviations as text, the best bold: of all, or of each `among`.
+
+    Where rows are algorithms, `ties` are bold too.
+    """
     number = f"{{:,.{digits}f}}".format
     means, deviations = summary["mean"].map(number), summary["std"].map(number)
     cells = means.where(summary["std"].isna(), means + " ± " + deviations)
@@ -347,7 +486,8 @@ def _cells(
         groups = summary["mean"].groupby(among or (lambda _: True), observed=True)
         best = groups.transform("min" if measure.is_error else "max").map(number)
         # As shown, so that a bold 0.934 never stands beside a plain one.
-        cells = cells.mask((means == best) & (groups.transform("count") > 1), "**" + cells + "**")
+        is_bold = (means == best) | summary.index.isin(ties)
+        cells = cells.mask(is_bold & (groups.transform("count") > 1), "**" + cells + "**")
     return cells.mask(summary["mean"].isna(), _NOTHING)
 
 

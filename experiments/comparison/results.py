@@ -1,4 +1,8 @@
-"""What a comparison keeps of a finished run: `compare` writes results.json, `report` reads it."""
+"""What a comparison keeps of a finished run: `compare` writes the files, `report` reads them.
+
+results.json has the results of groups of users. user_results.npz has the results of each user of
+the test groups, so that differences between algorithms can be paired.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
-from fedrecon.runs.run_directory import RESULTS, RunDirectory
+from fedrecon.evaluation.metrics import UserResults
+from fedrecon.runs.run_directory import RESULTS, USER_RESULTS, RunDirectory
 
 Means = Mapping[str, float]
 # A table's column of a quantile is named by the share of users.
 SHARES = range(0, 101, 10)
+# Apart from `users` and `counts`, whatever a measure is named.
+_VALUES = "values/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +37,8 @@ class GroupResults:
       given: For unseen users: the means if each user gives only so many ratings, by the number.
       full_ranking: With implicit feedback: the means over users where items are ranked among all
         items.
+      top_lists: For test groups: what is in the users' lists of the 10 best items; see
+        `fedrecon.evaluation.top_lists`.
     """
 
     means: Means
@@ -37,6 +48,20 @@ class GroupResults:
     num_examples: int
     given: Mapping[str, Means] = dataclasses.field(default_factory=dict)
     full_ranking: Means | None = None
+    top_lists: Means = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PerUser:
+    """The results of each user of one group.
+
+    Attributes:
+      users: `[n]` int64: dense user ids.
+      results: Their results; names of measures among all items begin with `full_`.
+    """
+
+    users: np.ndarray
+    results: UserResults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +145,7 @@ class RunResults:
                 row[f"{name}_full_{measure}"] = value
             for share, value in zip(SHARES, group.deciles):
                 row[f"{name}_{feedback.spread.name}_quantile_{share}"] = value
+            row.update({f"{name}_{m}": value for m, value in group.top_lists.items()})
             row[f"{name}_num_users"] = group.num_users
             row[f"{name}_num_examples"] = group.num_examples
             for number, means in group.given.items():
@@ -147,3 +173,33 @@ def read_results(run: RunDirectory) -> RunResults | None:
             f"{run.path / RESULTS} is not of this version ({error}); run it again in an empty "
             "directory."
         ) from error
+
+
+def write_per_user(run: RunDirectory, per_user: Mapping[str, PerUser]) -> None:
+    """Writes the results of each user, by the name of the group."""
+    arrays = {}
+    for group, own in per_user.items():
+        arrays[f"{group}/users"] = own.users
+        arrays[f"{group}/counts"] = own.results.counts
+        for name, values in own.results.values.items():
+            arrays[f"{group}/{_VALUES}{name}"] = values
+    run.write_user_results(arrays)
+
+
+def read_per_user(run: RunDirectory) -> dict[str, PerUser]:
+    """Returns what `write_per_user` wrote; no groups if it wrote nothing.
+
+    Raises:
+      InputError: If the file is not one of this version of the project.
+    """
+    arrays = run.read_user_results() or {}
+    per_user = {}
+    for group in dict.fromkeys(name.partition("/")[0] for name in arrays):
+        prefix = f"{group}/{_VALUES}"
+        own = {name[len(prefix) :]: v for name, v in arrays.items() if name.startswith(prefix)}
+        try:
+            results = UserResults(own, arrays[f"{group}/counts"])
+            per_user[group] = PerUser(arrays[f"{group}/users"], results)
+        except KeyError as error:
+            raise InputError(f"{run.path / USER_RESULTS} has no {error}; run it again.") from error
+    return per_user

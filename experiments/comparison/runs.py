@@ -5,22 +5,33 @@ This module imports TensorFlow; see `experiments.run.build`.
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.comparison import references
 from experiments.comparison.planned import Planned, config_of, results_of
-from experiments.comparison.results import GroupResults, RunResults, Sample
+from experiments.comparison.results import (
+    GroupResults,
+    PerUser,
+    RunResults,
+    Sample,
+    write_per_user,
+)
 from experiments.run import training
 from experiments.run.claim import claimed
 from experiments.run.population import watched_group
 from fedrecon.algorithms.algorithm import costs_of_one_machine
-from fedrecon.data.population import GROUPS, Population
-from fedrecon.evaluation.feedback import Feedback, feedback_of
+from fedrecon.data.population import GROUPS, IMPLICIT, Population
+from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.evaluation.judge import BaselineScores, Judge
+from fedrecon.evaluation.metrics import UserResults
+from fedrecon.evaluation.protocols import Cases
 from fedrecon.evaluation.scoring import ModelScores
+from fedrecon.evaluation.top_lists import top_list_results
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.serving.recommend import recommend
 
@@ -37,6 +48,7 @@ def run_algorithm(
             return finished, False
         done = training.train(chosen, population, run, interruption, title=planned.label)
         scores = ModelScores(done.algorithm)
+        groups, per_user = judged(done.judge, scores, done.state, population)
         results = RunResults(
             **_head(planned, population),
             watched_group=done.watched_group,
@@ -44,10 +56,10 @@ def run_algorithm(
             clients_per_round=chosen.clients_per_round,
             seconds=round(done.seconds, 2),
             costs=done.algorithm.costs(done.state)._asdict(),
-            groups=judged(done.judge, done.state, population),
+            groups=groups,
             sample=sampled(scores, done.state, done.judge, population),
         )
-        run.write_results(results.to_json())
+        _write(run, results, per_user)
         return results, True
 
 
@@ -66,6 +78,7 @@ def run_reference(
         seconds = time.monotonic() - start
         scores = BaselineScores()
         judge = Judge.of_scores(scores, population)
+        groups, per_user = judged(judge, scores, model, population)
         results = RunResults(
             **_head(planned, population),
             watched_group=watched_group(chosen),
@@ -73,11 +86,17 @@ def run_reference(
             clients_per_round=None,
             seconds=round(seconds, 2),
             costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
-            groups=judged(judge, model, population),
+            groups=groups,
             sample=sampled(scores, model, judge, population),
         )
-        run.write_results(results.to_json())
+        _write(run, results, per_user)
         return results, True
+
+
+def _write(run: RunDirectory, results: RunResults, per_user: Mapping[str, PerUser]) -> None:
+    # A run with results.json is finished, so everything else is written before it.
+    write_per_user(run, per_user)
+    run.write_results(results.to_json())
 
 
 def _head(planned: Planned, population: Population) -> dict[str, Any]:
@@ -90,34 +109,72 @@ def _head(planned: Planned, population: Population) -> dict[str, Any]:
     }
 
 
-def judged(judge, state: Any, population: Population) -> dict[str, GroupResults]:
-    """Returns what a `Judge` says of every group of users, by the group's name."""
+def judged(
+    judge, scores, state: Any, population: Population
+) -> tuple[dict[str, GroupResults], dict[str, PerUser]]:
+    """Judges every group of users.
+
+    Args:
+      judge: A `Judge`.
+      scores: A `ModelScores` or `BaselineScores`.
+      state: What they judge and score.
+      population: The users.
+
+    Returns:
+      The results of each group, and the results of each user of the test groups.
+    """
     feedback = feedback_of(population)
-    return {
-        name: _judged(judge, state, name, feedback) for name in GROUPS if name in population.groups
-    }
+    groups, per_user = {}, {}
+    for name in GROUPS:
+        if name not in population.groups:
+            continue
+        results = judge.results(state, name)
+        groups[name] = GroupResults(
+            means=dict(feedback.means(results)),
+            over_users=results.mean_over_users(),
+            deciles=results.deciles(feedback.spread.name).tolist(),
+            num_users=int((results.counts > 0).sum()),
+            num_examples=int(results.counts.sum()),
+        )
+        # Settings are chosen by the means of validation groups; nothing else of them is of use.
+        if not name.endswith("_test"):
+            continue
+        cases, more, values = judge.cases(name), {}, dict(results.values)
+        if name == "unseen_test":
+            given = judge.results_by_given(state, name)
+            more["given"] = {str(n): dict(feedback.means(own)) for n, own in given.items()}
+        if feedback.ranks_all_items:
+            full = judge.full_ranking(state, name)
+            more["full_ranking"] = full.mean_over_users()
+            values.update({f"full_{measure}": own for measure, own in full.values.items()})
+        more["top_lists"] = _top_lists(scores, state, cases, population)
+        groups[name] = dataclasses.replace(groups[name], **more)
+        per_user[name] = PerUser(cases.users, UserResults(values, results.counts))
+    return groups, per_user
 
 
-def _judged(judge, state: Any, group: str, feedback: Feedback) -> GroupResults:
-    results = judge.results(state, group)
-    # Settings are chosen by the means of validation groups; nothing else of them is of use.
-    is_test = group.endswith("_test")
-    given = {}
-    if group == "unseen_test":
-        for number, of_number in judge.results_by_given(state, group).items():
-            given[str(number)] = dict(feedback.means(of_number))
-    full_ranking = None
-    if is_test and feedback.ranks_all_items:
-        full_ranking = judge.full_ranking(state, group).mean_over_users()
-    return GroupResults(
-        means=dict(feedback.means(results)),
-        over_users=results.mean_over_users(),
-        deciles=results.deciles(feedback.spread.name).tolist(),
-        num_users=int((results.counts > 0).sum()),
-        num_examples=int(results.counts.sum()),
-        given=given,
-        full_ranking=full_ranking,
+def _top_lists(scores, state: Any, cases: Cases, population: Population) -> dict[str, float]:
+    lists, _ = recommend(
+        scores,
+        state,
+        cases,
+        num_items=population.ratings.num_items,
+        known_items=_known_items(cases, population),
     )
+    known = population.examples.ratings
+    is_of_training = np.isin(known.user_ids, population.train)
+    return top_list_results(
+        lists,
+        item_counts=np.bincount(known.item_ids[is_of_training], minlength=known.num_items),
+        num_training_users=len(population.train),
+    )
+
+
+def _known_items(cases: Cases, population: Population) -> list[np.ndarray]:
+    """Returns the items that a model knows each user to have."""
+    if population.feedback == IMPLICIT:  # A user also gives drawn negatives.
+        return [population.examples.positives(user) for user in cases.users.tolist()]
+    return [items for items, _ in cases.given]
 
 
 def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
@@ -142,7 +199,14 @@ def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
 
     items, labels = cases.given[0]
     liked = items[np.argsort(-labels, kind="stable")][:_NUM_SAMPLED]
-    best, values = recommend(scores, state, cases, num_items=ratings.num_items, k=_NUM_SAMPLED)
+    best, values = recommend(
+        scores,
+        state,
+        cases,
+        num_items=ratings.num_items,
+        k=_NUM_SAMPLED,
+        known_items=_known_items(cases, population),
+    )
     recommended = [
         (title(item), float(value))
         for item, value in zip(best[0].tolist(), values[0].tolist())

@@ -25,7 +25,7 @@ from fedrecon.data.examples import (
 )
 from fedrecon.data.held_out import HeldOutItems
 from fedrecon.data.ncf import LeaveOneOut
-from fedrecon.data.ratings import Ratings
+from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.splits import hold_out_latest, split_by_user
 from fedrecon.errors import DataError, InputError, check_at_least
 
@@ -93,6 +93,13 @@ class Population:
                 f"there are no {name} users to evaluate; there are {', '.join(self.groups)}."
             )
         return self.groups[name]
+
+    @property
+    def label_scale(self) -> RatingScale:
+        """The labels that exist: those of the ratings, or 0 and 1."""
+        if self.feedback == EXPLICIT and self.given.options.label_threshold is None:
+            return self.ratings.scale
+        return RatingScale(0, 1, 1)
 
     def training_counts(self) -> np.ndarray:
         """Returns how many of the ratings that take part in training each item has.

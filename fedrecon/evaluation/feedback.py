@@ -80,12 +80,13 @@ def feedback_of(population: Population) -> Feedback:
 def _rating_cases(population: Population, name: str) -> Cases:
     group, given = population.group(name), population.given
     if group.later is not None:
-        return protocols.later_ratings(given, group.users, group.later)
-    if population.unseen_halves == "by_time":
-        return protocols.earlier_and_later(given, group.users)
-    return protocols.alternating_batches(
-        given, group.users, batch_size=population.support_batch_size
-    )
+        cases = protocols.later_ratings(given, group.users, group.later)
+    elif population.unseen_halves == "by_time":
+        cases = protocols.earlier_and_later(given, group.users)
+    else:
+        batch_size = population.support_batch_size
+        cases = protocols.alternating_batches(given, group.users, batch_size=batch_size)
+    return dataclasses.replace(cases, scale=population.label_scale)
 
 
 def _ranking_cases(population: Population, name: str) -> Cases:
@@ -112,7 +113,11 @@ _NDCG = Measure("ndcg_at_10", "NDCG@10", "0 to 1")
 FEEDBACKS = {
     EXPLICIT: Feedback(
         name=EXPLICIT,
-        measures=(_RMSE, Measure("accuracy", "accuracy", "share of ratings")),
+        measures=(
+            _RMSE,
+            Measure("accuracy", "accuracy", "share of ratings"),
+            Measure("rounded_accuracy", "rounded accuracy", "share of ratings"),
+        ),
         chosen_by=_RMSE,
         spread=_RMSE,
         means_over="ratings",
@@ -123,8 +128,10 @@ FEEDBACKS = {
         fewer_given=_fewer_ratings,
         judge=protocols.judge_ratings,
         ranks_all_items=False,
-        note="RMSE and accuracy (the share of predictions within 0.5 of the rating) are means "
-        "over ratings, so users with many ratings count more.",
+        note="RMSE and accuracies are means over ratings, so users with many ratings count more. "
+        "Accuracy is the share of predictions within half a step of the rating, as the FedRecon "
+        "paper counts it: a prediction half-way between two steps is right for both. Rounded "
+        "accuracy is the share of predictions whose nearest step is the rating; half-way is wrong.",
     ),
     IMPLICIT: Feedback(
         name=IMPLICIT,

@@ -7,11 +7,17 @@ either. Ties count against the model: one that gives all items the same score fi
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 
-# Ratings are whole stars, so an error of at most half a star rounds to the right rating.
-_ACCURACY_TOLERANCE = 0.5
+
+class Scale(Protocol):
+    """The labels that exist: `minimum`, `minimum + step`, ..., `maximum`."""
+
+    minimum: float
+    maximum: float
+    step: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,18 +78,33 @@ def rating_results(
     predictions: np.ndarray,
     mask: np.ndarray,
     losses: np.ndarray | None = None,
+    *,
+    scale: Scale,
 ) -> UserResults:
-    """Returns `rmse`, `mae` and `accuracy` of each user's ratings, and `loss` if it is given.
+    """Returns the errors and accuracies of each user's ratings.
 
-    `accuracy` is the share with `|prediction - label| <= 0.5`, as the FedRecon paper counts it
-    (Singhal et al. 2021, arXiv:2102.03448). A prediction that is not finite is inaccurate, and the
-    errors that it enters, up to the means, are not finite either.
+    - `rmse`: the root of the mean of squared errors.
+    - `mae`: the mean of absolute errors.
+    - `accuracy`: the share with `|prediction - label| <= step / 2`, as the FedRecon paper counts
+      it (Singhal et al. 2021, arXiv:2102.03448). A prediction half-way between two steps is right
+      for both labels, so this accuracy can be had for nothing: on MovieLens 1M a constant 3.5 has
+      about 60%.
+    - `rounded_accuracy`: the share whose nearest step is the label, after the prediction is cut to
+      the scale. A prediction half-way between two steps is wrong: a constant 3.5 has 0.
+    - `loss`: the mean of `losses`, if they are given.
+
+    A prediction that is not finite is inaccurate, and the errors that it enters, up to the means,
+    are not finite either.
 
     Args:
-      labels: `[users, n]`, float.
+      labels: `[users, n]`, float, on the scale.
       predictions: `[users, n]`, float, in the unit of the labels.
       mask: `[users, n]`, bool: which entries are real; the others may hold anything.
       losses: `[users, n]`, float: the model's loss of each rating; None leaves `loss` out.
+      scale: The labels that exist; minimum 0, maximum 1 and step 1 for labels 0 and 1.
+
+    Raises:
+      ValueError: If shapes differ.
     """
     mask = np.asarray(mask, bool)
     if not np.shape(labels) == np.shape(predictions) == mask.shape:
@@ -91,19 +112,28 @@ def rating_results(
             f"labels {np.shape(labels)}, predictions {np.shape(predictions)} and mask {mask.shape} "
             "must have the same shape, [users, n]."
         )
-    errors = np.zeros(mask.shape)
-    np.subtract(predictions, labels, out=errors, where=mask, dtype=np.float64)
+    errors = _errors(labels, predictions, mask)
+    cut_errors = _errors(labels, np.clip(predictions, scale.minimum, scale.maximum), mask)
+    is_accurate = mask & (np.abs(errors) <= scale.step / 2)
+    # Cut to the scale, an infinite prediction would be a good one.
+    is_nearest = mask & np.isfinite(errors) & (np.abs(cut_errors) < scale.step / 2)
     counts = mask.sum(axis=1)
     num_real = np.maximum(counts, 1)
-    is_accurate = mask & (np.abs(errors) <= _ACCURACY_TOLERANCE)
     values = {
         "rmse": np.sqrt((errors**2).sum(axis=1) / num_real),
         "mae": np.abs(errors).sum(axis=1) / num_real,
         "accuracy": is_accurate.sum(axis=1) / num_real,
+        "rounded_accuracy": is_nearest.sum(axis=1) / num_real,
     }
     if losses is not None:
         values["loss"] = np.where(mask, losses, 0.0).sum(axis=1, dtype=np.float64) / num_real
     return _user_results(values, counts)
+
+
+def _errors(labels, predictions, mask) -> np.ndarray:
+    """Returns `predictions - labels`, float64, 0 where the mask is False."""
+    errors = np.zeros(mask.shape)
+    return np.subtract(predictions, labels, out=errors, where=mask, dtype=np.float64)
 
 
 def ranks(scores: np.ndarray, is_candidate: np.ndarray | None, targets: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fedrecon.data.held_out import HeldOutItems
+from fedrecon.data.ratings import RatingScale
 from fedrecon.errors import InputError
 from fedrecon.evaluation import metrics
 
@@ -36,6 +37,7 @@ class Cases:
         be fitted to.
       item_ids: `[n, m]` int32: the items asked about; -1 is padding.
       labels: `[n, m]` float32: for ratings, the answers; for rankings, 1 for what is held out.
+      scale: For ratings, the labels that exist; None for rankings.
       num_copies: `[n]` int: for rankings, how often the user's held-out item is among its own
         negatives. Such a copy is no candidate.
     """
@@ -44,6 +46,7 @@ class Cases:
     given: tuple[tuple[np.ndarray, np.ndarray], ...]
     item_ids: np.ndarray
     labels: np.ndarray
+    scale: RatingScale | None = None
     num_copies: np.ndarray | None = None
 
     @property
@@ -53,12 +56,13 @@ class Cases:
 
     def select(self, which: np.ndarray) -> Cases:
         """Returns the cases of some users, by a bool mask `[n]`."""
-        return Cases(
-            self.users[which],
-            tuple(given for given, chosen in zip(self.given, which) if chosen),
-            self.item_ids[which],
-            self.labels[which],
-            None if self.num_copies is None else self.num_copies[which],
+        return dataclasses.replace(
+            self,
+            users=self.users[which],
+            given=tuple(given for given, chosen in zip(self.given, which) if chosen),
+            item_ids=self.item_ids[which],
+            labels=self.labels[which],
+            num_copies=None if self.num_copies is None else self.num_copies[which],
         )
 
     def give_at_most(self, number: int) -> Cases:
@@ -137,14 +141,16 @@ def held_out_among_negatives(
     labels = np.zeros(item_ids.shape, np.float32)
     labels[:, 0] = 1.0
     given = tuple(examples.examples(user) for user in users.tolist())
-    return Cases(np.asarray(users, np.int64), given, item_ids, labels, is_copy.sum(axis=1))
+    return Cases(
+        np.asarray(users, np.int64), given, item_ids, labels, num_copies=is_copy.sum(axis=1)
+    )
 
 
 def judge_ratings(
     cases: Cases, predictions: np.ndarray, losses: np.ndarray | None = None
 ) -> metrics.UserResults:
     """Returns the errors of each user's predictions, `[n, m]`; see `metrics.rating_results`."""
-    return metrics.rating_results(cases.labels, predictions, cases.mask, losses)
+    return metrics.rating_results(cases.labels, predictions, cases.mask, losses, scale=cases.scale)
 
 
 def judge_ranking(cases: Cases, scores: np.ndarray, k=CUTOFFS) -> metrics.UserResults:

@@ -18,9 +18,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Ratings are whole stars, so an error of at most half a star rounds to the right rating.
-_ACCURACY_TOLERANCE = 0.5
-
 
 def rating_metrics(loss_fn: Callable[..., tf.keras.losses.Loss]) -> list[tf.keras.metrics.Metric]:
     """Returns new metrics for predictions and labels of shape `[batch, 1]` (or `[batch]`).
@@ -28,6 +25,7 @@ def rating_metrics(loss_fn: Callable[..., tf.keras.losses.Loss]) -> list[tf.kera
     - `mean_loss`: the mean loss without regularization.
     - `rmse`: the root of the mean squared error, in the unit of the labels.
     - `accuracy`: the share of ratings with `|prediction - label| <= 0.5` (see `RatingAccuracy`).
+      It counts within half a star on every scale, since a model does not know the data's scale.
     - `num_examples`: the number of ratings, int64.
 
     Each takes a `sample_weight` per rating, such as a mask of padding. `loss_fn(reduction=...)`
@@ -60,20 +58,27 @@ class MeanLoss(tf.keras.metrics.Mean):
 
 
 class RatingAccuracy(tf.keras.metrics.Mean):
-    """The share of ratings predicted to within half a star.
+    """The share of ratings with `|prediction - label| <= step / 2`.
 
-    The FedRecon paper counts so (arXiv:2102.03448). For a probability and a label of 0 or 1 it is
-    the usual accuracy, except that exactly 0.5 is right for both labels.
+    The FedRecon paper counts so (arXiv:2102.03448). A prediction half-way between two steps is
+    right for both labels, so a high accuracy alone says little: on MovieLens 1M a constant 3.5 has
+    about 60%. For a probability and a label of 0 or 1 it is the usual accuracy, except that exactly
+    0.5 is right for both labels.
     """
 
-    def __init__(self, name="accuracy", dtype=tf.float64):
+    def __init__(self, step=1.0, name="accuracy", dtype=tf.float64):
+        """Creates the metric; `step` is what neighboring ratings of the scale differ by."""
         super().__init__(name=name, dtype=dtype)
+        self._step = step
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = tf.reshape(y_pred, [-1])
         y_true = tf.cast(tf.reshape(y_true, [-1]), y_pred.dtype)
-        is_right = tf.abs(y_pred - y_true) <= _ACCURACY_TOLERANCE
+        is_right = tf.abs(y_pred - y_true) <= self._step / 2
         return super().update_state(is_right, sample_weight=_flat(sample_weight))
+
+    def get_config(self):
+        return {**super().get_config(), "step": self._step}
 
 
 class RatingCount(tf.keras.metrics.Sum):

@@ -7,6 +7,7 @@
     client_store/        rows that clients keep, if any; see `client_store`
     final_metrics.json   metrics of the finished run on each group of users
     results.json         results of a run of a comparison; see `experiments.compare`
+    user_results.npz     the same of each user of the test groups
     curves.png           drawn from metrics.csv
 
 `recorder` writes what changes while the run trains. Files are replaced whole or not at all, so that
@@ -22,7 +23,11 @@ import os
 import pathlib
 import platform
 import warnings
+import zipfile
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from fedrecon import __version__
 from fedrecon.errors import InputError
@@ -33,6 +38,7 @@ CONFIG = "config.json"
 METRICS = "metrics.csv"
 FINAL_METRICS = "final_metrics.json"
 RESULTS = "results.json"
+USER_RESULTS = "user_results.npz"
 CURVES = "curves.png"
 EVENTS = "events"
 _CHECKPOINTS = "checkpoints"
@@ -134,6 +140,25 @@ class RunDirectory:
     def read_results(self) -> dict[str, Any] | None:
         """Returns what a comparison found of a finished run, or None while it is not finished."""
         return self._read_if_there(RESULTS)
+
+    def write_user_results(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes arrays by their names; they come before `write_results`, which ends a run."""
+        path = self.path / USER_RESULTS
+        part = path.with_name(f"{path.name}.part")
+        with open(part, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(part, path)
+
+    def read_user_results(self) -> dict[str, np.ndarray] | None:
+        """Returns what `write_user_results` wrote, or None if it wrote nothing."""
+        path = self.path / USER_RESULTS
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} cannot be read: {error}.") from error
 
     def _read_if_there(self, name: str) -> dict[str, Any] | None:
         if not (self.path / name).exists():

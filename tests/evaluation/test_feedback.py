@@ -7,6 +7,7 @@ import pytest
 
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import EXPLICIT, IMPLICIT, divide_by_user, divide_for_ranking
+from fedrecon.data.ratings import RatingScale
 from fedrecon.evaluation.feedback import FEEDBACKS, Measure, feedback_of
 from fedrecon.evaluation.metrics import UserResults
 
@@ -34,7 +35,7 @@ def test_ratings_are_judged_by_errors_and_rankings_by_hits():
         for name, feedback in FEEDBACKS.items()
     }
     assert measures == {
-        "explicit": {"rmse": True, "accuracy": False},
+        "explicit": {"rmse": True, "accuracy": False, "rounded_accuracy": False},
         "implicit": {"hr_at_10": False, "ndcg_at_10": False},
     }
     chosen_by = {name: feedback.chosen_by.name for name, feedback in FEEDBACKS.items()}
@@ -61,6 +62,19 @@ def test_means_are_over_ratings_or_over_users():
     assert implicit.means(results)["hr_at_10"] == 1.5
     assert explicit.count(results) == {"num_examples": 8}
     assert implicit.count(results) == {"num_users": 2}
+
+
+def test_cases_know_the_scale_of_their_labels():
+    explicit, implicit = (population_of(name) for name in (EXPLICIT, IMPLICIT))
+    binary = divide_by_user(explicit.ratings, held_out_fraction=0.25, label_threshold=4)
+    for group in ("seen_test", "unseen_test"):
+        for population, scale in ((explicit, explicit.ratings.scale), (binary, (0, 1, 1))):
+            cases = feedback_of(population).cases(population, group)
+            scale = scale if isinstance(scale, RatingScale) else RatingScale(*scale)
+            assert cases.scale == cases.give_at_most(1).scale == scale
+            assert scale.contains(cases.labels[cases.mask]).all()
+            assert cases.select(np.arange(len(cases.users)) < 2).scale == scale
+    assert feedback_of(implicit).cases(implicit, "seen_test").scale is None
 
 
 @pytest.mark.parametrize("name", ["unseen_validation", "unseen_test"])

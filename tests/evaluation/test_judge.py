@@ -13,6 +13,7 @@ from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.cohorts import CohortPacker
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
+from fedrecon.data.ratings import RatingScale
 from fedrecon.engine.client_metrics import evaluation_metrics
 from fedrecon.errors import InputError
 from fedrecon.evaluation import scoring
@@ -370,6 +371,7 @@ def test_losses_are_means_over_ratings_and_padding_counts_for_nothing():
         given=((np.array([1]), np.array([3.0])),) * 2,
         item_ids=np.array([[4, 7, 9], [2, -1, -1]], np.int32),
         labels=np.array([[3, 5, 1], [4, 0, 0]], np.float32),
+        scale=RatingScale(1, 5, 1),
     )
     results = judge.results_of_cases(None, cases)
     # User 0: 10 * 0.5 + (3 + 5 + 1) / 3; user 1: 10 * 2 + 4.
@@ -380,6 +382,7 @@ def test_losses_are_means_over_ratings_and_padding_counts_for_nothing():
     assert means["loss"] == pytest.approx((3 * 8 + 24) / 4)
     assert means["rmse"] == pytest.approx(((3 * 0.25 + 4) / 4) ** 0.5)
     assert means["accuracy"] == 0.75
+    assert means["rounded_accuracy"] == 0.25  # 5.5 is cut to 5; 3.5 and 1.5 are half-way.
 
 
 def test_baselines_are_judged_by_what_users_give():

@@ -8,9 +8,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from fedrecon.data.ratings import RatingScale
 from fedrecon.evaluation.metrics import UserResults, ranking_results, ranks, rating_results
 
 NAN = float("nan")
+STARS, HALF_STARS, ZERO_OR_ONE = (
+    RatingScale(1, 5, 1),
+    RatingScale(0.5, 5, 0.5),
+    RatingScale(0, 1, 1),
+)
 
 # User 0 has errors 0.5 (just accurate), -1 and 2; user 1 an error of 0.75; user 2 no rating. The
 # padding is what would show if it were read.
@@ -25,26 +31,71 @@ def drawn_without_ties(rng, num_users, num_columns):
 
 
 def test_ratings_by_hand():
-    results = rating_results(LABELS, PREDICTIONS, MASK)
+    results = rating_results(LABELS, PREDICTIONS, MASK, scale=STARS)
     np.testing.assert_array_equal(results.counts, [3, 1, 0])
-    # Squares 0.25 + 1 + 4 = 5.25; absolutes 0.5 + 1 + 2 = 3.5; one of three is accurate.
+    # Squares 0.25 + 1 + 4 = 5.25; absolutes 0.5 + 1 + 2 = 3.5; one of three is accurate, but 4.5 is
+    # half-way to 5, so none is nearest.
     expected = {
         "rmse": [math.sqrt(5.25 / 3), 0.75, NAN],
         "mae": [3.5 / 3, 0.75, NAN],
         "accuracy": [1 / 3, 0, NAN],
+        "rounded_accuracy": [0, 0, NAN],
     }
     assert list(results.values) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(results.values[name], values, rtol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("scale", "label", "predictions", "accurate", "nearest"),
+    [
+        # Half-way, just inside of it, exact; beyond the ends, where 5.6 is cut to 5 and is right.
+        (STARS, 4, [3.5, 4.5, 3.51, 4.49, 4, 5.6], [1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0]),
+        (STARS, 5, [4.5, 4.51, 5.6, 99], [1, 1, 0, 0], [0, 1, 1, 1]),
+        (STARS, 1, [1.5, 0.4, -99], [1, 0, 0], [0, 1, 1]),
+        (HALF_STARS, 3.5, [3.5, 3.75, 3.25, 3.74, 4.0], [1, 1, 1, 1, 0], [1, 0, 0, 1, 0]),
+        (HALF_STARS, 0.5, [0.0, 0.75, 0.74], [0, 1, 1], [1, 0, 1]),
+        (ZERO_OR_ONE, 1, [0.5, 0.51, 0.49, 1.7], [1, 1, 0, 0], [0, 1, 0, 1]),
+        (ZERO_OR_ONE, 0, [0.5, 0.51, 0.49, -0.7], [1, 0, 1, 0], [0, 0, 1, 1]),
+        (STARS, 5, [math.inf, NAN], [0, 0], [0, 0]),
+        (STARS, 1, [-math.inf, NAN], [0, 0], [0, 0]),
+    ],
+)
+def test_accuracies_of_single_predictions(scale, label, predictions, accurate, nearest):
+    predictions = np.array(predictions, float)[:, np.newaxis]
+    labels = np.full(predictions.shape, float(label))
+    results = rating_results(labels, predictions, np.ones(labels.shape), scale=scale)
+    np.testing.assert_array_equal(results.values["accuracy"], accurate)
+    np.testing.assert_array_equal(results.values["rounded_accuracy"], nearest)
+
+
+def test_half_a_star_everywhere_is_accurate_for_nothing_and_never_nearest():
+    # The shares of the stars in MovieLens 1M, in per cent.
+    stars = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], [6, 11, 26, 35, 22])[np.newaxis]
+    results = rating_results(stars, np.full(stars.shape, 3.5), stars > 0, scale=STARS)
+    assert results.values["accuracy"].tolist() == [0.61]
+    assert results.values["rounded_accuracy"].tolist() == [0]
+
+
+def test_rounded_accuracy_is_the_accuracy_of_the_nearest_star():
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(8)
+    labels = rng.integers(1, 6, (1, 500))
+    predictions = labels + rng.normal(size=labels.shape)  # No draw is half-way.
+    results = rating_results(labels, predictions, np.ones(labels.shape), scale=STARS)
+    nearest = np.rint(predictions).astype(int).clip(1, 5)
+    wanted = sklearn_metrics.accuracy_score(labels[0], nearest[0])
+    assert results.values["rounded_accuracy"][0] == pytest.approx(wanted)
+
+
 def test_the_two_means_differ():
-    results = rating_results(LABELS, PREDICTIONS, MASK)
+    results = rating_results(LABELS, PREDICTIONS, MASK, scale=STARS)
     assert results.mean_over_users() == pytest.approx(
         {
             "rmse": (math.sqrt(1.75) + 0.75) / 2,  # The mean of the roots.
             "mae": (3.5 / 3 + 0.75) / 2,
             "accuracy": (1 / 3 + 0) / 2,
+            "rounded_accuracy": 0,
         }
     )
     assert results.mean_over_ratings() == pytest.approx(
@@ -52,13 +103,17 @@ def test_the_two_means_differ():
             "rmse": math.sqrt((5.25 + 0.5625) / 4),  # All four squares, 0.75**2 among them.
             "mae": (3.5 + 0.75) / 4,
             "accuracy": 1 / 4,
+            "rounded_accuracy": 0,
         }
     )
 
 
 def test_results_are_float64_whatever_comes_in():
     arrays = (np.array(x, dtype) for x, dtype in ((LABELS, "f4"), (PREDICTIONS, "f4"), (MASK, "?")))
-    for results in (rating_results(*arrays), ranking_results(np.array([[3], [-1]], np.int32))):
+    for results in (
+        rating_results(*arrays, scale=STARS),
+        ranking_results(np.array([[3], [-1]], np.int32)),
+    ):
         assert results.counts.dtype == np.int64
         assert {values.dtype for values in results.values.values()} == {np.dtype(np.float64)}
         means = {**results.mean_over_users(), **results.mean_over_ratings()}
@@ -69,12 +124,16 @@ def test_sums_do_not_lose_small_errors():
     # In float32, 2**24 + 1 is 2**24.
     predictions = np.ones((1, 3), np.float32)
     predictions[0, 0] = 2.0**24
-    results = rating_results(np.zeros((1, 3), np.float32), predictions, np.ones((1, 3), bool))
+    results = rating_results(
+        np.zeros((1, 3), np.float32), predictions, np.ones((1, 3), bool), scale=STARS
+    )
     assert results.values["mae"][0] == (2**24 + 2) / 3
 
 
 def test_a_prediction_that_is_not_finite_shows():
-    results = rating_results([[1.0, 2.0], [1.0, 2.0]], [[1.0, NAN], [1.0, 2.0]], np.ones((2, 2)))
+    results = rating_results(
+        [[1.0, 2.0], [1.0, 2.0]], [[1.0, NAN], [1.0, 2.0]], np.ones((2, 2)), scale=STARS
+    )
     np.testing.assert_array_equal(results.values["rmse"], [NAN, 0])
     np.testing.assert_array_equal(results.values["mae"], [NAN, 0])
     np.testing.assert_array_equal(results.values["accuracy"], [0.5, 1])
@@ -84,7 +143,7 @@ def test_a_prediction_that_is_not_finite_shows():
 
 def test_shapes_are_not_broadcast():
     with pytest.raises(ValueError, match=r"\(2, 3\), predictions \(2, 3, 1\) and mask \(2, 3\)"):
-        rating_results(np.ones((2, 3)), np.ones((2, 3, 1)), np.ones((2, 3)))
+        rating_results(np.ones((2, 3)), np.ones((2, 3, 1)), np.ones((2, 3)), scale=STARS)
 
 
 def test_deciles():
@@ -96,7 +155,7 @@ def test_deciles():
     assert deciles.shape == (11,)
     np.testing.assert_allclose(deciles[[0, 1, 2, 5, 9, 10]], [0, 0.6, 1.6, 9, 29.4, 36])
     # Two users: the worse one is the maximum and everything between is interpolated.
-    results = rating_results(LABELS, PREDICTIONS, MASK)
+    results = rating_results(LABELS, PREDICTIONS, MASK, scale=STARS)
     np.testing.assert_allclose(results.deciles("accuracy"), np.arange(11) / 30, atol=1e-15)
 
 
@@ -105,7 +164,7 @@ def test_deciles():
     [UserResults.mean_over_users, UserResults.mean_over_ratings, lambda r: r.deciles("mae")],
 )
 def test_nobody_judged(summarise):
-    results = rating_results(np.ones((3, 2)), np.ones((3, 2)), np.zeros((3, 2), bool))
+    results = rating_results(np.ones((3, 2)), np.ones((3, 2)), np.zeros((3, 2), bool), scale=STARS)
     with pytest.raises(ValueError, match="none of 3 users has a rating or held-out item"):
         summarise(results)
 
@@ -275,7 +334,7 @@ def test_ratings_as_scikit_learn():
     predictions = labels + rng.normal(size=labels.shape)
     mask = rng.random(labels.shape) < 0.6
     mask[0] = True
-    results = rating_results(labels, predictions, mask)
+    results = rating_results(labels, predictions, mask, scale=STARS)
     for user in np.flatnonzero(mask.any(axis=1)):
         pair = labels[user, mask[user]], predictions[user, mask[user]]
         mse = sklearn_metrics.mean_squared_error(*pair)

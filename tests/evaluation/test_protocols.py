@@ -1,5 +1,6 @@
 """Protocols on cases made by hand: who is asked what, and what they give."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes
 from fedrecon.data.held_out import HeldOutItems
+from fedrecon.data.ratings import RatingScale
 from fedrecon.errors import InputError
 from fedrecon.evaluation import protocols
 
@@ -115,6 +117,7 @@ def test_ratings_are_judged_without_the_padding():
     cases = protocols.later_ratings(
         Examples({0: [], 1: []}), np.array([0, 1]), Examples({0: [(5, 4.0)], 1: numbered(1, 3)})
     )
+    cases = dataclasses.replace(cases, scale=RatingScale(1, 5, 1))
     predictions = cases.labels + np.array([[0.5, np.nan, 1e9], [1.0, -1.0, 1.0]])
     results = protocols.judge_ratings(cases, predictions)
     assert results.counts.tolist() == [1, 3]

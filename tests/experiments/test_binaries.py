@@ -107,7 +107,9 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     path, output = whole_run
     final = read_json(path / "final_metrics.json")
     assert set(final) == {"unseen_test", "unseen_validation", "rounds", "seconds"}
-    assert set(final["unseen_test"]) == {"rmse", "mae", "accuracy", "loss", "num_examples"}
+    assert set(final["unseen_test"]) == {
+        *("rmse", "mae", "accuracy", "rounded_accuracy", "loss", "num_examples")
+    }
     assert final["rounds"] == 9
     lines = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
     for group in ("unseen_validation", "unseen_test"):

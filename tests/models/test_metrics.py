@@ -116,6 +116,16 @@ def test_half_a_star_is_still_right():
     assert accuracy.result() == 0.5
 
 
+@pytest.mark.parametrize(("step", "share"), [(1.0, 0.8), (0.5, 0.4)])
+def test_accuracy_counts_within_half_a_step_also_after_tff_built_it_anew(step, share):
+    accuracy = metrics.RatingAccuracy(step)
+    accuracy.update_state(tf.fill([5], 3.0), tf.constant([3.25, 2.75, 3.5, 2.51, 3.6]))
+    assert accuracy.result().numpy() == pytest.approx(share)
+    again = metrics.RatingAccuracy.from_config(accuracy.get_config())
+    again.update_state(tf.fill([5], 3.0), tf.constant([3.25, 2.75, 3.5, 2.51, 3.6]))
+    assert again.result().numpy() == pytest.approx(share)
+
+
 def test_shapes_without_the_last_axis_mean_the_same():
     results = metrics.rating_metrics(_MSE)
     for metric in results:

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedrecon.errors import InputError
@@ -114,6 +115,29 @@ def test_final_metrics_round_trip_and_refuse_what_json_lacks(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         run.write_final_metrics({"unseen_test": {"rmse": float("nan")}})
     assert run.read_final_metrics() == {"unseen_test": {"rmse": 0.9}, "rounds": 3}
+
+
+def test_results_of_users_round_trip_and_are_whole_or_not_there(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path)
+    assert run.read_user_results() is None
+    arrays = {"seen/users": np.array([3, 1]), "seen/values/rmse": np.array([0.1, np.nan])}
+    run.write_user_results(arrays)
+    found = run.read_user_results()
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+    def fail_halfway(file, **arrays):
+        file.write(b"PK")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", fail_halfway)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_user_results({"other": np.zeros(2)})
+    assert list(run.read_user_results()) == list(arrays)
+    (tmp_path / "user_results.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"user_results\.npz cannot be read"):
+        run.read_user_results()
 
 
 def test_metrics_that_cannot_be_read_are_named(tmp_path):

@@ -38,3 +38,10 @@ def test_more_recommendations_than_items_are_padded():
     items, scores = recommend(Table(), np.float32(1), CASES, num_items=4, k=6)
     assert items.shape == scores.shape == (3, 6)
     assert items[0].tolist() == [1, 3, 2, 0, -1, -1]
+
+
+def test_items_that_a_user_gives_but_does_not_have_are_recommended():
+    # As negatives with implicit feedback: user 9 gives items 0, 1 and 3 and has 1.
+    known = [np.array([], int), np.array([2]), np.array([1])]
+    items, _ = recommend(Table(), np.float32(1), CASES, num_items=4, k=3, known_items=known)
+    assert items.tolist() == [[1, 3, 2], [0, 1, 3], [3, 2, 0]]

@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import matplotlib.figure
+import numpy as np
 import pytest
 
 from experiments.comparison import report
-from experiments.comparison.results import Sample
+from experiments.comparison.results import PerUser, Sample
 from fedrecon.errors import InputError
+from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.comparison.runs_by_hand import (
     CENTRALIZED,
     REFERENCE,
@@ -39,11 +41,19 @@ def test_the_table_has_means_and_sample_deviations_over_seeds(tmp_path, write):
             "algorithm",
             "seen_test RMSE",
             "seen_test accuracy",
+            "seen_test rounded accuracy",
             "unseen_test RMSE",
             "unseen_test accuracy",
+            "unseen_test rounded accuracy",
         ],
-        ["fed_recon", "**0.750 ± 0.250**", "0.375 ± 0.217", "**1.250 ± 0.250**", "0.250 ± 0.217"],
-        ["fed_avg", "1.000 ± 0.000", "**0.500 ± 0.125**", "1.500 ± 0.000", "**0.375 ± 0.125**"],
+        [
+            *("fed_recon", "**0.750 ± 0.250**", "0.375 ± 0.217", "0.188 ± 0.108"),
+            *("**1.250 ± 0.250**", "0.250 ± 0.217", "0.125 ± 0.108"),
+        ],
+        [
+            *("fed_avg", "1.000 ± 0.000", "**0.500 ± 0.125**", "**0.250 ± 0.062**"),
+            *("1.500 ± 0.000", "**0.375 ± 0.125**", "**0.188 ± 0.062**"),
+        ],
     ]
     # Seconds: the mean of 1, 2 and 6 is 3, the variance (4 + 1 + 9) / 2 = 2.646 squared.
     assert costs == [
@@ -94,7 +104,7 @@ def test_seeds_are_told_apart_where_they_differ_and_one_algorithm_is_not_bold(tm
 
 @pytest.mark.slow
 def test_the_csv_file_has_every_figure_in_full(tmp_path, write):
-    given = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75}}
+    given = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75, "rounded_accuracy": 0.5}}
     base = write(
         explicit_results("fed_recon", 0, 1 / 3, 0.5, given=given),
         settings={"client_epochs": 1, "clients_per_round": 10},
@@ -153,7 +163,10 @@ def test_a_ranking_has_candidates_and_full_rankings_and_ials_no_curve(tmp_path, 
 @pytest.mark.slow
 def test_few_given_ratings_have_a_table_and_a_picture(tmp_path, write, drawn):
     def given(*values):
-        return {n: {"rmse": v, "accuracy": v / 4} for n, v in zip(("10", "2", "1"), values)}
+        return {
+            n: {"rmse": v, "accuracy": v / 4, "rounded_accuracy": v / 8}
+            for n, v in zip(("10", "2", "1"), values)
+        }
 
     runs = [
         write(explicit_results("fed_recon", 0, 1.0, 0.5, given=given(1.0, 1.5, 2.0))),
@@ -167,9 +180,13 @@ def test_few_given_ratings_have_a_table_and_a_picture(tmp_path, write, drawn):
         ["fed_avg", "RMSE", "–", "–", "1.125"],  # noqa: RUF001
         ["fed_recon", "accuracy", "0.625 ± 0.177", "0.500 ± 0.177", "0.250 ± 0.000"],
         ["fed_avg", "accuracy", "–", "–", "**0.281**"],  # noqa: RUF001
+        ["fed_recon", "rounded accuracy", "0.312 ± 0.088", "0.250 ± 0.088", "0.125 ± 0.000"],
+        ["fed_avg", "rounded accuracy", "–", "–", "**0.141**"],  # noqa: RUF001
     ]
     assert "Means over ratings" in (tmp_path / "comparison.md").read_text()
-    rmse, _ = drawn["given_ratings"]
+    rmse, accuracy, rounded = drawn["given_ratings"]
+    assert accuracy.get_title() == "unseen_test users: accuracy (higher is better)"
+    assert lines(rounded)["fed_avg"][1] == [1.125 / 8]
     assert [label.get_text() for label in rmse.get_xticklabels()] == ["1", "2", "10"]
     assert lines(rmse)["fed_recon"][1] == [2.5, 2.0, 1.0]
     assert lines(rmse)["fed_avg"][1] == [1.125]
@@ -195,7 +212,7 @@ def test_a_sweep_starts_from_the_unchanged_runs_of_its_seeds(tmp_path, write, dr
         ["fed_recon", "unseen_test", "2.000", "1.500", "**1.250**"],
     ]
     assert "Over 1 seed (0)." in (tmp_path / "comparison.md").read_text()
-    seen_rmse, _, _, unseen_accuracy = drawn["sweep_client_epochs"]
+    seen_rmse, _, _, unseen_accuracy, _, _ = drawn["sweep_client_epochs"]
     assert lines(seen_rmse) == {"fed_recon": [[0, 1, 2], [1.5, 1.0, 0.75]]}
     assert lines(unseen_accuracy)["fed_recon"][1] == [0.375, 0.375, 0.375]
     # The curves are of the comparison itself.
@@ -307,14 +324,17 @@ def test_a_comparison_may_have_one_group_of_users_alone(tmp_path, write, drawn, 
     report.write_report(tmp_path / "out", runs)
     shift = 0.5 if group == "unseen_test" else 0.0
     main, _, sweep = tables(tmp_path / "out")
-    assert main[0] == ["algorithm", f"{group} RMSE", f"{group} accuracy"]
+    assert main[0] == [
+        "algorithm",
+        *(f"{group} {m}" for m in ("RMSE", "accuracy", "rounded accuracy")),
+    ]
     assert [row[:2] for row in main[1:]] == [
         ["fed_recon_ls", f"**{0.75 + shift:.3f}**"],
         ["popularity", f"{1.0 + shift:.3f}"],
     ]
     assert sweep[1] == ["fed_recon_ls", group, f"{0.75 + shift:.3f}", f"**{0.5 + shift:.3f}**"]
     assert len(drawn["spread"]) == 1
-    assert len(drawn["sweep_ridge"]) == 2  # RMSE and accuracy, beside each other.
+    assert len(drawn["sweep_ridge"]) == 3  # RMSE and accuracies, beside each other.
 
 
 def test_runs_with_other_groups_than_the_first_are_refused(tmp_path, write):
@@ -355,7 +375,7 @@ def test_the_first_line_says_who_won_on_whom_and_by_how_much(tmp_path, write):
     report.write_report(tmp_path, runs)
     assert headline(tmp_path)[:2] == [
         "**fed_recon has the best RMSE on unseen_test users: 1.375, 0.010 better than item_knn "
-        "(1 of 2 seeds) and 0.150 better than popularity (2 of 2 seeds).**",
+        "and 0.150 better than popularity.**",
         "To user 17, who took no part in training and likes Heat, Casino, fed_recon recommends "
         "Alien (4.26), Brazil (4.00).",
     ]
@@ -365,8 +385,7 @@ def test_the_winner_of_a_ranking_has_the_higher_hit_rate(tmp_path, write):
     runs = [write(implicit_results(name, 0, hr)) for name, hr in (("ials", 0.5), ("fed_ncf", 0.25))]
     report.write_report(tmp_path, runs)
     assert headline(tmp_path)[0] == (
-        "**ials has the best HR@10 on unseen_test users: 0.500, 0.250 better than fed_ncf "
-        "(1 of 1 seeds).**"
+        "**ials has the best HR@10 on unseen_test users: 0.500, 0.250 better than fed_ncf.**"
     )
 
 
@@ -381,9 +400,9 @@ def test_where_the_winner_has_all_ratings_the_best_of_the_others_is_named(tmp_pa
     report.write_report(tmp_path, runs)
     assert headline(tmp_path)[:3] == [
         "**centralized has the best RMSE on unseen_test users: 1.000, 0.125 better than fed_recon "
-        "(1 of 1 seeds) and 0.500 better than popularity (1 of 1 seeds).**",
-        "**fed_recon is the best that leaves the ratings on the devices: 1.125, 0.125 better than "
-        "fed_avg (1 of 1 seeds) and 0.375 better than popularity (1 of 1 seeds).**",
+        "and 0.500 better than popularity.**",
+        "**Of the algorithms that leave the ratings on the devices, fed_recon has the best RMSE: "
+        "1.125, 0.125 better than fed_avg and 0.375 better than popularity.**",
         "To user 3, who took no part in training and likes nothing yet, fed_recon recommends "
         "Alien (4.00).",
     ]
@@ -392,3 +411,191 @@ def test_where_the_winner_has_all_ratings_the_best_of_the_others_is_named(tmp_pa
 def test_a_single_algorithm_wins_nothing(tmp_path, write):
     report.write_report(tmp_path, [write(explicit_results("fed_recon", 0, 1.0, 0.5))])
     assert headline(tmp_path)[0].startswith("1 seed (0)")
+
+
+# --- what is noise --------------------------------------------------------------------------------
+
+
+def per_user(unseen, seen=(1.0, 1.0, 1.0, 1.0), *, users=(1, 2, 3, 4), counts=(5, 5, 5, 5)):
+    """RMSEs of users; their accuracies are a tenth."""
+
+    def of_group(rmse):
+        rmse = np.array(rmse)
+        values = {"rmse": rmse, "accuracy": rmse / 10, "rounded_accuracy": rmse / 20}
+        return PerUser(np.array(users), UserResults(values, np.array(counts)))
+
+    return {"seen_test": of_group(seen), "unseen_test": of_group(unseen)}
+
+
+def root(*values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+# Everybody is served alike by the first; the second is better for one and worse for three.
+BEST = (1.0, 1.0, 1.0, 1.0)
+MIXED = (0.5, 1.2, 1.2, 1.2)
+WORST = (1.25, 1.5, 1.75, 2.0)
+
+
+def judged_by(write, name, seed, rmse, **others):
+    """A run whose unseen users have these RMSEs; seen users have 1 with everybody."""
+    results = explicit_results(name, seed, 1.0, 0.5, **others)
+    groups = dict(results.groups)
+    groups["unseen_test"] = dataclasses.replace(
+        groups["unseen_test"], means={**groups["unseen_test"].means, "rmse": root(*rmse)}
+    )
+    return write(dataclasses.replace(results, groups=groups), per_user=per_user(rmse))
+
+
+def test_what_differs_by_noise_is_equally_bold_and_a_tie(tmp_path, write):
+    runs = [
+        judged_by(write, name, 0, rmse)
+        for name, rmse in (("fed_recon", BEST), ("popularity", WORST), ("fed_avg", MIXED))
+    ]
+    report.write_report(tmp_path, runs)
+    quality, differences, _ = tables(tmp_path)
+    # sqrt((0.25 + 3 * 1.44) / 4) = 1.069 and sqrt((1.5625 + 2.25 + 3.0625 + 4) / 4) = 1.649.
+    assert [row[4] for row in quality[1:]] == ["**1.000**", "1.649", "**1.069**"]
+    headings, *rows = differences
+    assert headings == ["users", "algorithm", "seed 0", "verdict"]
+    of_unseen = [row for row in rows if row[0] == "unseen_test"]
+    assert [row[1] for row in of_unseen] == ["fed_recon", "fed_avg", "popularity"]
+    assert [row[3] for row in of_unseen] == ["best", "noise", "worse"]
+    assert of_unseen[0][2] == "0"
+    # A resample has the first user of fed_avg four times with probability 1/256, three times with
+    # 12/256, so the lower end is at three; it lacks this user with 81/256, so the upper end is 0.2.
+    low = root(0.5, 0.5, 0.5, 1.2) - 1
+    assert of_unseen[1][2] == f"+0.069 ({low:+.3f} to +0.200)"
+    # Seen users have no difference at all.
+    of_seen = [row for row in rows if row[0] == "seen_test"]
+    assert [row[2:] for row in of_seen[1:]] == [["+0.000 (+0.000 to +0.000)", "noise"]] * 2
+    first = headline(tmp_path)[0]
+    assert first.startswith(
+        "**fed_recon has RMSE 1.000 on unseen_test users, a tie with fed_avg: 0.069 better than "
+        f"fed_avg (95% interval {low:.3f} to 0.200) and 0.649 better than "
+        "popularity (95% interval 0."
+    )
+
+
+def test_a_win_has_an_interval_and_seeds_are_paired(tmp_path, write):
+    runs = [
+        judged_by(write, name, seed, np.array(BEST) + shift)
+        for seed in (0, 1)
+        for name, shift in (("fed_recon", 0.1 * seed), ("fed_avg", 0.25 + 0.1 * seed + 0.5 * seed))
+    ]
+    report.write_report(tmp_path, runs)
+    # Everybody differs by 0.25 with seed 0 and by 0.75 with seed 1, so nothing is unsure.
+    assert headline(tmp_path)[0] == (
+        "**fed_recon has the best RMSE on unseen_test users: 1.050, 0.500 better than fed_avg "
+        "(95% interval 0.500 to 0.500).**"
+    )
+    _, differences, _ = tables(tmp_path)
+    assert differences[0] == ["users", "algorithm", "seed 0", "seed 1", "all seeds", "verdict"]
+    assert differences[-1] == [
+        *("unseen_test", "fed_avg", "+0.250 (+0.250 to +0.250)", "+0.750 (+0.750 to +0.750)"),
+        *("+0.500 (+0.500 to +0.500)", "worse"),
+    ]
+    assert "± is the spread of the users drawn" in (tmp_path / "comparison.md").read_text()
+
+
+def test_the_best_ranking_has_the_highest_value(tmp_path, write):
+    def hits(*values):
+        values = {m: np.array(values, float) for m in ("hr_at_10", "ndcg_at_10")}
+        values.update({f"full_{name}": own[::-1] for name, own in values.items()})
+        own = PerUser(np.arange(4), UserResults(values, np.ones(4, int)))
+        return {"seen_test": own, "unseen_test": own}
+
+    runs = [
+        write(implicit_results("ials", 0, 0.75), per_user=hits(1, 1, 1, 0)),
+        write(implicit_results("fed_ials", 0, 0.5), per_user=hits(0, 1, 1, 0)),
+        write(implicit_results("popularity", 0, 0.0), per_user=hits(0, 0, 0, 0)),
+    ]
+    report.write_report(tmp_path, runs)
+    quality, differences, _ = tables(tmp_path)
+    # Of the interval's ends: one of four users has a difference of 1, the others of 0.
+    assert [row[3] for row in differences[1:4]] == ["best", "noise", "worse"]
+    assert differences[2][2].startswith("-0.250 (-0.750 to +0.000)")
+    assert [row[1] for row in quality[1:]] == ["**0.750**", "**0.500**", "0.000"]
+    assert [row[3] for row in quality[1:]] == ["**0.150**", "**0.100**", "0.000"]
+    assert headline(tmp_path)[0].startswith(
+        "**ials has HR@10 0.750 on unseen_test users, a tie with fed_ials: 0.250 better than "
+        "fed_ials (95% interval 0.000 to 0.750) and 0.750 better than popularity (95% interval "
+        "0.250 to 1.000)"
+    )
+
+
+def test_a_reference_may_be_better_than_all_that_leave_the_ratings_on_the_devices(tmp_path, write):
+    runs = [
+        judged_by(write, "centralized", 0, np.array(BEST) / 2, **CENTRALIZED),
+        judged_by(write, "popularity", 0, BEST, **CENTRALIZED),
+        judged_by(write, "fed_avg", 0, MIXED),
+    ]
+    report.write_report(tmp_path, runs)
+    assert headline(tmp_path)[1] == (
+        "**Of the algorithms that leave the ratings on the devices, fed_avg has the best RMSE: "
+        "1.069, 0.069 worse than popularity (a tie, 95% interval "
+        f"{root(0.5, 0.5, 0.5, 1.2) - 1:.3f} to 0.200).**"
+    )
+
+
+def test_only_the_same_users_with_the_same_seed_are_paired(tmp_path, write):
+    runs = [
+        write(explicit_results("fed_recon", 0, 1.0, 0.5), per_user=per_user(BEST)),
+        write(explicit_results("fed_avg", 1, 2.0, 0.5), per_user=per_user(BEST)),
+        write(
+            explicit_results("fed_ncf", 0, 3.0, 0.5), per_user=per_user(BEST, users=(1, 2, 3, 5))
+        ),
+        write(explicit_results("mine", 0, 4.0, 0.5), per_user=per_user(BEST, counts=(5, 5, 5, 4))),
+        write(explicit_results("popularity", 0, 5.0, 0.5)),
+    ]
+    report.write_report(tmp_path / "none", runs)
+    assert len(tables(tmp_path / "none")) == 2
+    assert headline(tmp_path / "none")[0].endswith(
+        "1.500, 1.000 better than fed_avg and 4.000 better than popularity.**"
+    )
+    runs.append(write(explicit_results("stateful_fed_avg", 0, 6.0, 0.5), per_user=per_user(WORST)))
+    report.write_report(tmp_path, runs)
+    _, (_, *rows), _ = tables(tmp_path)
+    unseen = {row[1]: row[2:] for row in rows if row[0] == "unseen_test"}
+    assert unseen.pop("fed_recon") == ["0", "0", "0", "best"]
+    _, of_seed_1, of_all, verdict = unseen.pop("stateful_fed_avg")
+    assert (of_seed_1, verdict) == ("–", "worse")  # noqa: RUF001
+    assert of_all.startswith("+")
+    assert {tuple(row) for row in unseen.values()} == {("–",) * 4}  # noqa: RUF001
+
+
+# --- what is recommended --------------------------------------------------------------------------
+
+
+def test_what_is_recommended_has_a_table(tmp_path, write):
+    def with_lists(results, scale):
+        lists = {
+            "coverage_at_10": 0.25 * scale,
+            "num_items_at_10": 40 * scale,
+            "most_recommended_share": 0.5,
+            "mean_popularity_at_10": 0.125,
+            "few_ratings_share": 0.0,
+        }
+        groups = {n: dataclasses.replace(g, top_lists=lists) for n, g in results.groups.items()}
+        return dataclasses.replace(results, groups=groups)
+
+    runs = [
+        write(with_lists(explicit_results("fed_recon", seed, 1.0, 0.5), seed + 1))
+        for seed in (0, 1)
+    ]
+    report.write_report(tmp_path, runs)
+    _, recommended, _ = tables(tmp_path)
+    assert recommended == [
+        [
+            *("users", "algorithm", "items in any list", "share of all items"),
+            *("users with the top item", "popularity", "few ratings"),
+        ],
+        *(
+            [
+                *(group, "fed_recon", "60 ± 28", "0.375 ± 0.177"),
+                *("0.500 ± 0.000", "0.125 ± 0.000", "0.000 ± 0.000"),
+            ]
+            for group in ("seen_test", "unseen_test")
+        ),
+    ]
+    assert "19 ratings to 592 of 604 unseen users" in (tmp_path / "comparison.md").read_text()

@@ -28,10 +28,13 @@ def test_curves_are_means_over_seeds_and_the_untrained_model_sets_no_limit(tmp_p
         write(explicit_results("fed_recon", seed, 1.0, 0.5), watched=rows[seed]) for seed in (0, 1)
     ]
     report.write_report(tmp_path, runs)
-    rmse, accuracy = drawn["quality_rounds"]
+    rmse, accuracy, rounded = drawn["quality_rounds"]
     assert rmse.get_title() == "unseen_validation RMSE (lower is better)"
     assert accuracy.get_title() == "unseen_validation accuracy (higher is better)"
+    assert rounded.get_title() == "unseen_validation rounded accuracy (higher is better)"
     assert lines(rmse) == {"fed_recon": [[0, 2, 4], [8.0, 2.0, 1.0]]}
+    assert lines(accuracy) == {"fed_recon": [[0, 2, 4], [0.0, 0.25, 0.5]]}
+    assert lines(rounded) == {"fed_recon": [[0, 2, 4], [0.0, 0.125, 0.25]]}
     # The band of round 2 is 2 ± sqrt(0.5); a twentieth of the range is left above and below.
     high = 2 + 0.5**0.5
     assert rmse.get_ylim() == pytest.approx((1 - 0.05 * (high - 1), high + 0.05 * (high - 1)))
@@ -52,7 +55,7 @@ def test_bytes_are_of_all_clients_so_far(tmp_path, write, drawn):
         write(explicit_results("centralized", 0, 1.0, 0.5, **CENTRALIZED)),
     ]
     report.write_report(tmp_path, runs)
-    rmse, _ = drawn["quality_bytes"]
+    rmse, *_ = drawn["quality_bytes"]
     assert rmse.get_xscale() == "log"
     found = lines(rmse)
     # 2 and 4 rounds of 10 clients, 0.7427 MB each; and once 2000 people's 900 bytes.

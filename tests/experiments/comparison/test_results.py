@@ -6,7 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.comparison.results import RunResults, Sample, read_results
+from experiments.comparison.results import (
+    PerUser,
+    RunResults,
+    Sample,
+    read_per_user,
+    read_results,
+    write_per_user,
+)
 from experiments.comparison.runs import judged, sampled
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_by_user, divide_for_ranking
@@ -21,7 +28,8 @@ from tests.experiments.comparison.runs_by_hand import (
     implicit_results,
 )
 
-GIVEN = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75}}
+GIVEN = {"5": {"rmse": 0.1 + 0.2, "accuracy": 0.75, "rounded_accuracy": 0.5}}
+TOP_LISTS = {"num_items_at_10": 3, "coverage_at_10": 0.25}
 SAMPLE = Sample("17", ["Heat"], [["Alien", 4.25]])
 
 
@@ -43,9 +51,9 @@ def test_a_row_of_ratings_has_every_figure_by_its_name():
         "fed_recon", 3, 1 / 3, 0.5, given=GIVEN, changes={"dim": 3, "l2": None}, sample=SAMPLE
     )
     row = results.row()
-    # One column a figure: the run, what it costs, and of both groups 3 means over ratings, 3 over
-    # users, 11 quantiles and 2 counts.
-    assert len(row) == 8 + 2 + 5 + 2 * (3 + 3 + 11 + 2) + 2
+    # One column a figure: the run, what it costs, of both groups 4 means over ratings, 4 over
+    # users, 11 quantiles and 2 counts, and 3 means of those who give 5.
+    assert len(row) == 8 + 2 + 5 + 2 * (4 + 4 + 11 + 2) + 3
     assert not [value for value in row.values() if isinstance(value, (dict, list))]
     assert {name: row[name] for name in COSTS} == COSTS
     wanted = {
@@ -59,6 +67,34 @@ def test_a_row_of_ratings_has_every_figure_by_its_name():
         **{"unseen_test_rmse_given_5": 0.1 + 0.2, "unseen_test_accuracy_given_5": 0.75},
     }
     assert {name: row[name] for name in wanted} == wanted
+
+
+def test_a_row_has_what_is_recommended():
+    results = explicit_results("fed_recon", 0, 1.0, 0.5)
+    group = dataclasses.replace(results.groups["seen_test"], top_lists=TOP_LISTS)
+    row = dataclasses.replace(results, groups={"seen_test": group}).row()
+    assert (row["seen_test_num_items_at_10"], row["seen_test_coverage_at_10"]) == (3, 0.25)
+
+
+def test_results_of_users_come_back_from_their_file_as_they_were(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert read_per_user(run) == {}
+    # Measures may have any name, also those of the other arrays.
+    values = {"rmse": np.array([0.1, np.nan]), "counts": np.array([1.0, 2.0])}
+    of_seen = PerUser(np.array([3, 7]), UserResults(values, np.array([5, 0])))
+    of_unseen = PerUser(np.array([4]), UserResults({"mrr": np.array([0.5])}, np.array([1])))
+    write_per_user(run, {"seen_test": of_seen, "unseen_test": of_unseen})
+    found = read_per_user(run)
+    assert list(found) == ["seen_test", "unseen_test"]
+    for name, wanted in (("seen_test", of_seen), ("unseen_test", of_unseen)):
+        np.testing.assert_array_equal(found[name].users, wanted.users)
+        np.testing.assert_array_equal(found[name].results.counts, wanted.results.counts)
+        assert list(found[name].results.values) == list(wanted.results.values)
+        for measure, array in wanted.results.values.items():
+            np.testing.assert_array_equal(found[name].results.values[measure], array)
+    run.write_user_results({"seen_test/users": np.array([3])})
+    with pytest.raises(InputError, match=r"user_results\.npz has no 'seen_test/counts'; run it"):
+        read_per_user(run)
 
 
 def test_a_row_of_rankings_has_full_rankings_and_one_kind_of_mean():
@@ -137,11 +173,16 @@ def implicit_population(**options):
 
 
 class FewUsers:
-    """A judge who has made up its mind, and remembers what it was asked."""
+    """A judge who has made up its mind, and remembers what it was asked; of three users."""
 
-    def __init__(self, measures):
+    def __init__(self, measures, population):
         self.measures = measures
         self.asked = []
+        self._judge = Judge.of_scores(ByItem(), population)
+
+    def cases(self, group):
+        cases = self._judge.cases(group)
+        return cases.select(np.arange(len(cases.users)) < 3)
 
     def results(self, state, group):
         self.asked.append(("results", group))
@@ -159,8 +200,8 @@ class FewUsers:
 
 def test_groups_keep_their_means_deciles_and_counts():
     population = explicit_population()
-    judge = FewUsers(["rmse", "accuracy"])
-    groups = judged(judge, 1.0, population)
+    judge = FewUsers(["rmse", "accuracy"], population)
+    groups, per_user = judged(judge, ByItem(), 1.0, population)
     assert list(groups) == ["seen_validation", "seen_test", "unseen_validation", "unseen_test"]
     seen = groups["seen_test"]
     # One rating of the first user, three of the second; the third is asked nothing.
@@ -173,18 +214,63 @@ def test_groups_keep_their_means_deciles_and_counts():
     given = groups["unseen_test"].given
     assert {number: means["accuracy"] for number, means in given.items()} == {"2": 11.75, "5": 1.75}
     assert [ask for ask in judge.asked if ask[0] != "results"] == [("given", "unseen_test")]
+    assert list(per_user) == ["seen_test", "unseen_test"]
+    own = per_user["unseen_test"]
+    np.testing.assert_array_equal(own.users, judge.cases("unseen_test").users)
+    assert own.results.counts.tolist() == [1, 3, 0]
+    np.testing.assert_array_equal(own.results.values["rmse"], [1, 2, np.nan])
 
 
 def test_rankings_of_test_groups_are_also_among_all_items():
     population = implicit_population(unseen_fraction=0.2)
-    judge = FewUsers(["mrr", "hr_at_10"])
-    groups = judged(judge, 1.0, population)
+    judge = FewUsers(["mrr", "hr_at_10"], population)
+    groups, per_user = judged(judge, ByItem(), 1.0, population)
     assert list(groups) == ["seen_validation", "seen_test", "unseen_test"]
     assert groups["seen_test"].means == {"mrr": 1.5, "hr_at_10": 1.5}
     assert groups["seen_test"].full_ranking == {"mrr": 21.5, "hr_at_10": 21.5}
     assert groups["seen_validation"].full_ranking is None
     full = [group for kind, group in judge.asked if kind == "full"]
     assert full == ["seen_test", "unseen_test"]
+    values = per_user["seen_test"].results.values
+    np.testing.assert_array_equal(values["hr_at_10"], [1, 2, np.nan])
+    np.testing.assert_array_equal(values["full_hr_at_10"], [21, 22, np.nan])
+
+
+@pytest.mark.parametrize("feedback", ["explicit", "implicit"])
+def test_test_groups_keep_what_is_recommended_to_their_users(feedback):
+    if feedback == "explicit":
+        population, num_items = explicit_population(), 60
+    else:
+        population, num_items = implicit_population(unseen_fraction=0.2), 260
+    judge = Judge.of_scores(ByItem(), population)
+    groups, per_user = judged(judge, ByItem(), None, population)
+    assert groups["seen_validation"].top_lists == {}
+    # Who trained, and what on: with implicit feedback a user's drawn negatives are none of its own.
+    examples, train = population.examples, population.train.tolist()
+    has = {
+        user: {i for i, label in zip(*map(np.ndarray.tolist, examples.examples(user)))}
+        if feedback == "explicit"
+        else set(examples.positives(user).tolist())
+        for user in range(60)
+    }
+    times = {item: sum(item in has[user] for user in train) for item in range(num_items)}
+    for name in ("seen_test", "unseen_test"):
+        lists = []
+        for place, user in enumerate(per_user[name].users.tolist()):
+            known = has[user]
+            if feedback == "explicit":  # Unseen users give half of their ratings.
+                known = set(judge.cases(name).given[place][0].tolist())
+            lists.append([i for i in range(num_items - 1, -1, -1) if i not in known][:10])
+        entries = [item for of_user in lists for item in of_user]
+        assert groups[name].top_lists == pytest.approx(
+            {
+                "coverage_at_10": len(set(entries)) / num_items,
+                "num_items_at_10": len(set(entries)),
+                "most_recommended_share": max(map(entries.count, entries)) / len(lists),
+                "mean_popularity_at_10": np.mean([times[i] / len(train) for i in entries]),
+                "few_ratings_share": np.mean([times[i] < 20 for i in entries]),
+            }
+        )
 
 
 class ByItem:

@@ -1,0 +1,87 @@
+"""Differences between the algorithms of a comparison, paired by user within a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from pandas import DataFrame
+
+from experiments.comparison.results import read_per_user
+from fedrecon.evaluation.intervals import Difference, ResampledMeans, difference, resampled_means
+from fedrecon.runs.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """How one algorithm differs from another in a measure.
+
+    Attributes:
+      by_seed: For each seed that both have.
+      over_seeds: Their mean.
+    """
+
+    by_seed: Mapping[int, Difference]
+    over_seeds: Difference
+
+
+class Pairing:
+    """Pairs the runs of a comparison by seed, and their results by user."""
+
+    def __init__(self, runs: DataFrame, *, over: str):
+        """Reads the results of each user.
+
+        Args:
+          runs: One row a run, with `path`, `algorithm` and `seed`.
+          over: What means are over, `"ratings"` or `"users"`.
+        """
+        self._per_user = {
+            (run.algorithm, run.seed): read_per_user(RunDirectory(run.path))
+            for run in runs.itertuples()
+        }
+        self._over = over
+        self._means = functools.lru_cache(maxsize=None)(self._resampled)
+
+    def differences(self, group: str, measure: str, first: str, second: str) -> Differences | None:
+        """Returns the mean of one algorithm less the mean of another.
+
+        None if there is no seed for which both keep results of the same users, asked for equally
+        many ratings.
+
+        Args:
+          group: The group of users.
+          measure: The measure, as results of users name it.
+          first: One algorithm.
+          second: The other.
+        """
+        means = self._means(group, measure)
+        seeds = sorted(seed for algorithm, seed in means if algorithm == first)
+        pairs = {
+            seed: (means[first, seed][1], means[second, seed][1])
+            for seed in seeds
+            if (second, seed) in means and means[first, seed][0] == means[second, seed][0]
+        }
+        if not pairs:
+            return None
+        return Differences(
+            {seed: difference([one], [other]) for seed, (one, other) in pairs.items()},
+            difference(*zip(*pairs.values())),
+        )
+
+    def _resampled(
+        self, group: str, measure: str
+    ) -> dict[tuple[str, int], tuple[bytes, ResampledMeans]]:
+        """Returns whom each run was judged on, and its means, by algorithm and seed."""
+        alike: dict[tuple[int, bytes], dict[str, list]] = {}
+        for (algorithm, seed), groups in self._per_user.items():
+            own = groups.get(group)
+            if own is not None and measure in own.results.values:
+                users = own.users.tobytes() + own.results.counts.tobytes()
+                alike.setdefault((seed, users), {})[algorithm] = own.results
+        means = {}
+        for (seed, users), results in alike.items():
+            resampled = resampled_means(list(results.values()), measure, over=self._over, seed=seed)
+            for algorithm, own in zip(results, resampled):
+                means[algorithm, seed] = users, own
+        return means
