@@ -13,7 +13,6 @@ from fedrecon.algorithms import centralized, fed_avg, fed_ials, fed_ncf, fed_rec
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
-    EXPLICIT,
     Population,
     divide_by_user,
     divide_for_ranking,
@@ -196,7 +195,6 @@ def _population(ratings, algorithm: str, seed: int) -> Population:
 
 def _default_model(population: Population, algorithm: str) -> ModelFn:
     ratings, has_biases = population.ratings, algorithm != "fed_ials"
-    is_explicit = population.feedback == EXPLICIT
     biases = default_model(has_biases=has_biases)
     if has_biases:
         biases["initial_rating"] = population.label_scale.middle

@@ -29,6 +29,7 @@ from experiments.comparison.differences import Differences, Pairing
 from experiments.comparison.figures import over_seeds
 from experiments.comparison.results import RunResults, read_results, value_text
 from fedrecon.errors import InputError
+from fedrecon.evaluation.coverage import Coverage
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback, Measure
 from fedrecon.evaluation.intervals import NUM_RESAMPLES, Difference
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
@@ -65,6 +66,7 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
         _quality_section(feedback, groups, unchanged, pairing),
         *_difference_sections(feedback, groups, unchanged, pairing),
         *_top_lists_sections(groups, unchanged),
+        _coverage_section(feedback, groups, unchanged),
         _training_section(feedback, groups, unchanged),
         *_given_sections(feedback, unchanged),
     ]
@@ -351,6 +353,17 @@ def _top_lists_sections(groups: list[str], runs: DataFrame) -> list[_Section]:
         "recommendations whose item has fewer than 20 training ratings.",
     ]
     return [(blocks, {})]
+
+
+def _coverage_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:
+    """Returns who was judged: a sentence or more for each seed and group."""
+    told = []
+    for seed, path in runs.groupby("seed")["path"].first().items():
+        results = _read_results(path)
+        for group in groups:
+            sentences = Coverage(**results.groups[group].coverage).sentences(feedback.name)
+            told.append(f"- seed {seed}, {group}: {' '.join(sentences)}")
+    return ["## Who is judged", "\n".join(told)], {}
 
 
 def _training_section(feedback: Feedback, groups: list[str], runs: DataFrame) -> _Section:

@@ -34,6 +34,7 @@ class GroupResults:
       deciles: The deciles over users of the measure `Feedback.spread`, 11 numbers.
       num_users: How many users were asked something.
       num_examples: How many ratings or held-out items they were asked for.
+      coverage: Who was judged and who was not; the fields of `fedrecon.evaluation.coverage`.
       given: For unseen users: the means if each user gives only so many ratings, by the number.
       full_ranking: With implicit feedback: the means over users where items are ranked among all
         items.
@@ -46,6 +47,7 @@ class GroupResults:
     deciles: list[float]
     num_users: int
     num_examples: int
+    coverage: Mapping[str, Any]
     given: Mapping[str, Means] = dataclasses.field(default_factory=dict)
     full_ranking: Means | None = None
     top_lists: Means = dataclasses.field(default_factory=dict)

@@ -135,6 +135,7 @@ def judged(
             deciles=results.deciles(feedback.spread.name).tolist(),
             num_users=int((results.counts > 0).sum()),
             num_examples=int(results.counts.sum()),
+            coverage=dataclasses.asdict(judge.coverage(name)),
         )
         # Settings are chosen by the means of validation groups; nothing else of them is of use.
         if not name.endswith("_test"):
@@ -161,11 +162,9 @@ def _top_lists(scores, state: Any, cases: Cases, population: Population) -> dict
         num_items=population.ratings.num_items,
         known_items=_known_items(cases, population),
     )
-    known = population.examples.ratings
-    is_of_training = np.isin(known.user_ids, population.train)
     return top_list_results(
         lists,
-        item_counts=np.bincount(known.item_ids[is_of_training], minlength=known.num_items),
+        item_counts=population.training_counts(),
         num_training_users=len(population.train),
     )
 
@@ -191,12 +190,6 @@ def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
     cases = judge.cases("unseen_test")
     cases = cases.select(np.arange(len(cases.users)) == 0)
     ratings = population.ratings
-
-    def title(item: int) -> str:
-        if ratings.item_titles is not None:
-            return ratings.item_titles[item]
-        return str(ratings.original_item_ids[item])
-
     items, labels = cases.given[0]
     liked = items[np.argsort(-labels, kind="stable")][:_NUM_SAMPLED]
     best, values = recommend(
@@ -208,9 +201,9 @@ def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
         known_items=_known_items(cases, population),
     )
     recommended = [
-        (title(item), float(value))
+        (ratings.item_title(item), float(value))
         for item, value in zip(best[0].tolist(), values[0].tolist())
         if item >= 0
     ]
-    user = str(ratings.original_user_ids[cases.users[0]])
-    return Sample(user, [title(item) for item in liked.tolist()], recommended)
+    user = ratings.user_name(cases.users[0])
+    return Sample(user, [ratings.item_title(item) for item in liked.tolist()], recommended)

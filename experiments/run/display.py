@@ -17,9 +17,12 @@ _Run = TypeVar("_Run")
 _SHOWN = {
     "rmse": ("RMSE", "8.4f"),
     "accuracy": ("accuracy", "10.1%"),
+    "rounded_accuracy": ("rounded", "9.1%"),
     "loss": ("loss", "8.4f"),
     "hr_at_10": ("HR@10", "8.4f"),
     "ndcg_at_10": ("NDCG@10", "9.4f"),
+    "hr_at_10_as_listed": ("as listed", "11.4f"),
+    "ndcg_at_10_as_listed": ("as listed", "11.4f"),
     "mrr": ("MRR", "8.4f"),
     "num_examples": ("ratings", "10,"),
     "num_users": ("users", "10,"),
@@ -29,7 +32,7 @@ _SHOWN = {
 def print_table(rows: dict[str, dict[str, float]]) -> None:
     """Prints one line for each group of users.
 
-    RMSE, accuracy and loss are means over ratings; HR, NDCG and MRR are means over users.
+    RMSE, accuracies and loss are means over ratings; HR, NDCG and MRR are means over users.
     """
     shown = {
         name: (title, form, int(re.match(r"\d+", form)[0]))

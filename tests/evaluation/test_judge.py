@@ -139,11 +139,8 @@ LABELED = {"label_threshold": 4.0}
         (
             "fed_recon",
             mf("explicit"),
-            {
-                "support_query_split": "none",
-                "reconstruction_optimizer": OptimizerOptions("adam", 0.1),
-            },
-            {"support_query_split": "none"},
+            {"reconstruction_optimizer": OptimizerOptions("adam", 0.1)},
+            {},
         ),
         ("centralized", mf("explicit"), {}, {}),
         # Regularization is no part of the loss of a rating.
@@ -301,10 +298,9 @@ def test_users_with_kept_rows_are_ranked_for_with_them(group):
 
 @pytest.mark.slow
 def test_who_gives_less_is_served_by_less():
-    population = population_of("explicit", support_query_split="none")
+    population = population_of("explicit")
     options = FedReconOptions(
         batch_size=4,
-        support_query_split="none",
         reconstruction_optimizer=OptimizerOptions("adam", 0.1),
     )
     run = train(prepare_algorithm("fed_recon", population, mf("explicit"), options), population)
@@ -450,5 +446,5 @@ def test_batches_so_large_that_nothing_is_asked_are_an_error():
         "fed_recon", population, mf("explicit"), FedReconOptions(batch_size=100)
     )
     judge = Judge(algorithm, population)
-    with pytest.raises(InputError, match=r"9 users have no query ratings.*smaller batch size"):
+    with pytest.raises(InputError, match=r"none of the 9 users has enough ratings"):
         judge.metrics(algorithm.initialize(), "unseen_test")

@@ -48,12 +48,8 @@ def asked(cases, row):
 
 def test_unseen_users_give_even_batches_and_are_asked_odd_ones():
     rows = [(9, 1.0), (3, 2.0), (7, 3.0), (1, 4.0), (5, 5.0)]
-    cases = protocols.unseen_user_ratings(
-        Examples({4: rows, 6: rows[:2], 8: []}),
-        np.array([6, 4, 8]),
-        batch_size=2,
-        support_query_split="alternating_batches",
-    )
+    examples = Examples({4: rows, 6: rows[:2], 8: []})
+    cases = protocols.alternating_batches(examples, np.array([6, 4, 8]), batch_size=2)
     assert cases.users.tolist() == [6, 4, 8]
     assert [pairs(*given) for given in cases.given] == [rows[:2], [*rows[:2], rows[4]], []]
     assert [asked(cases, row) for row in range(3)] == [[], rows[2:4], []]
@@ -61,18 +57,15 @@ def test_unseen_users_give_even_batches_and_are_asked_odd_ones():
     assert (cases.item_ids.dtype, cases.labels.dtype, cases.users.dtype) == ("i4", "f4", "i8")
 
 
-@pytest.mark.parametrize("split", ["alternating_batches", "none"])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
-def test_unseen_users_give_and_answer_what_the_packer_schedules(split, batch_size):
+def test_unseen_users_give_and_answer_what_the_packer_schedules(batch_size):
     """The masks that TFF's evaluation process reads are the other way to say the same."""
     examples = Examples({user: numbered(user, length) for user, length in enumerate(range(14))})
     users = examples.users
-    cases = protocols.unseen_user_ratings(
-        examples, users, batch_size=batch_size, support_query_split=split
-    )
+    cases = protocols.alternating_batches(examples, users, batch_size=batch_size)
     packer = CohortPacker(
         examples,
-        PackingOptions(batch_size, split, support=Passes(1), query=Passes(1)),
+        PackingOptions(batch_size, "alternating_batches", support=Passes(1), query=Passes(1)),
         clients_per_shard=4,
     )
     seen = []
@@ -95,12 +88,21 @@ def test_unseen_users_give_and_answer_what_the_packer_schedules(split, batch_siz
 
 def test_no_rating_is_both_given_and_asked():
     examples = Examples({0: numbered(0, 13)})
-    cases = protocols.unseen_user_ratings(
-        examples, np.array([0]), batch_size=3, support_query_split="alternating_batches"
-    )
-    given = pairs(*cases.given[0])
-    assert not set(given) & set(asked(cases, 0))
-    assert sorted(given + asked(cases, 0)) == sorted(numbered(0, 13))
+    for cases in (
+        protocols.alternating_batches(examples, np.array([0]), batch_size=3),
+        protocols.earlier_and_later(examples, np.array([0])),
+    ):
+        given = pairs(*cases.given[0])
+        assert not set(given) & set(asked(cases, 0))
+        assert sorted(given + asked(cases, 0)) == sorted(numbered(0, 13))
+
+
+def test_the_earlier_half_is_given_and_the_later_half_asked_for():
+    rows = [(9, 1.0), (3, 2.0), (7, 3.0), (1, 4.0), (5, 5.0)]
+    examples = Examples({1: rows, 2: rows[:4], 3: rows[:1], 4: []})
+    cases = protocols.earlier_and_later(examples, np.array([1, 2, 3, 4]))
+    assert [pairs(*given) for given in cases.given] == [rows[:3], rows[:2], rows[:1], []]
+    assert [asked(cases, row) for row in range(4)] == [rows[3:], rows[2:4], [], []]
 
 
 def test_later_ratings_are_asked_of_those_who_gave_the_earlier_ones():
@@ -138,11 +140,13 @@ def test_held_out_item_comes_first_among_its_negatives():
     given = {2: [(11, 1.0)], 3: [(12, 0.0), (13, 1.0)], 7: []}
     cases = protocols.held_out_among_negatives(Examples(given), np.array([7, 2]), HELD_OUT)
     assert cases.users.tolist() == [7, 2]
-    # That one published negative is the held-out item is the files' affair.
-    np.testing.assert_array_equal(cases.item_ids, [[70, 8, 9, 70], [20, 1, 2, 3]])
+    # A published negative that is the held-out item is no candidate.
+    np.testing.assert_array_equal(cases.item_ids, [[70, 8, 9, -1], [20, 1, 2, 3]])
+    np.testing.assert_array_equal(cases.num_copies, [1, 0])
+    assert cases.select(np.array([False, True])).num_copies.tolist() == [0]
     np.testing.assert_array_equal(cases.labels, [[1, 0, 0, 0], [1, 0, 0, 0]])
     assert [pairs(*examples) for examples in cases.given] == [given[7], given[2]]
-    assert cases.mask.all()
+    np.testing.assert_array_equal(cases.mask, cases.item_ids >= 0)
     assert cases.item_ids.dtype == np.int32
 
 
@@ -157,15 +161,42 @@ def test_users_without_a_held_out_item_are_named(user):
         )
 
 
+def ranked(item_ids, num_copies=None):
+    """Cases in which the first candidate of each user is held out."""
+    item_ids = np.array(item_ids, np.int32)
+    number = len(item_ids)
+    labels = np.zeros(item_ids.shape, np.float32)
+    labels[:, 0] = 1.0
+    num_copies = None if num_copies is None else np.array(num_copies)
+    given = ((np.zeros(0, np.int64), np.zeros(0, np.float32)),) * number
+    return protocols.Cases(np.arange(number), given, item_ids, labels, num_copies=num_copies)
+
+
 def test_rankings_by_hand():
     scores = np.array([[0.9, 0.1, 0.2], [0.5, 0.7, 0.5], [0.1, 0.1, 0.1]])
-    results = protocols.judge_ranking(scores, k=(1, 2))
+    cases = ranked([[0, 1, 2]] * 3)
+    results = protocols.judge_ranking(cases, scores, k=(1, 2))
     # First; behind one better and one equal; equal to all.
     assert results.values["hr_at_1"].tolist() == [1, 0, 0]
     assert results.values["hr_at_2"].tolist() == [1, 0, 0]
     assert results.values["mrr"].tolist() == pytest.approx([1, 1 / 3, 1 / 3])
     assert results.counts.tolist() == [1, 1, 1]
-    assert set(protocols.judge_ranking(scores).values) >= {"hr_at_5", "hr_at_10", "ndcg_at_20"}
+    of_default = protocols.judge_ranking(cases, scores).values
+    assert set(of_default) >= {"hr_at_5", "hr_at_10", "ndcg_at_20"}
+    assert not any(name.endswith("_as_listed") for name in of_default)
+
+
+def test_padding_is_no_candidate_and_copies_cost_a_rank_only_as_listed():
+    # Ten better candidates, nine and padding that scores higher, nine and a copy of the item.
+    item_ids = [[*range(11)], [*range(10), -1], [*range(10), -1]]
+    scores = np.array([[0.5] + [0.9] * 10] * 3)
+    results = protocols.judge_ranking(ranked(item_ids, [0, 0, 1]), scores)
+    assert results.values["hr_at_10"].tolist() == [0, 1, 1]
+    assert results.values["hr_at_10_as_listed"].tolist() == [0, 1, 0]
+    assert results.values["mrr"].tolist() == pytest.approx([1 / 11, 1 / 10, 1 / 10])
+    gain = 1 / np.log2(11)  # The tenth place.
+    assert results.values["ndcg_at_10"].tolist() == pytest.approx([0, gain, gain])
+    assert results.values["ndcg_at_10_as_listed"].tolist() == pytest.approx([0, gain, 0])
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])

@@ -5,6 +5,7 @@ import re
 
 from experiments.comparison.results import GroupResults, RunResults
 
+COVERAGE = {"num_users": 7, "num_judged": 4, "left_out": {"who have few": 3}, "num_cold": 0}
 COSTS = {
     "bytes_down": 741200,
     "bytes_up": 1500,
@@ -45,6 +46,7 @@ def explicit_results(algorithm, seed, rmse, accuracy, *, given=None, **others):
             deciles=[rmse + i for i in range(11)],
             num_users=4,
             num_examples=20,
+            coverage={**COVERAGE, "num_asked": 20, "num_cold": 3},
             given=given or {},
         )
 
@@ -65,6 +67,7 @@ def implicit_results(algorithm, seed, hit_rate, **others):
         deciles=[i / 10 for i in range(11)],
         num_users=4,
         num_examples=4,
+        coverage={**COVERAGE, "num_asked": 4, "num_tied": 2},
         full_ranking={name: value / 5 for name, value in means.items()},
     )
     groups = {"seen_test": group, "unseen_test": group}

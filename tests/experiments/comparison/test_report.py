@@ -67,6 +67,18 @@ def test_the_table_has_means_and_sample_deviations_over_seeds(tmp_path, write):
     assert "are means over ratings" in after
 
 
+def test_who_was_judged_is_said_for_each_seed_and_group(tmp_path, write):
+    runs = [write(explicit_results("fed_recon", seed, 0.5, 0.25)) for seed in (0, 1)]
+    report.write_report(tmp_path, runs)
+    text = (tmp_path / "comparison.md").read_text()
+    for seed in (0, 1):
+        for group in ("seen_test", "unseen_test"):
+            assert (
+                f"- seed {seed}, {group}: 4 of 7 users are judged, on 20 ratings. Left out: 3 who "
+                "have few. 3 of the ratings are of items that nobody trains on.\n"
+            ) in text
+
+
 def test_one_seed_has_no_deviation_and_what_looks_the_same_is_equally_bold(tmp_path, write):
     runs = [
         write(explicit_results("fed_ncf", 3, 0.90004, 0.5)),

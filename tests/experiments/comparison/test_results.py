@@ -184,6 +184,9 @@ class FewUsers:
         cases = self._judge.cases(group)
         return cases.select(np.arange(len(cases.users)) < 3)
 
+    def coverage(self, group):
+        return self._judge.coverage(group)
+
     def results(self, state, group):
         self.asked.append(("results", group))
         values = np.array([state, state + 1, np.nan])
