@@ -14,6 +14,7 @@ from fedrecon.errors import DataError
 
 # A step is a decimal such as 0.1, which is not exact in binary.
 _STEP_TOLERANCE = 1e-4
+_MAX_ID = np.iinfo(np.int64).max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,11 @@ class Ratings:
         """
         if not len(user_ids):
             raise DataError(f"{name} holds no ratings.")
+        if len(item_ids) != len(user_ids):
+            raise DataError(
+                f"{name}: there are {len(user_ids)} user ids and {len(item_ids)} item ids; give "
+                "one of each for every rating."
+            )
         dense_users, original_users = _dense_ids(_ids(name, "user", user_ids, name_of_row))
         dense_items, original_items = _dense_ids(_ids(name, "item", item_ids, name_of_row))
         columns = [dense_users, dense_items, np.asarray(ratings)]
@@ -325,37 +331,60 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 def _ids(name: str, kind: str, ids: Any, name_of_row: Callable[[int], str]) -> np.ndarray:
     """Returns ids as int64 or text, `[n]`, each as it is given; anything else is refused."""
-    array = np.asarray(ids)
+    if isinstance(ids, (list, tuple)):
+        # As it is: NumPy would make text of [1, "a"], and 1 of [True, 2].
+        array = np.fromiter(ids, object, len(ids))
+    else:
+        array = np.asarray(ids)
     if array.ndim != 1:
         raise DataError(f"{name}: {kind} ids have shape {array.shape}; give one row of them.")
     if array.dtype.kind == "O":
-        is_text = np.array([isinstance(value, str) for value in array])
-        is_number = np.array(
-            [isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in array]
-        )
-        if is_text.all():
-            array = array.astype(str)
-        elif is_number.all():
-            array = np.array(array.tolist())
-        else:
-            wanted = is_text if is_text[0] else is_number
-            row = int(np.argmin(wanted))
-            raise DataError(
-                f"{name}: {name_of_row(row)} has the {kind} id {array[row]!r}; {kind} ids must be "
-                "all whole numbers or all text."
-            )
+        array = _ids_of_objects(name, kind, array, name_of_row)
     if array.dtype.kind == "U":
         if (array == "").any():
             row = int(np.argmax(array == ""))
             raise DataError(f"{name}: {name_of_row(row)} has an empty {kind} id.")
         return array
-    is_large = array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max
+    is_large = array.dtype.kind == "u" and array.max(initial=0) > _MAX_ID
     if array.dtype.kind not in "iu" or is_large:
-        row = int(np.argmax(array)) if is_large else 0
+        # The example is the row at fault, if one is: 1.0 came by a gap elsewhere in the column.
+        is_whole = np.ones(1, bool)
+        if array.dtype.kind == "f":
+            is_whole = (array == np.trunc(array)) & np.isfinite(array)
+        row = int(np.argmax(array) if is_large else np.argmin(is_whole))
+        example = f", such as {array[row]!s} in {name_of_row(row)}" if len(array) else ""
         raise DataError(
-            f"{name}: {kind} ids are {array.dtype}, such as {array[row]!s} in {name_of_row(row)}; "
-            f"give whole numbers that fit int64, or text."
+            f"{name}: {kind} ids are {array.dtype}{example}; give whole numbers that fit int64, or "
+            "text."
         )
+    return array.astype(np.int64, copy=False)
+
+
+def _ids_of_objects(
+    name: str, kind: str, array: np.ndarray, name_of_row: Callable[[int], str]
+) -> np.ndarray:
+    """Returns Python's or NumPy's numbers, or text, as an array of int64 or of text."""
+    is_text = np.fromiter((isinstance(value, str) for value in array), bool, len(array))
+    if len(array) and is_text.all():
+        return array.astype(str)
+    # A bool is an int to Python, and none to a person.
+    is_number = np.fromiter(
+        (isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in array),
+        bool,
+        len(array),
+    )
+    if not is_number.all():
+        row = int(np.argmin(is_text if is_text[0] else is_number))
+        raise DataError(
+            f"{name}: {name_of_row(row)} has the {kind} id {array[row]!r}; {kind} ids must be all "
+            "whole numbers or all text."
+        )
+    for row, value in enumerate(map(int, array)):
+        if not -_MAX_ID - 1 <= value <= _MAX_ID:
+            raise DataError(
+                f"{name}: {name_of_row(row)} has the {kind} id {value}, which does not fit int64; "
+                f"give {kind} ids as text."
+            )
     return array.astype(np.int64)
 
 

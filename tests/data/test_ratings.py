@@ -28,6 +28,10 @@ ARRAYS = (
         ((0.5, 5, 0.5), [0, 0.5, 3.5, 3.7, 5.5], [False, True, True, False, False]),
         ((1, 5, 1), [np.nan, np.inf, -np.inf], [False, False, False]),
         ((0, 1, 0.1), np.array([0.3, 0.7, 0.35], np.float32), [True, True, False]),
+        # Beside a small step the spacing of float32 is coarse; the nearest step is what was meant.
+        ((0, 100, 0.01), np.array([97.73, 97.735, 100], np.float32), [True, False, True]),
+        ((0, 10, 0.001), np.array([6.497, 6.4975, 10.001], np.float32), [True, False, False]),
+        ((-10, 10, 0.01), np.array([-9.95, 9.955, 0], np.float32), [True, False, True]),
     ],
 )
 def test_scale_contains(scale, values, expected):

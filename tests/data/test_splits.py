@@ -11,6 +11,7 @@ import pytest
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.splits import (
     hold_out_latest,
+    order_in_time,
     split_by_time,
     split_by_user,
     split_leave_one_out,
@@ -323,3 +324,71 @@ def test_time_is_needed_to_hold_out_the_latest(make_ratings):
     ratings = make_ratings([(0, item, 3, 1) for item in range(10)], with_timestamps=False)
     with pytest.raises(DataError, match="tiny has no timestamps, which hold_out_latest needs"):
         hold_out_latest(ratings, np.array([0]), fraction=0.5, seed=0)
+
+
+NUM_ALIKE = 2000
+
+
+def alike(num_users, num_items=8, num_ratings=5):
+    """Users with `num_ratings` items each, drawn, all rated at one time."""
+    rng = np.random.default_rng(1)
+    return [
+        (user, int(item), 3, 7)
+        for user in range(num_users)
+        for item in rng.permutation(num_items)[:num_ratings]
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 17])
+def test_with_equal_times_what_is_held_out_is_uniform(make_ratings, seed):
+    ratings = make_ratings(alike(NUM_ALIKE), num_items=8)
+    ranks, counts, is_tied = order_in_time(ratings, "the test", seed=seed)
+    np.testing.assert_array_equal(counts, np.full(5 * NUM_ALIKE, 5))
+    ranks = ranks.reshape(NUM_ALIKE, 5)  # Of each user's items, which increase.
+    np.testing.assert_array_equal(np.sort(ranks, axis=1), np.tile(np.arange(5), (NUM_ALIKE, 1)))
+    # Everything but each user's first is tied with the one before.
+    np.testing.assert_array_equal(is_tied.reshape(NUM_ALIKE, 5), ranks > 0)
+    test = split_leave_one_out(ratings, seed=seed).test
+    places = [
+        np.flatnonzero(ratings.item_ids[ratings.rows_of(user)] == item)[0]
+        for user, item in zip(test.user_ids.tolist(), test.item_ids.tolist())
+    ]
+    times = np.bincount(places, minlength=5)  # Binomial: 2,000 of probability 1/5.
+    assert (np.abs(times - 400) < 4 * np.sqrt(400 * 0.8)).all(), times
+    # Each place has each rank alike.
+    for place in range(5):
+        times = np.bincount(ranks[:, place], minlength=5)
+        assert (np.abs(times - 400) < 4 * np.sqrt(400 * 0.8)).all(), times
+
+
+def test_with_equal_times_seeds_are_independent(make_ratings):
+    ratings = make_ratings(alike(NUM_ALIKE), num_items=8)
+    first, again, other = (
+        split_leave_one_out(ratings, seed=seed).test.item_ids for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    # Two draws of five agree one time in five.
+    assert abs((first == other).mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / NUM_ALIKE)
+
+
+def test_the_order_of_equal_times_does_not_depend_on_other_users(make_ratings):
+    ratings = make_ratings(alike(50), num_items=8)
+    everybody = order_in_time(ratings, "the test", seed=4).ranks.reshape(50, 5)
+    some = ratings.select(np.isin(ratings.user_ids, [3, 17, 40]))
+    alone = order_in_time(some, "the test", seed=4).ranks.reshape(3, 5)
+    np.testing.assert_array_equal(alone, everybody[[3, 17, 40]])
+    # The order of a user's items does not depend on the user's other items either.
+    kept = np.ones(250, bool)
+    kept[5 * 17 + 2] = False
+    fewer = order_in_time(ratings.select(kept), "the test", seed=4).ranks[5 * 17 : 5 * 17 + 4]
+    assert np.argsort(fewer).tolist() == np.argsort(everybody[17][[0, 1, 3, 4]]).tolist()
+
+
+def test_the_order_in_time_by_hand(make_ratings):
+    rows = [(0, 0, 3, 9), (0, 1, 3, 5), (0, 2, 3, 9), (0, 3, 3, 1), (2, 1, 3, 9), (2, 4, 3, 8)]
+    ranks, counts, is_tied = order_in_time(make_ratings(rows), "the test", seed=0)
+    assert ranks[[1, 3, 4, 5]].tolist() == [1, 0, 1, 0]
+    assert sorted(ranks[[0, 2]].tolist()) == [2, 3]
+    np.testing.assert_array_equal(counts, [4, 4, 4, 4, 2, 2])
+    # The last of user 0 is tied with the one before; user 2's last has user 0's time, no more.
+    assert is_tied.tolist() == [ranks[0] == 3, False, ranks[2] == 3, False, False, False]
