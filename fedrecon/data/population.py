@@ -44,7 +44,7 @@ class Group:
         users, who are asked for a part of their own ratings.
       held_out: With implicit feedback, the item that each user is asked for.
       num_tied: Of how many users the ratings that are held out were drawn among others of the same
-        time.
+        time, some of which remain. What is held out before (test before validation) does not count.
     """
 
     users: np.ndarray

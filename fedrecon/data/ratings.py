@@ -113,13 +113,7 @@ class Ratings:
                 raise DataError(f"{self.name}: {field} must increase, without repeats.")
         self._check_range("user_ids", self.num_users)
         self._check_range("item_ids", self.num_items)
-        off_scale = np.flatnonzero(~self.scale.contains(self.ratings))
-        if off_scale.size:
-            row = off_scale[0]
-            raise DataError(
-                f"{self.name}: rating {self.ratings[row]:g} in row {row} is not on the scale, "
-                f"{self.scale}."
-            )
+        _check_on_scale(self.name, self.ratings, self.scale, "row {}".format)
         for field in ("item_titles", "item_genres"):
             values = getattr(self, field)
             if values is not None and len(values) != self.num_items:
@@ -177,8 +171,11 @@ class Ratings:
         dense_items, original_items = _dense_ids(_ids(name, "item", item_ids, name_of_row))
         columns = [dense_users, dense_items, np.asarray(ratings)]
         columns += [] if timestamps is None else [np.asarray(timestamps)]
-        if len({column.shape for column in columns}) == 1:  # Else the constructor refuses them.
-            # Sorted here, where repeated rows are named as the caller names them.
+        shapes = {column.shape for column in columns}
+        # The constructor refuses what is skipped here. The rest is done here, where rows are still
+        # as the caller names them.
+        if len(shapes) == 1 and columns[2].dtype.kind in "iuf":
+            _check_on_scale(name, columns[2], scale, name_of_row)
             order = _order(dense_users, dense_items, original_users, original_items, name_of_row)
             if order is not None:
                 columns = [column[order] for column in columns]
@@ -263,7 +260,8 @@ class Ratings:
         """
         if not 0 <= user < self.num_users:
             raise IndexError(f"User {user} is outside [0, {self.num_users}).")
-        first, last = np.searchsorted(self.user_ids, [user, user + 1])
+        # Of the dtype of `user_ids`, else NumPy would convert all of these first.
+        first, last = np.searchsorted(self.user_ids, np.array([user, user + 1], np.int32))
         return np.arange(first, last)
 
     def fingerprint(self) -> str:
@@ -291,6 +289,8 @@ class Ratings:
         dtype = np.dtype(dtype)
         if given.shape != shape:
             raise DataError(f"{self.name}: {field} has shape {given.shape}, expected {shape}.")
+        if np.issubdtype(dtype, np.floating) and given.size and given.dtype.kind not in "iuf":
+            raise DataError(f"{self.name}: {field} is {given.dtype}, expected numbers.")
         if np.issubdtype(dtype, np.integer) and given.size:
             if not np.issubdtype(given.dtype, np.integer):
                 raise DataError(f"{self.name}: {field} is {given.dtype}, expected integers.")
@@ -327,6 +327,17 @@ def _read_only(array: np.ndarray) -> np.ndarray:
         array = array.copy()
         array.flags.writeable = False
     return array
+
+
+def _check_on_scale(
+    name: str, ratings: np.ndarray, scale: RatingScale, name_of_row: Callable[[int], str]
+) -> None:
+    off_scale = np.flatnonzero(~scale.contains(ratings))
+    if off_scale.size:
+        row = int(off_scale[0])
+        raise DataError(
+            f"{name}: rating {ratings[row]:g} in {name_of_row(row)} is not on the scale, {scale}."
+        )
 
 
 def _ids(name: str, kind: str, ids: Any, name_of_row: Callable[[int], str]) -> np.ndarray:

@@ -166,6 +166,20 @@ def test_a_repeated_pair_in_series_names_its_rows(name_of_row):
     )
 
 
+def test_a_rating_off_the_scale_is_named_by_the_row_that_was_given():
+    # The rows come to lie the other way round.
+    with pytest.raises(DataError, match=r"^own: rating 9 in row 0 is not on the scale, 1 to 5 in"):
+        ratings_of([7, 3], ratings=np.array([9, 4]))
+    with pytest.raises(DataError, match=r"^own: rating nan in f\.csv, line 1 is not on the scale"):
+        ratings_of([7, 3], ratings=[4, np.nan], name_of_row="f.csv, line {}".format)
+
+
+@pytest.mark.parametrize("stars", [["3", "4"], [True, False], pd.Series([3, None], dtype=object)])
+def test_ratings_that_are_no_numbers_are_refused(stars):
+    with pytest.raises(DataError, match=r"own: ratings is (<U1|bool|object), expected numbers"):
+        ratings_of([7, 3], ratings=stars)
+
+
 @pytest.mark.parametrize("field", ["ratings", "timestamps"])
 def test_other_columns_must_be_as_long(field):
     with pytest.raises(DataError, match=rf"own: {field} has shape \(3,\), expected \(2,\)"):

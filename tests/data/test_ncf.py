@@ -185,6 +185,13 @@ def test_only_the_published_file_may_have_the_held_out_item_among_negatives(tmp_
     digest = hashlib.sha256(negative.encode()).hexdigest()
     monkeypatch.setattr(ncf, "_PUBLISHED_NEGATIVES", digest)
     assert load_leave_one_out(data_dir=folder).num_negatives_equal_to_test_item == 1
+    # It is the published one with the line ends of Windows, too.
+    path = folder / "ncf-ml-1m" / "ml-1m.test.negative"
+    path.write_bytes(negative.replace("\n", "\r\n").encode())
+    assert load_leave_one_out(data_dir=folder).num_negatives_equal_to_test_item == 1
+    path.write_text(negative.replace("\t9\t", "\t102\t"))
+    with pytest.raises(DataError, match="line 1: expected items other than the held-out one"):
+        load_leave_one_out(data_dir=folder)
 
 
 def test_a_user_of_the_test_alone_is_loaded(tmp_path):

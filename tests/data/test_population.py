@@ -271,6 +271,35 @@ def test_negatives_and_caps_are_those_of_the_options():
     assert population.examples.options.seed == population.seed == 4
 
 
+def test_ties_are_counted_for_the_users_of_a_group(make_ratings):
+    # The times of each user's items 0, 1, 2 and 3.
+    times = [(1, 2, 3, 4), (1, 2, 4, 4), (1, 3, 3, 4), (4, 4, 4, 4), (2, 2, 3, 4), (1, 1, 3, 3)]
+    rows = [(user, item, 3, t) for user in range(6) for item, t in enumerate(times[user])]
+    ratings = make_ratings(rows, num_items=110)
+    # Test: users 1, 3 and 5. Validation, when the test item is gone: users 2 and 3.
+    population = divide_for_ranking(ratings)
+    test, validation = (population.groups[f"seen_{name}"] for name in ("test", "validation"))
+    assert test.held_out.is_tied.tolist() == [False, True, False, True, False, True]
+    assert validation.held_out.is_tied.tolist() == [False, False, True, True, False, False]
+    assert (test.num_tied, validation.num_tied) == (3, 2)
+    for seed in range(3):
+        groups = divide_for_ranking(ratings, unseen_fraction=0.5, seed=seed).groups
+        for group, tied in ((groups["seen_test"], {1, 3, 5}), (groups["unseen_test"], {1, 3, 5})):
+            assert group.num_tied == len(tied & set(group.users.tolist()))
+
+
+def test_ties_of_later_ratings_are_counted(make_ratings):
+    # Half of four are held out, then half of the two that remain.
+    times = {0: (1, 2, 2, 3), 1: (1, 1, 2, 3), 2: (5, 5, 5, 5)}
+    rows = [(u, item, 3, t) for u in range(10) for item, t in enumerate(times[u % 3])]
+    population = divide_by_user(make_ratings(rows), held_out_fraction=0.5)
+    kinds = (population.train % 3).tolist()
+    groups = population.groups
+    assert groups["seen_test"].num_tied == kinds.count(0) + kinds.count(2)
+    assert groups["seen_validation"].num_tied == kinds.count(1) + kinds.count(2)
+    assert groups["unseen_test"].num_tied == 0
+
+
 def test_a_small_catalogue_that_some_users_have_all_of(make_ratings):
     # User 0 has all 27 items, user 1 all but one, user 2 all but two, user 3 three.
     sizes = {0: 27, 1: 26, 2: 25, 3: 3}
