@@ -42,14 +42,15 @@ class RatingScale:
     def contains(self, ratings: np.ndarray | float) -> np.ndarray:
         """Returns bool, shaped like `ratings`: which of them exist. NaN does not."""
         ratings = np.asarray(ratings, np.float64)
-        within = (ratings >= self.minimum) & (ratings <= self.maximum)
+        # Ratings are float32, whose spacing is coarse beside a small step: 97.73 of 100 by 0.01.
+        # And 0.3 as float32 is more than 0.3.
+        spacing = float(np.spacing(np.float32(max(abs(self.minimum), abs(self.maximum)))))
+        within = (ratings >= self.minimum - spacing) & (ratings <= self.maximum + spacing)
         steps = np.where(within, ratings, self.minimum)
         steps -= self.minimum
         steps /= self.step
-        # Ratings are float32, whose spacing is coarse beside a small step: 97.73 of 100 by 0.01.
-        spacing = np.spacing(np.float32(max(abs(self.minimum), abs(self.maximum)))) / self.step
         steps -= np.rint(steps)
-        return within & (np.abs(steps) < _STEP_TOLERANCE + spacing)
+        return within & (np.abs(steps) < _STEP_TOLERANCE + spacing / self.step)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -343,6 +343,10 @@ def test_a_user_of_the_test_alone_is_counted_as_left_out(leave_one_out_of):
     told = judged(population, "seen_test")
     assert (told.num_judged, told.num_users) == (files.train.num_users - 1, files.train.num_users)
     assert told.left_out == {"who have nothing to train on": 1}
+    for seed in range(3):  # Who gives nothing is no unseen user either.
+        groups = divide_for_ranking(files, unseen_fraction=0.7, seed=seed).groups
+        assert len(groups["unseen_test"].users) == (files.train.num_users - 1) * 7 // 10
+        assert lone[0] not in groups["unseen_test"].users
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,12 @@ def test_unseen_users_depend_on_the_seed_alone():
     assert "unseen_test" not in implicit().groups
 
 
+def test_the_share_of_unseen_users_is_exact():
+    ratings = load_dataset("synthetic", num_users=100, num_items=150, mean_ratings_per_user=20)
+    unseen = divide_for_ranking(ratings, unseen_fraction=0.29).groups["unseen_test"].users
+    assert len(unseen) == 29  # In floating point, 0.29 * 100 is less than 29.
+
+
 def test_a_share_of_users_that_is_nobody_is_refused():
     with pytest.raises(InputError, match=r"unseen_fraction=0\.01 of 60 users is nobody"):
         implicit(unseen_fraction=0.01)

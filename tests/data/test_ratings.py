@@ -31,6 +31,9 @@ ARRAYS = (
         # Beside a small step the spacing of float32 is coarse; the nearest step is what was meant.
         ((0, 100, 0.01), np.array([97.73, 97.735, 100], np.float32), [True, False, True]),
         ((0, 10, 0.001), np.array([6.497, 6.4975, 10.001], np.float32), [True, False, False]),
+        ((0.1, 0.3, 0.1), np.array([0.1, 0.2, 0.3, 0.4, 0], np.float32), [1, 1, 1, 0, 0]),
+        ((0.1, 0.3, 0.1), [0.1, 0.2, 0.3, 0.301, 0.099], [1, 1, 1, 0, 0]),
+        ((1, 5, 1), [1, 0.9999, 5.0001, 5], [True, False, False, True]),
         ((-10, 10, 0.01), np.array([-9.95, 9.955, 0], np.float32), [True, False, True]),
     ],
 )
