@@ -30,7 +30,7 @@ def real_data_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def leave_one_out_dir(tmp_path_factory) -> pathlib.Path:
-    """A folder with leave-one-out files: 3 users and 130 items; a user's last item is the test."""
+    """A folder with leave-one-out files: 3 users and 220 items; a user's last item is the test."""
     rated = {user: list(range(10 * user, 10 * user + 8)) for user in range(3)}
     rated[2] += range(38, 130)
     rated[0] += range(28, 38)
@@ -39,12 +39,11 @@ def leave_one_out_dir(tmp_path_factory) -> pathlib.Path:
         for seconds, item in enumerate(items):
             kind = "test.rating" if item == items[-1] else "train.rating"
             lines[kind].append(f"{user}\t{item}\t3\t{100 + seconds}")
-        negatives = [item for item in range(130) if item not in items][:99]
-        negatives += negatives[:1] * (99 - len(negatives))
-        row = "\t".join(map(str, negatives))
+        extra = range(130, 220) if user == 0 else (8, 9, 18, 19) if user == 1 else ()
+        lines["train.rating"] += [f"{user}\t{item}\t3\t1" for item in extra]
+        free = [item for item in range(220) if item not in {*items, *extra}]
+        row = "\t".join(map(str, free[:99]))
         lines["test.negative"].append(f"({user},{items[-1]})\t{row}")
-    # Items that no user has otherwise.
-    lines["train.rating"] += [f"1\t{item}\t3\t1" for item in (8, 9, 18, 19)]
     folder = tmp_path_factory.mktemp("leave_one_out")
     path = folder / "ncf-ml-1m"
     path.mkdir()

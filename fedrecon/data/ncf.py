@@ -154,7 +154,8 @@ def _parse_negatives(
 ) -> np.ndarray:
     r"""Returns int32 `[num_users, 99]` from lines `(user,item)\tnegative\t...`."""
     negatives = np.empty((test.num_users, NUM_NEGATIVES), np.int32)
-    is_published = hashlib.sha256(data).hexdigest() == _PUBLISHED_NEGATIVES
+    digest = hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest()
+    is_published = digest == _PUBLISHED_NEGATIVES
     lines = data.removesuffix(b"\n").split(b"\n")
     for user, line in enumerate(lines[: test.num_users]):
         where = f"{label}, line {user + 1}"

@@ -11,6 +11,8 @@ A group of evaluated users is named by two facts, whatever the feedback:
 from __future__ import annotations
 
 import dataclasses
+import fractions
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,7 +46,7 @@ class Group:
         users, who are asked for a part of their own ratings.
       held_out: With implicit feedback, the item that each user is asked for.
       num_tied: Of how many users the ratings that are held out were drawn among others of the same
-        time.
+        time, some of which remain. What is held out before (test before validation) does not count.
     """
 
     users: np.ndarray
@@ -238,10 +240,14 @@ def divide_for_ranking(
     items = {"seen_test": test}
     if holds_out_validation:
         train, items["seen_validation"] = held_out_lib.hold_out_last(train, seed=seed)
-    num_unseen = int(unseen_fraction * len(test.users))
+    # 0.29 * 200 is not 58 in floating point; the simplest fraction is what was meant.
+    share = fractions.Fraction(unseen_fraction).limit_denominator(1_000_000)
+    # A user of a published test file alone gives nothing, so is neither seen nor unseen.
+    users = np.intersect1d(test.users, train.user_ids)
+    num_unseen = math.floor(share * len(users))
     if unseen_fraction and not num_unseen:
-        raise InputError(f"unseen_fraction={unseen_fraction} of {len(test.users)} users is nobody.")
-    shuffled = rng.generator(seed, "unseen_users").permutation(test.users)
+        raise InputError(f"unseen_fraction={unseen_fraction} of {len(users)} users is nobody.")
+    shuffled = rng.generator(seed, "unseen_users").permutation(users)
     unseen = np.sort(shuffled[:num_unseen])
     seen = np.setdiff1d(np.unique(train.user_ids), unseen)
     groups = {

@@ -20,6 +20,8 @@ _MAX_DIGITS = 18  # More might not fit int64.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NAMES = ("user id", "item id", "rating", "timestamp")
+# What somebody can do whose file has another form.
+_WAY_OUT = "ratings in another form can be given as arrays to Ratings.from_original_ids"
 
 
 class RatingTable(NamedTuple):
@@ -70,12 +72,12 @@ def parse_rating_table(
         end = data.find(b"\n") + 1 or len(data)
         found = data[:end].rstrip(b"\r\n")
         if found != header.encode():
-            hint = ""
+            way_out = _WAY_OUT
             if found.startswith(b","):
-                hint = " The first column has no name, as pandas writes an index; write the file"
-                hint += " with index=False."
+                way_out = "an unnamed first column is an index of pandas, which writes none with"
+                way_out += " index=False"
             raise DataError(
-                f"{label}, line 1: expected the header {header!r}, found {show(found)}.{hint}"
+                f"{label}, line 1: expected the header {header!r}, found {show(found)}; {way_out}."
             )
         start = end
     if start == len(data):
@@ -172,7 +174,8 @@ def _parse_lines(
         try:
             rows.append(_parse_line(line, separator, scale))
         except ValueError as error:
-            raise DataError(f"{label}, line {number}: {error}.") from None
+            way_out = f"; {_WAY_OUT}" if line.strip() else ""
+            raise DataError(f"{label}, line {number}: {error}{way_out}.") from None
     users, items, stars, timestamps = zip(*rows)
     return (
         np.array(users, np.int64),

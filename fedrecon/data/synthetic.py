@@ -33,9 +33,9 @@ def synthetic_ratings(
     """Returns made-up ratings: planted taste of rank `dim`, user and item biases, and noise.
 
     Ratings are 1 to 5 whole stars with MovieLens 1M's histogram. Popularity of items and activity
-    of users have long tails, and users tend to rate what they like. Rows are ordered by user, then
-    by strictly increasing time. Every user has ratings, but an unpopular item may have none;
-    original ids equal dense ids. The same arguments give the same arrays.
+    of users have long tails, and users tend to rate what they like. No two ratings of
+    a user have the same time. Every user has ratings, but an unpopular item may have none; original
+    ids equal dense ids. The same arguments give the same arrays.
 
     Takes time in proportion to `num_users * num_items` (6,000 by 3,700: half a second) and memory
     in proportion to the ratings.

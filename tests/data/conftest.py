@@ -1,9 +1,23 @@
 """Shared inputs: a small data set written by hand."""
 
+import os
+import pathlib
+
 import numpy as np
+import numpy.testing  # Runs lscpu when it is first used, which a quick test may not.
 import pytest
 
 from fedrecon.data.ratings import Ratings, RatingScale
+
+
+@pytest.fixture(scope="session")
+def cases_dir(repository) -> pathlib.Path:
+    """Where files of own data lie, one folder a case; they are no part of the project."""
+    beside = repository.parent / "shared" / "cases"
+    path = pathlib.Path(os.environ.get("FEDRECON_TEST_CASES") or beside)
+    if not path.is_dir():
+        pytest.skip(f"no cases: set FEDRECON_TEST_CASES to their folder ({path} does not exist)")
+    return path
 
 
 @pytest.fixture

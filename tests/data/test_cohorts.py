@@ -217,7 +217,7 @@ COUNTS = [0, 1, 2, 3, *np.random.default_rng(1).integers(0, 40, 60).tolist()]
 @pytest.mark.parametrize(
     "options", [{}, {"support_query_split": "none", "support": Passes(2, 5), "query": Passes(0)}]
 )
-@pytest.mark.parametrize("order", ["file", "shuffle_each_round"])
+@pytest.mark.parametrize("order", ["shuffle_once", "shuffle_each_round"])
 def test_shards_hold_every_client_once(size, options, order):
     examples, options = population(COUNTS, order=order), packing(seed=3, **options)
     packer = CohortPacker(examples, options, clients_per_shard=size)
@@ -257,7 +257,7 @@ def test_packing_depends_on_users_and_round_alone(size):
             np.testing.assert_array_equal(*arrays)
 
 
-@pytest.mark.parametrize(("order", "num_orders"), [("file", 1), ("shuffle_each_round", 3)])
+@pytest.mark.parametrize(("order", "num_orders"), [("shuffle_once", 1), ("shuffle_each_round", 3)])
 def test_another_round_has_other_seeds_and_orders(order, num_orders):
     users = np.arange(4, 20)
     packer = CohortPacker(population(COUNTS, order=order), packing(), clients_per_shard=5)

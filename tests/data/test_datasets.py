@@ -179,9 +179,15 @@ def test_a_zip_without_the_file_says_what_it_holds(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_incomplete_data_set_warns(tmp_path):
+def test_an_incomplete_data_set_warns(tmp_path, monkeypatch):
     (tmp_path / "ratings.dat").write_bytes(RATINGS)
-    with pytest.warns(UserWarning, match="published with 1,000,209 ratings; .* have 2"):
+    for published in (3, 4):  # Two are more than a half of three, and just a half of four.
+        _publish(monkeypatch, "movielens-1m", num_ratings=published)
+        message = f"published with {published} ratings; the files at hand have 2"
+        with pytest.warns(UserWarning, match=message):
+            load_dataset("movielens-1m", data_dir=tmp_path)
+    for published in (1, 2, 5, 1_000_209):  # All there, or a data set of one's own.
+        _publish(monkeypatch, "movielens-1m", num_ratings=published)
         load_dataset("movielens-1m", data_dir=tmp_path)
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3.5,4\n")
     assert load_dataset("movielens-latest", data_dir=tmp_path).num_ratings == 1  # No warning.

@@ -29,12 +29,43 @@ def client_examples(ratings, **options):
     return ClientExamples(ratings, ExampleOptions(**options))
 
 
-def test_file_order_is_capped_from_the_front(ratings):
-    clients = client_examples(ratings, order="file", max_ratings_per_user=3)
-    items, labels = clients.examples(0)
-    np.testing.assert_array_equal(items, [0, 1, 2])
-    np.testing.assert_array_equal(labels, [1, 2, 3])
+def test_by_time_is_the_earliest_first(make_ratings):
+    # The later an item's number, the earlier its time.
+    ratings = make_ratings([(0, item, 1 + item % 5, 100 - item) for item in range(20)])
+    items, labels = client_examples(ratings, order="by_time").examples(0)
+    np.testing.assert_array_equal(items, np.arange(20)[::-1])
+    np.testing.assert_array_equal(labels, 1 + items % 5)
     assert (items.dtype, labels.dtype) == (np.int64, np.float32)
+
+
+def test_by_time_keeps_what_shuffle_once_keeps(ratings):
+    options = {"max_ratings_per_user": 6, "seed": 2}
+    kept, _ = client_examples(ratings, **options).examples(0)
+    items, _ = client_examples(ratings, order="by_time", **options).examples(0)
+    assert items.tolist() == sorted(kept)
+    assert items.tolist() != kept.tolist()
+
+
+def test_by_time_needs_times(make_ratings):
+    ratings = make_ratings(ROWS, with_timestamps=False)
+    with pytest.raises(DataError, match="tiny has no timestamps, which the order by_time needs"):
+        client_examples(ratings, order="by_time")
+
+
+@pytest.mark.parametrize("order", ["shuffle_once", "by_time"])
+def test_what_takes_part_is_what_is_given_in_any_round(ratings, order):
+    clients = client_examples(ratings, order=order, max_ratings_per_user=6)
+    users, items, labels = clients.interactions(np.array([0, 2]))
+    np.testing.assert_array_equal(users, [0] * 6 + [2])
+    np.testing.assert_array_equal(items, [*clients.examples(0)[0], 7])
+    np.testing.assert_array_equal(labels, [*clients.examples(0)[1], 4])
+
+
+def test_all_ratings_take_part_where_each_round_shows_others(ratings):
+    clients = client_examples(ratings, order="shuffle_each_round", max_ratings_per_user=6)
+    users, items, _ = clients.interactions(np.array([0]))
+    np.testing.assert_array_equal(users, [0] * 20)
+    np.testing.assert_array_equal(items, range(20))
 
 
 def test_users_and_counts(ratings):
@@ -88,13 +119,13 @@ def test_users_are_shuffled_differently(make_ratings):
 
 
 def test_threshold_labels(ratings):
-    _, labels = client_examples(ratings, order="file", label_threshold=4).examples(0)
+    _, labels = client_examples(ratings, order="by_time", label_threshold=4).examples(0)
     np.testing.assert_array_equal(labels[:5], [0, 0, 0, 1, 1])
     assert labels.dtype == np.float32
 
 
 def test_changing_a_result_changes_nothing_else(ratings):
-    clients = client_examples(ratings, order="file")
+    clients = client_examples(ratings, order="by_time")
     items, labels = clients.examples(0)
     items[:], labels[:] = 9, 9
     np.testing.assert_array_equal(clients.examples(0)[0], range(20))
@@ -128,7 +159,7 @@ def triples(epoch):
     return list(zip(*(column.tolist() for column in epoch)))
 
 
-@pytest.mark.parametrize("order", ["file", "shuffle_once", "shuffle_each_round"])
+@pytest.mark.parametrize("order", ["shuffle_once", "shuffle_each_round", "by_time"])
 def test_an_epoch_is_the_examples_of_all_users(ratings, order):
     clients = client_examples(ratings, order=order, max_ratings_per_user=6, label_threshold=4)
     epochs = [clients.epoch(epoch_num) for epoch_num in range(3)]
@@ -365,20 +396,29 @@ def test_an_epochs_cap_takes_a_users_positives_alike():
         assert (np.abs(times[user, positives] - expected) <= bound).all()
 
 
-def test_a_user_with_every_item_is_named(make_ratings):
-    rows = [(0, 0, 3, 1), *((1, item, 3, 1) for item in range(4))]
-    ratings = make_ratings(rows)
-    with pytest.raises(DataError, match="tiny: user 1 has all 4 items, so none is left to draw"):
-        implicit_examples(ratings)
-    items, labels = implicit_examples(ratings, negatives_per_positive=0).examples(1)
-    assert (sorted(items), labels.tolist()) == ([0, 1, 2, 3], [1, 1, 1, 1])
-    assert len(implicit_examples(ratings, negatives_per_positive=0).epoch(0)[0]) == 5
+@pytest.mark.parametrize(("most", "num_used"), [(None, 4), (3, 3)])
+def test_a_user_with_every_item_gives_positives_alone(make_ratings, most, num_used):
+    rows = [(0, 0, 3, 1), *((1, item, 3, 1) for item in range(4)), (2, 3, 3, 1)]
+    clients = implicit_examples(make_ratings(rows), max_positives_per_user=most)
+    assert [clients.num_examples(user) for user in range(3)] == [5, num_used, 5]
+    for number in range(20):
+        items, labels = clients.examples(1, number)
+        assert (len(set(items)), labels.tolist()) == (num_used, [1] * num_used)
+        users, items, labels = clients.epoch(number)
+        assert np.bincount(users).tolist() == [5, num_used, 5]
+        assert labels[users == 1].tolist() == [1] * num_used
+        for user, own in ((0, 0), (2, 3)):
+            is_negative = (users == user) & (labels == 0)
+            assert is_negative.sum() == 4
+            assert own not in items[is_negative]
 
 
-def test_an_item_twice_is_named(make_ratings):
-    ratings = make_ratings([(0, 1, 3, 1), (1, 2, 3, 1), (1, 0, 3, 1), (1, 2, 4, 2)])
-    with pytest.raises(DataError, match="tiny: user 1 has item 2 more than once"):
-        implicit_examples(ratings)
+def test_all_positives_take_part_whatever_the_cap(interactions):
+    clients = implicit_examples(interactions, max_positives_per_user=1)
+    users, items, labels = clients.interactions(np.array([0, 1, 3]))
+    np.testing.assert_array_equal(users, [0, 0, 0, 3])
+    np.testing.assert_array_equal(items, [1, 2, 6, 7])
+    assert labels is None
 
 
 @pytest.mark.parametrize("user", [-1, 5])

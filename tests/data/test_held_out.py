@@ -35,8 +35,12 @@ def rows_of(part):
 def test_the_last_is_held_out(ratings):
     remaining, held_out = hold_out_last(ratings, num_negatives=3, seed=0)
     np.testing.assert_array_equal(held_out.users, [0, 3])
-    np.testing.assert_array_equal(held_out.items, [1, 6])  # Of equal times, the later in the file.
-    assert rows_of(remaining) == [row for row in ROWS if row[:2] not in ((0, 1), (3, 6))]
+    drawn = int(held_out.items[1])  # Of user 3's, which have equal times.
+    assert drawn in (6, 7)
+    np.testing.assert_array_equal(held_out.items, [1, drawn])
+    np.testing.assert_array_equal(held_out.is_tied, [False, True])
+    assert [held_out.num_tied(np.array(users)) for users in ([0], [3], [0, 3])] == [0, 1, 1]
+    assert rows_of(remaining) == sorted(row for row in ROWS if row[:2] not in ((0, 1), (3, drawn)))
     assert (remaining.num_users, remaining.num_items) == (4, 12)
     assert held_out.negatives.shape == (2, 3)
     dtypes = [getattr(held_out, field).dtype for field in ("users", "items", "negatives")]
@@ -48,7 +52,8 @@ def test_twice_gives_test_then_validation(ratings):
     train, validation = hold_out_last(remaining, num_negatives=9, seed=0)
     np.testing.assert_array_equal(validation.users, [0])  # User 3 has one left and keeps it.
     np.testing.assert_array_equal(validation.items, [3])
-    assert rows_of(train) == [row for row in ROWS if row[:2] not in ((0, 1), (3, 6), (0, 3))]
+    held = ((0, 1), (3, int(test.items[1])), (0, 3))
+    assert rows_of(train) == sorted(row for row in ROWS if row[:2] not in held)
     # All that is left to draw: for the test items 4 to 11, for validation also the test item.
     assert sorted(test.negatives[0]) == list(range(4, 12))
     assert sorted(validation.negatives[0]) == [1, *range(4, 12)]
@@ -92,17 +97,20 @@ def test_what_hold_out_last_guarantees(ratings, seed):
     by_user = {
         user: [row for row in everything if row[0] == user] for user in range(ratings.num_users)
     }
-    # max returns the first of equals, and the last in the file is wanted.
-    last = {
-        user: max(reversed(rows), key=lambda row: row[3])
-        for user, rows in by_user.items()
-        if len(rows) >= 2
+    times = {
+        user: sorted(row[3] for row in rows) for user, rows in by_user.items() if len(rows) >= 2
     }
-    hypothesis.assume(last)
+    hypothesis.assume(times)
     remaining, held_out = hold_out_last(ratings, num_negatives=8, seed=seed)
-    assert held_out.users.tolist() == sorted(last)
-    assert held_out.items.tolist() == [last[user][1] for user in sorted(last)]
-    assert rows_of(remaining) == [row for row in everything if last.get(row[0]) != row]
+    assert held_out.users.tolist() == sorted(times)
+    held = set(zip(held_out.users.tolist(), held_out.items.tolist()))
+    assert rows_of(remaining) == [row for row in everything if row[:2] not in held]
+    assert {row[0]: row[3] for row in everything if row[:2] in held} == {
+        user: mine[-1] for user, mine in times.items()
+    }
+    assert held_out.is_tied.tolist() == [
+        times[user][-1] == times[user][-2] for user in sorted(times)
+    ]
     for user, negatives in zip(held_out.users.tolist(), held_out.negatives.tolist()):
         assert len(set(negatives)) == 8
         assert not set(negatives) & {row[1] for row in by_user[user]}
@@ -162,11 +170,28 @@ def test_sampled_negatives_are_uniform_in_each_place(make_ratings):
         assert (np.abs(free - 300) < 4.5 * np.sqrt(300 * 0.9)).all()
 
 
-def test_a_user_with_too_few_items_is_named(ratings):
-    with pytest.raises(DataError, match=r"tiny: user 0 has 8 items left .* num_negatives, 9"):
-        sample_negatives(ratings, np.array([3, 0]), np.array([6, 1]), num_negatives=9, seed=0)
-    with pytest.raises(DataError, match=r"tiny: user 0 has 8 items left .* num_negatives, 99"):
-        hold_out_last(ratings, seed=0)
+def test_a_user_with_few_items_left_gets_them_all(ratings):
+    negatives = sample_negatives(
+        ratings, np.array([3, 0]), np.array([6, 1]), num_negatives=9, seed=0
+    )
+    assert len(set(negatives[0])) == 9
+    assert set(negatives[0]) <= set(range(12)) - {6, 7}
+    assert sorted(negatives[1, :8]) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert negatives[1, 8] == -1
+    _, held_out = hold_out_last(ratings, seed=0)
+    assert held_out.negatives.shape == (2, 99)
+    assert (held_out.negatives >= 0).sum(axis=1).tolist() == [8, 10]
+    assert (held_out.negatives[:, 10:] == -1).all()
+
+
+def test_a_user_with_every_item_is_asked_nothing(make_ratings):
+    rows = [*((0, item, 3, item) for item in range(4)), (1, 0, 3, 1), (1, 1, 3, 2)]
+    remaining, held_out = hold_out_last(make_ratings(rows), num_negatives=3, seed=0)
+    assert (held_out.users.tolist(), held_out.items.tolist()) == ([1], [1])
+    assert sorted(held_out.negatives[0].tolist()) == [-1, 2, 3]
+    assert rows_of(remaining) == rows[:5]
+    with pytest.raises(DataError, match="tiny: every user with 2 ratings has all 4 items"):
+        hold_out_last(make_ratings(rows[:5]), num_negatives=3, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +225,8 @@ USERS, ITEMS, NEGATIVES = np.array([1, 3]), np.array([4, 4], np.int32), np.ones(
         ({"items": ITEMS.astype(float)}, "items .* must be int32 .*; found float64"),
         ({"negatives": NEGATIVES[:1]}, r"negatives .* shape \(2, 5\); found .* \(1, 5\)"),
         ({"negatives": NEGATIVES[0]}, r"negatives .* shape \(2, 5\); found .* \(5,\)"),
+        ({"is_tied": np.ones(3, bool)}, r"is_tied .* bool of shape \(2,\); found bool .*\(3,\)"),
+        ({"is_tied": np.ones(2, int)}, "is_tied .* must be bool .*; found int64"),
     ],
 )
 def test_held_out_items_check_themselves(fields, message):
@@ -217,6 +244,8 @@ def test_published(make_ratings):
     assert held_out.users.dtype == np.int64
     np.testing.assert_array_equal(held_out.items, [4, 1])
     np.testing.assert_array_equal(held_out.negatives, negatives)
+    assert held_out.is_tied is None  # The files do not say.
+    assert held_out.num_tied(np.array([0, 1])) == 0
 
 
 @pytest.mark.filterwarnings("error")

@@ -82,10 +82,10 @@ def write(name, files, tmp_path, place="folder"):
 def test_every_layout_in_every_place(name, place, tmp_path):
     ratings = load_dataset(name, data_dir=write(name, FILES[name], tmp_path, place))
     half = name in ("movielens-10m", "movielens-25m")
-    np.testing.assert_array_equal(ratings.user_ids, [1, 0, 0])
-    np.testing.assert_array_equal(ratings.item_ids, [1, 1, 0])
-    np.testing.assert_array_equal(ratings.ratings, [5, 3.5, 0.5] if half else [5, 3, 1])
-    np.testing.assert_array_equal(ratings.timestamps, [881250949, 891717742, 878887116])
+    np.testing.assert_array_equal(ratings.user_ids, [0, 0, 1])
+    np.testing.assert_array_equal(ratings.item_ids, [0, 1, 1])
+    np.testing.assert_array_equal(ratings.ratings, [0.5, 3.5, 5] if half else [1, 3, 5])
+    np.testing.assert_array_equal(ratings.timestamps, [878887116, 891717742, 881250949])
     np.testing.assert_array_equal(ratings.original_user_ids, [4, 9])
     np.testing.assert_array_equal(ratings.original_item_ids, [3, 20])
     assert ratings.name == name
@@ -109,7 +109,7 @@ def test_without_an_items_file_there_are_no_titles(place, tmp_path):
         b"1::2::3::4\n5::6::1::7",
         b"1::2::3::4\r\n5::6::1::7\r\n",
         b"\xef\xbb\xbf1::2::3::4\n5::6::1::7\n",
-        b"01::2::3.0::4\n5::6::1::007\n",
+        b"1::2::3.0::4\n5::6::1::007\n",
         # Not in plain form, so these go line by line.
         b"1::2::3.00::4\n5::6::01::7\n",
     ],
@@ -175,6 +175,8 @@ BAD_LINES = {
     "point at the end": (b"1::2::4.::4", "the rating to be a number, .*, found '4.'"),
     "above the scale": (b"1::2::6::4", "expected a rating of 1 to 5 in steps of 1, found '6'"),
     "below the scale": (b"1::2::0::4", "expected a rating of 1 to 5 in steps of 1, found '0'"),
+    "leading zero of a user": (b"01::2::3::4", "the user id without leading zeros, found '01'"),
+    "leading zero of an item": (b"1::00::3::4", "the item id without leading zeros, found '00'"),
     "between the steps": (b"1::2::3.5::4", "expected a rating of 1 to 5 in .*, found '3.5'"),
 }
 
@@ -304,11 +306,6 @@ BAD_ITEMS = {
         b"3::A::B\n20::C::D\n3::E::F\n",
         "line 3: item 3 comes again, after line 1",
     ),
-    "dat, item missing": (
-        "movielens-1m",
-        b"3::A::B\n",
-        r"movies\.dat has no line for item 20, which .*ratings\.dat rates \(1 such items\)",
-    ),
     "dat, empty": ("movielens-1m", b"", r"movies\.dat holds no items"),
     "dat, wrong encoding": (
         "movielens-10m",
@@ -343,6 +340,21 @@ def test_a_bad_items_file_is_an_error(problem, tmp_path):
         load_dataset(name, data_dir=write(name, files, tmp_path))
 
 
+def test_an_item_without_a_line_has_no_title(tmp_path):
+    files = {**FILES["movielens-1m"], "movies.dat": "3::A::War\n7::B::War\n"}
+    ratings = load_dataset("movielens-1m", data_dir=write("movielens-1m", files, tmp_path))
+    assert ratings.item_titles == ("A", "")
+    assert ratings.item_genres == (("War",), ())
+    assert [ratings.item_title(item) for item in (0, 1)] == ["A", "20"]
+
+
+def test_zero_is_an_id_without_leading_zeros(tmp_path):
+    files = {"ratings.dat": "0::0::3::0\n10::100::4::5\n"}
+    ratings = load_dataset("movielens-1m", data_dir=write("movielens-1m", files, tmp_path))
+    np.testing.assert_array_equal(ratings.original_user_ids, [0, 10])
+    np.testing.assert_array_equal(ratings.original_item_ids, [0, 100])
+
+
 REAL = [
     ("movielens-100k", 100_000, 943, 1_682, [6_110, 11_370, 27_145, 34_174, 21_201]),
     ("movielens-1m", 1_000_209, 6_040, 3_706, [56_174, 107_557, 261_197, 348_971, 226_310]),
@@ -359,4 +371,4 @@ def test_real_files(real_data_dir, name, num_ratings, num_users, num_items, hist
     item = ratings.dense_item_id(1)
     assert ratings.item_titles[item] == "Toy Story (1995)"
     assert ratings.item_genres[item] == ("Animation", "Children's", "Comedy")
-    assert ratings.rows_by_user().counts.min() == 20
+    assert ratings.counts().min() == 20

@@ -10,6 +10,8 @@ from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.held_out import hold_out_last
 from fedrecon.data.population import GROUPS, divide_by_user, divide_for_ranking
 from fedrecon.errors import DataError, InputError
+from fedrecon.evaluation.coverage import coverage
+from fedrecon.evaluation.feedback import feedback_of
 
 
 @functools.cache
@@ -63,11 +65,11 @@ def test_the_groups_depend_on_the_seed_alone():
     population = explicit()
     again = explicit(
         max_ratings_per_user=None,
-        order="file",
+        order="by_time",
         label_threshold=4.0,
         held_out_fraction=0.5,
+        unseen_halves="by_time",
         support_batch_size=3,
-        support_query_split="none",
     )
     other = explicit(seed=1)
     for name, users in users_of(population).items():
@@ -121,8 +123,64 @@ def test_examples_are_those_of_the_options():
     assert (options.max_ratings_per_user, options.order) == (12, "shuffle_each_round")
     assert (options.label_threshold, options.seed) == (3.5, 3)
     assert (population.seed, population.feedback) == (3, "explicit")
-    asked = explicit(support_batch_size=7, support_query_split="none")
-    assert (asked.support_batch_size, asked.support_query_split) == (7, "none")
+    asked = explicit(support_batch_size=7, unseen_halves="by_time")
+    assert (asked.support_batch_size, asked.unseen_halves) == (7, "by_time")
+
+
+def test_what_is_given_does_not_follow_from_the_order_of_training():
+    populations = [
+        explicit(order=order, held_out_fraction=0.25, label_threshold=4.0)
+        for order in ("shuffle_once", "shuffle_each_round", "by_time")
+    ]
+    assert {population.given.options.order for population in populations} == {"shuffle_once"}
+    first = populations[0]
+    for user in range(60):
+        expected = first.examples.examples(user)
+        for population in populations:
+            np.testing.assert_array_equal(population.given.examples(user), expected)
+    # Nothing that is held out is given, and the cap holds.
+    user = int(first.train[0])
+    later = {name: items_of(first.groups[name].later, user) for name in ("seen_test",)}
+    given = items_of(first.given, user)
+    assert len(given) == 12
+    assert not given & later["seen_test"]
+
+
+def test_halves_by_time_are_given_in_the_order_of_time():
+    population = explicit(unseen_halves="by_time", max_ratings_per_user=None)
+    assert population.examples.options.order == "shuffle_once"
+    for user, rows in in_time(population.ratings).items():
+        assert population.given.examples(user)[0].tolist() == [item for item, _ in rows]
+
+
+def test_unusable_halves_are_refused():
+    with pytest.raises(InputError, match="unseen_halves must be one of random, by_time; found 'x'"):
+        explicit(unseen_halves="x")
+    with pytest.raises(InputError, match="support_batch_size is 0; it must be at least 1"):
+        explicit(support_batch_size=0)
+
+
+@pytest.mark.parametrize("threshold", [1, 5.5, -3])
+def test_a_threshold_that_leaves_one_label_is_refused(threshold):
+    message = rf"label_threshold is {threshold:g}, but the ratings of synthetic are 1 to 5 in steps"
+    with pytest.raises(DataError, match=message):
+        explicit(label_threshold=threshold)
+    for leaves_both in (1.5, 5):
+        explicit(label_threshold=leaves_both)
+
+
+def test_training_counts_are_of_training_users_and_of_nothing_held_out(make_ratings):
+    # Item i is rated by users 0 to i; the later the item, the later the rating.
+    rows = [(user, item, 3, item) for item in range(10) for user in range(item + 1)]
+    population = divide_by_user(make_ratings(rows), held_out_fraction=0.5, seed=2)
+    kept = np.zeros(10, np.int64)
+    for user in population.train.tolist():
+        count = 10 - user  # Items `user` to 9.
+        count -= count // 2
+        count -= count // 2
+        kept[user : user + count] += 1
+    np.testing.assert_array_equal(population.training_counts(), kept)
+    assert population.training_counts().dtype == np.int64
 
 
 # --- implicit feedback --------------------------------------------------------------------------
@@ -202,6 +260,12 @@ def test_unseen_users_depend_on_the_seed_alone():
     assert "unseen_test" not in implicit().groups
 
 
+def test_the_share_of_unseen_users_is_exact():
+    ratings = load_dataset("synthetic", num_users=100, num_items=150, mean_ratings_per_user=20)
+    unseen = divide_for_ranking(ratings, unseen_fraction=0.29).groups["unseen_test"].users
+    assert len(unseen) == 29  # In floating point, 0.29 * 100 is less than 29.
+
+
 def test_a_share_of_users_that_is_nobody_is_refused():
     with pytest.raises(InputError, match=r"unseen_fraction=0\.01 of 60 users is nobody"):
         implicit(unseen_fraction=0.01)
@@ -211,6 +275,62 @@ def test_negatives_and_caps_are_those_of_the_options():
     population = implicit(negatives_per_positive=2, max_ratings_per_user=5, seed=4)
     assert {population.examples.num_examples(user) for user in range(60)} == {15}
     assert population.examples.options.seed == population.seed == 4
+
+
+def test_ties_are_counted_for_the_users_of_a_group(make_ratings):
+    # The times of each user's items 0, 1, 2 and 3.
+    times = [(1, 2, 3, 4), (1, 2, 4, 4), (1, 3, 3, 4), (4, 4, 4, 4), (2, 2, 3, 4), (1, 1, 3, 3)]
+    rows = [(user, item, 3, t) for user in range(6) for item, t in enumerate(times[user])]
+    ratings = make_ratings(rows, num_items=110)
+    # Test: users 1, 3 and 5. Validation, when the test item is gone: users 2 and 3.
+    population = divide_for_ranking(ratings)
+    test, validation = (population.groups[f"seen_{name}"] for name in ("test", "validation"))
+    assert test.held_out.is_tied.tolist() == [False, True, False, True, False, True]
+    assert validation.held_out.is_tied.tolist() == [False, False, True, True, False, False]
+    assert (test.num_tied, validation.num_tied) == (3, 2)
+    for seed in range(3):
+        groups = divide_for_ranking(ratings, unseen_fraction=0.5, seed=seed).groups
+        for group, tied in ((groups["seen_test"], {1, 3, 5}), (groups["unseen_test"], {1, 3, 5})):
+            assert group.num_tied == len(tied & set(group.users.tolist()))
+
+
+def test_ties_of_later_ratings_are_counted(make_ratings):
+    # Half of four are held out, then half of the two that remain.
+    times = {0: (1, 2, 2, 3), 1: (1, 1, 2, 3), 2: (5, 5, 5, 5)}
+    rows = [(u, item, 3, t) for u in range(10) for item, t in enumerate(times[u % 3])]
+    population = divide_by_user(make_ratings(rows), held_out_fraction=0.5)
+    kinds = (population.train % 3).tolist()
+    groups = population.groups
+    assert groups["seen_test"].num_tied == kinds.count(0) + kinds.count(2)
+    assert groups["seen_validation"].num_tied == kinds.count(1) + kinds.count(2)
+    assert groups["unseen_test"].num_tied == 0
+
+
+def test_a_small_catalogue_that_some_users_have_all_of(make_ratings):
+    # User 0 has all 27 items, user 1 all but one, user 2 all but two, user 3 three.
+    sizes = {0: 27, 1: 26, 2: 25, 3: 3}
+    rows = [(user, item, 3, item) for user, size in sizes.items() for item in range(size)]
+    population = divide_for_ranking(make_ratings(rows))
+    test, validation = (population.groups[f"seen_{name}"] for name in ("test", "validation"))
+    np.testing.assert_array_equal(population.train, [0, 1, 2, 3])
+    np.testing.assert_array_equal(test.users, [1, 2, 3])
+    np.testing.assert_array_equal(validation.users, [1, 2, 3])
+    np.testing.assert_array_equal(test.held_out.items, [25, 24, 2])
+    np.testing.assert_array_equal(validation.held_out.items, [24, 23, 1])
+    # For validation the test item is an item like any other.
+    assert (test.held_out.negatives >= 0).sum(axis=1).tolist() == [1, 2, 24]
+    assert (validation.held_out.negatives >= 0).sum(axis=1).tolist() == [2, 3, 25]
+    np.testing.assert_array_equal(
+        population.training_counts()[[0, 1, 22, 23, 24, 25, 26]], [4, 3, 3, 2, 1, 1, 1]
+    )
+    # Positives, and four negatives for each; user 0 has no negatives.
+    counts = [population.examples.num_examples(user) for user in range(4)]
+    assert counts == [27, 24 * 5, 23 * 5, 5]
+    judged = coverage(
+        population, "seen_test", feedback_of(population).cases(population, "seen_test")
+    )
+    assert (judged.num_users, judged.num_judged, judged.num_fewer_candidates) == (4, 3, 3)
+    assert sum(judged.left_out.values()) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*was published with")
@@ -224,9 +344,7 @@ def test_published_test_items_and_negatives_are_used_as_they_are(leave_one_out_d
     named = load_dataset("ncf-ml-1m", data_dir=leave_one_out_dir)
     assert population.ratings.fingerprint() == named.fingerprint()
     assert population.examples.positives(1).tolist() == [8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19]
-    # User 2 has a hundred items: 30 are left, not 99.
-    with pytest.raises(DataError, match="user 2 has 31 items left to draw negatives from"):
-        divide_for_ranking(files)
+    assert population.groups["seen_test"].num_tied == 0
 
 
 # --- both ---------------------------------------------------------------------------------------

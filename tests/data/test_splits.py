@@ -11,6 +11,7 @@ import pytest
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.splits import (
     hold_out_latest,
+    order_in_time,
     split_by_time,
     split_by_user,
     split_leave_one_out,
@@ -65,7 +66,7 @@ def split_or_reject(split, *args, **kwargs):
         raise
 
 
-def assert_partition_in_file_order(ratings, split):
+def assert_partition_in_order(ratings, split):
     everything = rows_of(ratings)
     position = {row: place for place, row in enumerate(everything)}
     placed = [[position[row] for row in rows_of(getattr(split, part))] for part in PARTS]
@@ -77,44 +78,40 @@ def assert_partition_in_file_order(ratings, split):
 @hypothesis.given(data_sets(), fractions, st.integers(0, 100))
 def test_by_user_is_a_partition_of_users(ratings, fractions, seed):
     split = split_or_reject(split_by_user, ratings, seed=seed, fractions=fractions)
-    assert_partition_in_file_order(ratings, split)
+    assert_partition_in_order(ratings, split)
     users = [set(getattr(split, part).user_ids.tolist()) for part in PARTS]
     assert sum(map(len, users)) == len(set.union(*users)) == ratings.num_users
 
 
-@hypothesis.given(data_sets(), fractions)
-def test_by_time_orders_and_counts(ratings, fractions):
-    split = split_or_reject(split_by_time, ratings, fractions=fractions)
-    assert_partition_in_file_order(ratings, split)
+@hypothesis.given(data_sets(), fractions, st.integers(0, 100))
+def test_by_time_orders_and_counts(ratings, fractions, seed):
+    split = split_or_reject(split_by_time, ratings, seed=seed, fractions=fractions)
+    assert_partition_in_order(ratings, split)
     exact = [Fraction(f).limit_denominator(100) for f in fractions]
     for user in range(ratings.num_users):
-        # The rule of the docstring, rating by rating.
-        mine = [row for row in rows_of(ratings) if row[0] == user]
-        mine.sort(key=lambda row: row[3])
+        # The rule of the docstring, time by time; the seed decides between equal ones.
+        times = sorted(row[3] for row in rows_of(ratings) if row[0] == user)
         expected = {part: [] for part in PARTS}
-        for rank, row in enumerate(mine, 1):
-            share = Fraction(rank, len(mine))
+        for rank, time in enumerate(times, 1):
+            share = Fraction(rank, len(times))
             late = (share > exact[0]) + (share > exact[0] + exact[1])
-            expected[PARTS[late]].append(row)
+            expected[PARTS[late]].append(time)
         for part in PARTS:
-            found = [row for row in rows_of(getattr(split, part)) if row[0] == user]
-            assert sorted(found) == sorted(expected[part])
-        times = [[row[3] for row in expected[part]] for part in PARTS if expected[part]]
-        assert all(max(early) <= min(late) for early, late in zip(times, times[1:]))
+            found = [row[3] for row in rows_of(getattr(split, part)) if row[0] == user]
+            assert sorted(found) == expected[part]
 
 
-@hypothesis.given(data_sets())
-def test_leave_one_out_takes_the_last_two(ratings):
-    split = split_or_reject(split_leave_one_out, ratings)
-    assert_partition_in_file_order(ratings, split)
+@hypothesis.given(data_sets(), st.integers(0, 100))
+def test_leave_one_out_takes_the_last_two(ratings, seed):
+    split = split_or_reject(split_leave_one_out, ratings, seed=seed)
+    assert_partition_in_order(ratings, split)
     for user in range(ratings.num_users):
-        mine = [row for row in rows_of(ratings) if row[0] == user]
-        mine.sort(key=lambda row: row[3])
+        times = sorted(row[3] for row in rows_of(ratings) if row[0] == user)
         held = [
-            [row for row in rows_of(part) if row[0] == user]
+            [row[3] for row in rows_of(part) if row[0] == user]
             for part in (split.validation, split.test)
         ]
-        assert held == ([[mine[-2]], [mine[-1]]] if len(mine) >= 3 else [[], []])
+        assert held == ([[times[-2]], [times[-1]]] if len(times) >= 3 else [[], []])
 
 
 def test_by_user_sizes_seed_and_id_space(make_ratings):
@@ -132,24 +129,30 @@ def test_by_user_sizes_seed_and_id_space(make_ratings):
 def test_by_time_by_hand(make_ratings):
     # Ten ratings: eight train, one validates, one tests. In floating point, 0.8 + 0.1 < 0.9.
     ratings = make_ratings([(0, item, 3, 100 - item) for item in range(10)])
-    split = split_by_time(ratings)
+    split = split_by_time(ratings, seed=0)
     np.testing.assert_array_equal(split.train.item_ids, [2, 3, 4, 5, 6, 7, 8, 9])
     np.testing.assert_array_equal(split.validation.item_ids, [1])
     np.testing.assert_array_equal(split.test.item_ids, [0])
 
 
-def test_equal_times_keep_file_order(make_ratings):
-    ratings = make_ratings([(0, item, 3, 7) for item in (4, 2, 9, 1, 0, 3, 5, 6, 7, 8)])
-    by_time, leave_one_out = split_by_time(ratings), split_leave_one_out(ratings)
-    for split in (by_time, leave_one_out):
-        np.testing.assert_array_equal(split.train.item_ids, [4, 2, 9, 1, 0, 3, 5, 6])
-        np.testing.assert_array_equal(split.validation.item_ids, [7])
-        np.testing.assert_array_equal(split.test.item_ids, [8])
+def test_the_seed_decides_between_equal_times(make_ratings):
+    # Item 3 alone is early. The two splits, which hold out one and one of ten, agree.
+    ratings = make_ratings([(0, item, 3, 2 if item == 3 else 7) for item in range(10)])
+    tests = set()
+    for seed in range(100):
+        by_time = split_by_time(ratings, seed=seed)
+        leave_one_out = split_leave_one_out(ratings, seed=seed)
+        for part in PARTS:
+            assert rows_of(getattr(by_time, part)) == rows_of(getattr(leave_one_out, part))
+        assert 3 in by_time.train.item_ids
+        tests |= set(by_time.test.item_ids.tolist())
+    # Each of the nine is missed with probability (8 / 9) ** 100, 8e-6.
+    assert tests == set(range(10)) - {3}
 
 
 def test_a_user_with_two_ratings_stays_in_train(make_ratings):
     rows = [(0, 0, 3, 9), (0, 1, 3, 8), (1, 0, 3, 1), (1, 1, 3, 3), (1, 2, 3, 2)]
-    split = split_leave_one_out(make_ratings(rows))
+    split = split_leave_one_out(make_ratings(rows), seed=0)
     assert rows_of(split.train) == [(0, 0, 3, 9), (0, 1, 3, 8), (1, 0, 3, 1)]
     assert rows_of(split.validation) == [(1, 2, 3, 2)]
     assert rows_of(split.test) == [(1, 1, 3, 3)]
@@ -157,7 +160,7 @@ def test_a_user_with_two_ratings_stays_in_train(make_ratings):
 
 SPLITS = {
     "by_user": lambda ratings, **options: split_by_user(ratings, seed=0, **options),
-    "by_time": split_by_time,
+    "by_time": lambda ratings, **options: split_by_time(ratings, seed=0, **options),
 }
 
 
@@ -185,7 +188,7 @@ def test_unusable_fractions(make_ratings, split, fractions):
 def test_time_is_needed(make_ratings, split):
     ratings = make_ratings([(0, item, 3, 1) for item in range(10)], with_timestamps=False)
     with pytest.raises(DataError, match=rf"tiny has no timestamps, which {split.__name__} needs"):
-        split(ratings)
+        split(ratings, seed=0)
 
 
 @pytest.mark.parametrize("num_users", [0, 1, 5])
@@ -210,7 +213,7 @@ def test_too_few_users(make_ratings, num_users):
 def test_too_few_ratings(make_ratings, split, num_ratings, message):
     rows = [(user, item, 3, 1) for user in range(2) for item in range(num_ratings)]
     with pytest.raises(DataError, match=message):
-        split(make_ratings(rows, num_users=2, num_items=4))
+        split(make_ratings(rows, num_users=2, num_items=4), seed=0)
 
 
 def test_the_latest_are_held_out_by_hand(make_ratings):
@@ -218,10 +221,13 @@ def test_the_latest_are_held_out_by_hand(make_ratings):
         *((2, 9, 5, 1), (0, 4, 3, 40), (0, 5, 3, 10), (1, 0, 1, 7), (0, 6, 3, 30), (2, 8, 5, 2)),
         *((0, 7, 3, 20), (1, 1, 2, 6), (1, 2, 3, 9), (2, 7, 5, 3), (2, 6, 5, 4)),
     ]
-    rest, latest = hold_out_latest(make_ratings(rows, num_users=5), np.array([0, 1]), fraction=0.5)
+    rest, latest, num_tied = hold_out_latest(
+        make_ratings(rows, num_users=5), np.array([0, 1]), fraction=0.5, seed=0
+    )
     # Two of the four of user 0, one of the three of user 1; user 2 is not asked for.
     assert rows_of(latest) == [(0, 4, 3, 40), (0, 6, 3, 30), (1, 2, 3, 9)]
-    assert rows_of(rest) == [row for row in rows if row not in rows_of(latest)]
+    assert rows_of(rest) == sorted(row for row in rows if row not in rows_of(latest))
+    assert num_tied == 0
     assert (rest.num_users, latest.num_users, latest.num_items) == (5, 5, 10)
 
 
@@ -242,17 +248,29 @@ def test_the_latest_are_held_out_by_hand(make_ratings):
 def test_the_share_held_out_is_exact(make_ratings, fraction, num_ratings, num_held_out):
     rows = [(0, item, 3, item) for item in range(num_ratings)]
     rows += [(1, item, 3, item) for item in range(1000)]
-    _, latest = hold_out_latest(make_ratings(rows), np.array([0, 1]), fraction=fraction)
+    latest = hold_out_latest(make_ratings(rows), np.array([0, 1]), fraction=fraction, seed=0)[1]
     np.testing.assert_array_equal(
         latest.item_ids[latest.user_ids == 0], np.arange(num_ratings - num_held_out, num_ratings)
     )
 
 
-def test_of_equal_times_the_later_in_the_file_are_held_out(make_ratings):
-    ratings = make_ratings([(0, item, 3, 7) for item in (4, 2, 0, 3, 1)])
-    rest, latest = hold_out_latest(ratings, np.array([0]), fraction=0.4)
-    np.testing.assert_array_equal(latest.item_ids, [3, 1])
-    np.testing.assert_array_equal(rest.item_ids, [4, 2, 0])
+def test_users_whose_latest_are_drawn_among_equals_are_counted(make_ratings):
+    times = [
+        [7, 7, 7, 7, 7],  # Two are held out of five with one time.
+        [1, 2, 3, 4, 5],
+        [1, 2, 3, 5, 5],  # The two that are held out are equal, but no other is.
+        [1, 2, 5, 5, 5],  # One of three remains.
+        [1, 1, 1, 4, 5],  # What remains is equal.
+        [7, 7, 7, 7, 7],  # Nobody asks for this user.
+        [7],  # Nothing is held out.
+    ]
+    rows = [(user, item, 3, t) for user, mine in enumerate(times) for item, t in enumerate(mine)]
+    users = np.array([0, 1, 2, 3, 4, 6])
+    for seed in range(5):
+        rest, latest, num_tied = hold_out_latest(make_ratings(rows), users, fraction=0.4, seed=seed)
+        assert num_tied == 2
+        np.testing.assert_array_equal(latest.counts(), [2, 2, 2, 2, 2, 0, 0])
+        np.testing.assert_array_equal(rest.counts(), [3, 3, 3, 3, 3, 5, 1])
 
 
 @hypothesis.given(data_sets(), st.sampled_from([0.1, 0.3, 0.5, 2 / 3, 0.9]), st.integers(0, 2**12))
@@ -262,14 +280,15 @@ def test_nothing_that_remains_of_a_user_is_later(ratings, fraction, chosen):
     counts = np.bincount(ratings.user_ids)
     if not any(exact * int(counts[user]) >= 1 for user in users):
         with pytest.raises(DataError, match=f"none of {len(users)} users has"):
-            hold_out_latest(ratings, users, fraction=fraction)
+            hold_out_latest(ratings, users, fraction=fraction, seed=chosen)
         return
-    rest, latest = hold_out_latest(ratings, users, fraction=fraction)
+    rest, latest, num_tied = hold_out_latest(ratings, users, fraction=fraction, seed=chosen)
     everything = rows_of(ratings)
     position = {row: place for place, row in enumerate(everything)}
     placed = [[position[row] for row in rows_of(part)] for part in (rest, latest)]
     assert sorted(itertools.chain(*placed)) == list(range(len(everything)))
     assert all(part == sorted(part) for part in placed)
+    tied = 0
     for user in range(ratings.num_users):
         remaining, held = (
             [row for row in rows_of(part) if row[0] == user] for part in (rest, latest)
@@ -278,14 +297,17 @@ def test_nothing_that_remains_of_a_user_is_later(ratings, fraction, chosen):
         assert len(held) == (exact * count // 1 if user in users else 0)
         assert remaining
         if held:
-            assert max(row[3] for row in remaining) <= min(row[3] for row in held)
+            latest_left, earliest_held = max(r[3] for r in remaining), min(r[3] for r in held)
+            assert latest_left <= earliest_held
+            tied += latest_left == earliest_held
+    assert num_tied == tied
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf"), 1e-9, 1 - 1e-9])
 def test_a_share_out_of_range_is_refused(make_ratings, fraction):
     ratings = make_ratings([(0, item, 3, item) for item in range(10)])
     with pytest.raises(DataError, match="the fraction held out must be above 0 and below 1; found"):
-        hold_out_latest(ratings, np.array([0]), fraction=fraction)
+        hold_out_latest(ratings, np.array([0]), fraction=fraction, seed=0)
 
 
 def test_a_share_of_which_nobody_has_one_is_refused(make_ratings):
@@ -293,11 +315,80 @@ def test_a_share_of_which_nobody_has_one_is_refused(make_ratings):
     # User 2 has ten and is not asked for.
     message = r"tiny: none of 2 users has 10 ratings, of which a share of 0\.1 would be one"
     with pytest.raises(DataError, match=message):
-        hold_out_latest(ratings, np.array([0, 1]), fraction=0.1)
-    assert hold_out_latest(ratings, np.array([2]), fraction=0.1)[1].num_ratings == 1
+        hold_out_latest(ratings, np.array([0, 1]), fraction=0.1, seed=0)
+    found = hold_out_latest(ratings, np.array([2]), fraction=0.1, seed=0)
+    assert found.held_out.num_ratings == 1
 
 
 def test_time_is_needed_to_hold_out_the_latest(make_ratings):
     ratings = make_ratings([(0, item, 3, 1) for item in range(10)], with_timestamps=False)
     with pytest.raises(DataError, match="tiny has no timestamps, which hold_out_latest needs"):
-        hold_out_latest(ratings, np.array([0]), fraction=0.5)
+        hold_out_latest(ratings, np.array([0]), fraction=0.5, seed=0)
+
+
+NUM_ALIKE = 2000
+
+
+def alike(num_users, num_items=8, num_ratings=5):
+    """Users with `num_ratings` items each, drawn, all rated at one time."""
+    rng = np.random.default_rng(1)
+    return [
+        (user, int(item), 3, 7)
+        for user in range(num_users)
+        for item in rng.permutation(num_items)[:num_ratings]
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 17])
+def test_with_equal_times_what_is_held_out_is_uniform(make_ratings, seed):
+    ratings = make_ratings(alike(NUM_ALIKE), num_items=8)
+    ranks, counts, is_tied = order_in_time(ratings, "the test", seed=seed)
+    np.testing.assert_array_equal(counts, np.full(5 * NUM_ALIKE, 5))
+    ranks = ranks.reshape(NUM_ALIKE, 5)  # Of each user's items, which increase.
+    np.testing.assert_array_equal(np.sort(ranks, axis=1), np.tile(np.arange(5), (NUM_ALIKE, 1)))
+    # Everything but each user's first is tied with the one before.
+    np.testing.assert_array_equal(is_tied.reshape(NUM_ALIKE, 5), ranks > 0)
+    test = split_leave_one_out(ratings, seed=seed).test
+    places = [
+        np.flatnonzero(ratings.item_ids[ratings.rows_of(user)] == item)[0]
+        for user, item in zip(test.user_ids.tolist(), test.item_ids.tolist())
+    ]
+    times = np.bincount(places, minlength=5)  # Binomial: 2,000 of probability 1/5.
+    assert (np.abs(times - 400) < 4 * np.sqrt(400 * 0.8)).all(), times
+    # Each place has each rank alike.
+    for place in range(5):
+        times = np.bincount(ranks[:, place], minlength=5)
+        assert (np.abs(times - 400) < 4 * np.sqrt(400 * 0.8)).all(), times
+
+
+def test_with_equal_times_seeds_are_independent(make_ratings):
+    ratings = make_ratings(alike(NUM_ALIKE), num_items=8)
+    first, again, other = (
+        split_leave_one_out(ratings, seed=seed).test.item_ids for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    # Two draws of five agree one time in five.
+    assert abs((first == other).mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / NUM_ALIKE)
+
+
+def test_the_order_of_equal_times_does_not_depend_on_other_users(make_ratings):
+    ratings = make_ratings(alike(50), num_items=8)
+    everybody = order_in_time(ratings, "the test", seed=4).ranks.reshape(50, 5)
+    some = ratings.select(np.isin(ratings.user_ids, [3, 17, 40]))
+    alone = order_in_time(some, "the test", seed=4).ranks.reshape(3, 5)
+    np.testing.assert_array_equal(alone, everybody[[3, 17, 40]])
+    # The order of a user's items does not depend on the user's other items either.
+    kept = np.ones(250, bool)
+    kept[5 * 17 + 2] = False
+    fewer = order_in_time(ratings.select(kept), "the test", seed=4).ranks[5 * 17 : 5 * 17 + 4]
+    assert np.argsort(fewer).tolist() == np.argsort(everybody[17][[0, 1, 3, 4]]).tolist()
+
+
+def test_the_order_in_time_by_hand(make_ratings):
+    rows = [(0, 0, 3, 9), (0, 1, 3, 5), (0, 2, 3, 9), (0, 3, 3, 1), (2, 1, 3, 9), (2, 4, 3, 8)]
+    ranks, counts, is_tied = order_in_time(make_ratings(rows), "the test", seed=0)
+    assert ranks[[1, 3, 4, 5]].tolist() == [1, 0, 1, 0]
+    assert sorted(ranks[[0, 2]].tolist()) == [2, 3]
+    np.testing.assert_array_equal(counts, [4, 4, 4, 4, 2, 2])
+    # The last of user 0 is tied with the one before; user 2's last has user 0's time, no more.
+    assert is_tied.tolist() == [ranks[0] == 3, False, ranks[2] == 3, False, False, False]
