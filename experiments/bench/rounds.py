@@ -87,9 +87,7 @@ def _made_up_examples(
         item_genres=None,
         scale=RatingScale(1, 5, 1),
     )
-    options = ExampleOptions(
-        max_ratings_per_user=None, order="file", label_threshold=label_threshold
-    )
+    options = ExampleOptions(max_ratings_per_user=None, label_threshold=label_threshold)
     return ClientExamples(ratings, options)
 
 

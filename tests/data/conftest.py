@@ -4,7 +4,6 @@ import os
 import pathlib
 
 import numpy as np
-import numpy.testing  # Runs lscpu when it is first used, which a quick test may not.
 import pytest
 
 from fedrecon.data.ratings import Ratings, RatingScale
