@@ -117,8 +117,10 @@ def train(
     with interruption.do_first(stop), contextlib.closing(bar):
         state = training.run(on_round)
     recorder.close()
-    start = time.monotonic()
-    # Nothing was measured if a longer run was cut short at this round.
-    metrics = recorder.metrics(options.total_rounds, watched) or judge.metrics(state, watched)
-    seconds = recorder.seconds(options.total_rounds) + time.monotonic() - start
+    metrics = recorder.metrics(options.total_rounds, watched)
+    seconds = recorder.seconds(options.total_rounds)
+    if not metrics:  # A longer run was cut short at this round.
+        start = time.monotonic()
+        metrics = judge.metrics(state, watched)
+        seconds += time.monotonic() - start
     return FinishedRun(algorithm, judge, state, watched, metrics, seconds)

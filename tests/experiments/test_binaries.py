@@ -106,15 +106,20 @@ def run_through_a_pipe(repository, tmp_path_factory, train):
 def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     path, output = whole_run
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"unseen_test", "unseen_validation", "rounds", "seconds"}
+    groups = {"unseen_test", "unseen_validation"}
+    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users"}
+    assert set(final["coverage"]) == groups
+    assert final["training_users"]["num_users"] == 48
+    judged = final["coverage"]["unseen_test"]["num_judged"]
+    assert f"unseen_test: {judged} of 6 users are judged, on " in output
     assert set(final["unseen_test"]) == {
         *("rmse", "mae", "accuracy", "rounded_accuracy", "loss", "num_examples")
     }
     assert final["rounds"] == 9
-    lines = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
     for group in ("unseen_validation", "unseen_test"):
-        assert lines[group][1] == f"{final[group]['rmse']:.4f}"
-        assert lines[group][4] == f"{final[group]['num_examples']:,}"
+        (line,) = [of for of in map(str.split, output.splitlines()) if of and of[0] == group]
+        assert line[1] == f"{final[group]['rmse']:.4f}"
+        assert line[5] == f"{final[group]['num_examples']:,}"
     assert f"Files: {path}/" in output
     assert "Traceback" not in output
     config = read_json(path / "config.json")
@@ -157,7 +162,9 @@ def test_evaluate_gives_the_figures_of_training(whole_run, repository):
     assert result.returncode == 0, result.stderr
     written = read_json(path / "evaluation_unseen_test.json")
     assert written.pop("round") == 9
-    assert written == read_json(path / "final_metrics.json")["unseen_test"]
+    final = read_json(path / "final_metrics.json")
+    assert written.pop("coverage") == final["coverage"]["unseen_test"]
+    assert written == final["unseen_test"]
     assert f"{written['rmse']:.4f}" in result.stdout
     assert not (path / "evaluation_unseen_validation.json").exists()
     absent = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
@@ -236,8 +243,8 @@ def test_interrupted_and_killed_runs_resume_to_the_same_numbers(repository, ends
 
 
 def kept_rows(path):
-    """The rows of the devices, and who has one."""
-    rows, is_known = ClientStore(60, 4, path=path / "client_store").read(np.arange(60))
+    """The rows of the devices, four factors and a bias each, and who has one."""
+    rows, is_known = ClientStore(60, 5, path=path / "client_store").read(np.arange(60))
     return rows.tobytes(), is_known.tolist()
 
 
@@ -262,18 +269,20 @@ def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
     result = run(repository, *RANKING, f"--output_dir={path}")
     assert result.returncode == 0, result.stderr
     final = read_json(path / "final_metrics.json")
-    assert set(final) == {"seen_validation", "seen_test", "unseen_test", "rounds", "seconds"}
+    groups = {"seen_validation", "seen_test", "unseen_test"}
+    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users"}
     seen, unseen = final["seen_test"], final["unseen_test"]
     assert 0 < seen["ndcg_at_10"] < seen["hr_at_10"] <= 1
     assert (seen["num_users"], unseen["num_users"]) == (48, 12)
-    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert lines["seen_test"][1] == f"{seen['hr_at_10']:.4f}"
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith("seen_test ")]
+    assert lines[0][1] == f"{seen['hr_at_10']:.4f}"
     assert "seen_validation/hr_at_10" in read_rows(path)[0]
     assert (path / "curves.png").stat().st_size > 10_000
     result = run(repository, "evaluate", f"--run_dir={path}", "--group=seen_test")
     assert result.returncode == 0, result.stderr
     written = read_json(path / "evaluation_seen_test.json")
     assert written.pop("round") == 9
+    assert written.pop("coverage") == final["coverage"]["seen_test"]
     assert written == seen
 
 

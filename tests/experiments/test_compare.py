@@ -22,6 +22,7 @@ COMPARE = (
     *DATA,
     *BUDGET,
     "--algorithms=fed_recon,centralized",
+    "--references=",
     "--seeds=2",
     "--total_rounds=120",
     "--client_learning_rate=0.1",
@@ -193,7 +194,8 @@ def test_a_run_that_diverges_takes_no_other_with_it(repository, tmp_path):
         repository,
         *("compare", *DATA, *BUDGET, "--total_rounds=20"),
         "--algorithms=fed_avg,stateful_fed_avg",
-        "--set=fed_avg:client_learning_rate=2.0",
+        "--references=",
+        "--set=fed_avg:client_learning_rate=20.0",
         f"--output_dir={path}",
     )
     assert status == 1
@@ -255,7 +257,11 @@ def test_a_ranking_has_classical_references_beside_the_others(repository, tmp_pa
         (["--algorithms=fed_recon,fedprox"], "there is no algorithm 'fedprox'"),
         (["--algorithms=fed_avg,fed_ncff"], "'fed_ncff'; did you mean fed_ncf"),
         (["--algorithms=fed_avg,fed_avg"], "has fed_avg twice; name each once"),
-        (["--algorithms=ials"], "ials is for implicit feedback; leave it out"),
+        (
+            ["--algorithms=ials", "--feedback=explicit"],
+            "ials is for implicit feedback; leave it out",
+        ),
+        (["--sweep=max_ratings_per_user:5,9"], "max_ratings_per_user decides which users are jud"),
         (["--set=fed_avg:dim"], "--set=fed_avg:dim must be ALGORITHM:SETTING=VALUE"),
         (["--set=fedprox:dim=3"], "there is no algorithm 'fedprox'"),
         (["--set=fed_avg:dims=3"], "there is no setting 'dims'"),
@@ -311,9 +317,10 @@ def test_presets_are_complete_command_lines_for_other_algorithms_too(repository)
     presets = [*sorted(folder.glob("comparison_*.flags")), folder / "demo.flags"]
     assert len(presets) >= 5
     references = [
-        f"{folder}/comparison_ls_ml1m.flags --algorithms=item_knn,popularity",
-        f"{folder}/comparison_ls_ncf_ml1m.flags --algorithms=item_knn,popularity,ials",
-        f"{folder}/comparison_ncf_ml1m.flags --algorithms=fed_ials,ials "
+        f"{folder}/comparison_ml1m.flags --algorithms=item_knn,popularity",
+        f"{folder}/comparison_ncf_ml1m.flags --algorithms=item_knn,popularity,ials",
+        # The references that are in every comparison make four.
+        f"{folder}/comparison_neumf_ncf_ml1m.flags --algorithms=fed_ials,ials "
         "--model=matrix_factorization",
     ]
     done = subprocess.run(
@@ -327,6 +334,6 @@ def test_presets_are_complete_command_lines_for_other_algorithms_too(repository)
     assert done.returncode == 0, done.stderr
     *counts, has_tensorflow = done.stdout.splitlines()
     assert len(counts) == len(presets) + len(references)
-    assert counts[-3:] == ["6", "9", "2"]
+    assert counts[-3:] == ["6", "9", "4"]
     assert has_tensorflow == "False"
     assert "note: " in done.stderr
