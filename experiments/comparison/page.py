@@ -91,6 +91,8 @@ def differences(old: str, new: str, *, tolerance: float) -> list[str]:
 
 def _cells(table: str) -> dict[tuple[str, str], str]:
     """Returns the cells by row and column. The first column, and any other of words, name a row."""
+    if not table.strip():  # A table that was never filled in.
+        return {}
     lines = [line.strip().strip("|").split("|") for line in table.strip().splitlines()]
     if len(lines) < 2:
         raise InputError(f"expected a table with a heading, found {table!r}.")

@@ -84,6 +84,11 @@ def test_rows_are_named_by_all_their_words():
     ]
 
 
+def test_every_figure_is_new_where_no_table_was():
+    new = "| a | RMSE |\n| :- | -: |\n| b | 1.0 |\n"
+    assert page.differences("", new, tolerance=0.0) == ["b, RMSE is new"]
+
+
 def test_what_is_no_table_is_refused():
     with pytest.raises(InputError, match="expected a table with a heading, found 'old"):
         page.differences("old\n", "| a |\n| :- |\n", tolerance=1.0)
