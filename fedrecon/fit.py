@@ -20,6 +20,7 @@ from fedrecon.data.population import (
 from fedrecon.data.ratings import Ratings
 from fedrecon.defaults import default_model, default_options, default_reconstruction
 from fedrecon.errors import InputError
+from fedrecon.evaluation.coverage import Coverage
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.models.matrix_factorization import matrix_factorization
@@ -69,6 +70,7 @@ class Fitted:
       state: The server's state after the last round.
       judge: Judges states on groups of users.
       results: The results of each user of each group, by the group's name.
+      coverage: Who of each group was judged, by the group's name.
       metrics: The means of each group, by the group's name; see `Judge.metrics`.
       rows: The metrics of each round, by their names, such as `train/loss`.
     """
@@ -78,6 +80,7 @@ class Fitted:
     state: Any
     judge: Judge
     results: Mapping[str, UserResults]
+    coverage: Mapping[str, Coverage]
     metrics: Mapping[str, Mapping[str, float]]
     rows: list[dict[str, float]]
 
@@ -180,7 +183,8 @@ def fit(
         state, rows = _train(prepared, judge, _watched(population), rounds, every)
         results = {group: judge.results(state, group) for group in population.groups}
     metrics = {group: judge.summarize(of_group) for group, of_group in results.items()}
-    return Fitted(prepared, population, state, judge, results, metrics, rows)
+    judged = {group: judge.coverage(group) for group in population.groups}
+    return Fitted(prepared, population, state, judge, results, judged, metrics, rows)
 
 
 def _population(ratings, algorithm: str, seed: int) -> Population:
