@@ -20,9 +20,9 @@ many users, hardly any.
 client's items; with implicit feedback drawn negatives are among them. (With weight decay or L2
 other rows move too, but alike on every client.) After one step of SGD the update of an item row is
 the error of its rating times the user vector: all rows point along the user vector. The updates of
-item biases are the errors themselves, so they give the length of the vector, and the ratings. More
-steps mix the rows and do not hide them. A stateful client's vector lasts, so it can be followed
-from round to round.
+item biases are the errors, up to a known factor, so they give the length of the vector, and the
+ratings. More steps mix the rows and do not hide them. A stateful client's vector lasts, so it can
+be followed from round to round.
 
 Secure aggregation would show the server sums over a cohort and no single update. A sum hides a
 client only among other clients with the same items. These baselines take no aggregator.

@@ -17,9 +17,9 @@ clients the same). And a client without a query has weight zero also with unifor
 **What one client's update reveals**, if the server sees it alone. Its non-zero rows name the items
 of the client's query. (With weight decay or L2 other rows move too, but alike on every client.)
 After one step of SGD the update of an item row is the error of its rating times the user vector:
-all rows point along the user vector. The updates of item biases are the errors themselves, so they
-give the length of the vector, and the ratings. `fed_recon_ls` takes one step. More steps mix the
-rows and do not hide them.
+all rows point along the user vector. The updates of item biases are the errors, up to a known
+factor, so they give the length of the vector, and the ratings. `fed_recon_ls` takes one step. More
+steps mix the rows and do not hide them.
 
 Secure aggregation (`wiring.secure.secure_mean`) shows the server sums over a cohort and no single
 update. Each client must then send whole tables. A sum hides a client only among other clients with
