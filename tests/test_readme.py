@@ -7,8 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from experiments.run.settings import Settings
+from experiments.run.defaults import defaults_of
+from experiments.run.names import ALGORITHMS
+from experiments.run.settings import Settings, uses
 from fedrecon.data.datasets import DATASET_NAMES
+from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -18,7 +21,8 @@ PAGES = ["README.md", "BUILD_NOTES.md", *(f"docs/{p.name}" for p in REPOSITORY.g
 OTHER_FLAGS = {
     *("flagfile", "help"),
     *("run_dir", "group", "round", "suite", "algorithms", "seeds"),
-    *("set", "sweep", "search", "trials"),
+    *("set", "sweep", "search", "trials", "references"),
+    *("only", "write", "page"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
     *("no", "logdir"),
 }
@@ -104,10 +108,55 @@ def test_the_reference_has_every_setting_with_its_group_and_default():
         (part,) = re.findall(rf"### {group.title()}\n(.*?)(?=\n### |\Z)", section, flags=re.DOTALL)
         listed = dict(re.findall(r"^\| `(\w+)` \| (.*?) ?\|", part, flags=re.MULTILINE))
         assert listed == {
-            field.name: _shown(field.default)
+            field.name: _default(field)
             for field in dataclasses.fields(Settings)
             if field.metadata["group"] == group
         }
+
+
+def test_the_reference_has_the_defaults_of_every_algorithm():
+    page = read("docs/reference.md").split("### Defaults by algorithm\n")[1].split("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    heading, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert heading == ["setting", *(f"`{name}`" for name in ALGORITHMS)]
+    every = {field.name: _defaults(field) for field in dataclasses.fields(Settings)}
+    assert {name.strip("`"): dict(zip(ALGORITHMS, cells)) for name, *cells in rows} == {
+        name: {a: " / ".join(dict.fromkeys(of.get(a, ["-"]))) for a in ALGORITHMS}
+        for name, of in every.items()
+        if _differ(of)
+    }
+
+
+def _default(field):
+    """A setting's default as the table of its group shows it."""
+    of = _defaults(field)
+    if _differ(of):
+        return "[by algorithm](#defaults-by-algorithm)"
+    return next(iter(of.values()), [_shown(field.default)])[0]
+
+
+def _defaults(field):
+    """What matrix factorization has by default, for each algorithm that uses the setting.
+
+    One value, or one with explicit and one with implicit feedback.
+    """
+    of = {}
+    if field.name in ("algorithm", "feedback"):
+        return of
+    for algorithm in ALGORITHMS:
+        for feedback in ("explicit", "implicit"):
+            values = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
+            try:
+                settings = Settings.of_used({**values, **defaults_of(values)})
+            except InputError:
+                continue  # There is no such pair.
+            if uses(settings, field.name):
+                of.setdefault(algorithm, []).append(_shown(getattr(settings, field.name)))
+    return of
+
+
+def _differ(of):
+    return len({value for values in of.values() for value in values}) > 1
 
 
 def _shown(default):

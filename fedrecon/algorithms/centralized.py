@@ -5,8 +5,9 @@ federation gives up. The model is the same split model; its local weights are ta
 of which each example uses its user's. A round is a number of minibatches, so that it can be
 compared with a federated round of as many examples.
 
-**What it reveals about one user**: everything. Users hand over their examples, and the server keeps
-their rows.
+**What it reveals about one user**: everything. Users hand over their examples, so there is no
+update to read items or ratings from, and nothing for secure aggregation to hide. The server keeps
+each user's row.
 """
 
 from __future__ import annotations

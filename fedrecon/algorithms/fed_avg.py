@@ -16,13 +16,16 @@ The local part never leaves the client: it is at CLIENTS, or nowhere, in the typ
 computations. Keeping it costs the device memory, and serves only clients that take part again: with
 many users, hardly any.
 
-**What one client's update reveals**, if the server sees it by itself. The item rows that differ
-from the others' common drift are those of the client's items, positives and drawn negatives alike,
-so they name them. After a single step of SGD the update of an item row is the error of its rating
-times the user vector: all rows point along the user vector, and item biases, whose updates are the
-errors themselves, give its length and the ratings. More steps mix this; they do not hide it. The
-user vectors of stateful clients, which last, can be followed from round to round. So updates should
-only be summed, by secure aggregation, which this baseline does not have.
+**What one client's update reveals**, if the server sees it alone. Its non-zero rows name the
+client's items; with implicit feedback drawn negatives are among them. (With weight decay or L2
+other rows move too, but alike on every client.) After one step of SGD the update of an item row is
+the error of its rating times the user vector: all rows point along the user vector. The updates of
+item biases are the errors, up to a known factor, so they give the length of the vector, and the
+ratings. More steps mix the rows and do not hide them. A stateful client's vector lasts, so it can
+be followed from round to round.
+
+Secure aggregation would show the server sums over a cohort and no single update. A sum hides a
+client only among other clients with the same items. These baselines take no aggregator.
 """
 
 from __future__ import annotations

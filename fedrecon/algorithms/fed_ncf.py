@@ -15,12 +15,14 @@ inconsistent with latent factors. `averaging="by_row"` divides the differences o
 weights of the clients that have it, and everything else by the weights of all.
 
 **What the server learns about one client**: everything but the examples themselves. It keeps each
-user's row and sees whose it is; secure aggregation cannot hide a row that one client alone moves.
-If it also sees the rest of a client's update by itself, the moved item rows name the client's items
-(positives and drawn negatives), and after a single step of SGD each is an error times the user row
-that the server knows, which gives the error and with it the label. This is the baseline that the
-other algorithms improve on. Rows of other users are neither sent to a client nor moved by its
-weight decay.
+user's row and sees which user it belongs to. If it also sees the rest of a client's update alone,
+the non-zero rows name the client's items (positives and drawn negatives). After one step of SGD the
+update of an item row is the error times the user's row. The server knows that row, so it learns the
+error, and with it the label.
+
+Secure aggregation hides item rows in a sum, but no user's row: one client alone moves it. So here
+it protects little, and this baseline takes no aggregator. Rows of other users are neither sent to a
+client nor moved by its weight decay.
 """
 
 from __future__ import annotations

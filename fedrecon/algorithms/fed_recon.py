@@ -14,13 +14,16 @@ computations. The numbers are those of `stock_fed_recon`, with two differences. 
 are drawn for each client and round by the initializers of the local layers (stock TFF gives all
 clients the same). And a client without a query has weight zero also with uniform weighting.
 
-**What one client's update reveals**, if the server sees it by itself. The item rows that differ
-from the others' common drift are those of the client's query, so they name these items. After a
-single step of SGD the update of an item row is the error of its rating times the user vector: all
-rows point along the user vector, and item biases, whose updates are the errors themselves, give its
-length and the ratings. More steps mix this; they do not hide it.
-So updates should only be summed, by secure aggregation (`wiring.secure.secure_mean`). There a
-client sends whole tables, and a sum hides it only among the others who have the same items.
+**What one client's update reveals**, if the server sees it alone. Its non-zero rows name the items
+of the client's query. (With weight decay or L2 other rows move too, but alike on every client.)
+After one step of SGD the update of an item row is the error of its rating times the user vector:
+all rows point along the user vector. The updates of item biases are the errors, up to a known
+factor, so they give the length of the vector, and the ratings. `fed_recon_ls` takes one step. More
+steps mix the rows and do not hide them.
+
+Secure aggregation (`wiring.secure.secure_mean`) shows the server sums over a cohort and no single
+update. Each client must then send whole tables. A sum hides a client only among other clients with
+the same items: if one client of a round alone has an item, the sum of that row is its update.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 _TITLES = {
     "rmse": "RMSE",
-    "accuracy": "accuracy (error of at most 0.5)",
+    "accuracy": "accuracy (within half a step)",
     "hr_at_10": "HR@10 (mean over users)",
     "ndcg_at_10": "NDCG@10 (mean over users)",
     "loss": "loss (mean over examples)",
