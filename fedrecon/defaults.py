@@ -24,7 +24,7 @@ from fedrecon.options import (
 _STEPS = FedReconOptions(
     reconstruction_optimizer=OptimizerOptions("sgd", 0.1),
     reconstruction_epochs=5,
-    least_squares=LeastSquaresOptions(regularization=10.0, bias_regularization=10.0),
+    least_squares=LeastSquaresOptions(regularization=10.0),
     client_optimizer=OptimizerOptions("sgd", 0.2),
 )
 # For unseen users of every algorithm whose model is linear in its local part.

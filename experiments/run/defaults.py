@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experiments.run.names import ALGORITHMS
+from experiments.run.settings import Settings, uses
 from fedrecon import defaults
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 from fedrecon.errors import InputError
@@ -60,15 +61,20 @@ def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[
 
 
 def told(name: str) -> str | None:
-    """Returns the defaults of a setting in words, or None where all algorithms have the same."""
+    """Returns the defaults of a setting in words, or None where it does not depend on others."""
     by_value: dict[str, list[str]] = {}
     for feedback in _FEEDBACKS:
         for algorithm in ALGORITHMS:
-            values = {"algorithm": algorithm, "feedback": feedback}
-            found = defaults_of({**values, "model": "matrix_factorization"})
-            if name in found:
+            values = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
+            try:
+                run = Settings.of_used({**values, **defaults_of(values)})
+            except InputError:  # There is no such algorithm for this feedback.
+                continue
+            if name in defaults_of(values) and uses(run, name):
+                value = getattr(run, name)
+                text = "not given" if value is None else str(value)
                 who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
-                by_value.setdefault(str(found[name]), []).append(who)
+                by_value.setdefault(text, []).append(who)
     if len(by_value) < 2:
         return next(iter(by_value), None)
     return "; ".join(f"{value} for {', '.join(who)}" for value, who in by_value.items())

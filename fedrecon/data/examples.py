@@ -96,7 +96,7 @@ class ClientExamples:
         return self._items_and_labels(self._rows_to_use(user, round_num))
 
     def epoch(self, epoch_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the examples of all users once, shuffled together, for centralised training.
+        """Returns the examples of all users once, shuffled together, for centralized training.
 
         They are those of `examples(user, epoch_num)`, so a cap holds here too.
 
@@ -185,11 +185,11 @@ class ImplicitOptions:
 
 
 class ImplicitExamples:
-    """Every user's interactions with label 1, and items drawn for him with label 0.
+    """Every user's interactions with label 1, and items drawn for the user with label 0.
 
     Each row of `ratings` is a positive, whatever its stars. Negatives are drawn anew in each round,
     uniformly with replacement, from all items that are none of the user's positives. That includes
-    his held-out items: they are not in `ratings`, and a device in training cannot know them.
+    the held-out items: they are not in `ratings`, and a device in training cannot know them.
     Published federated recommenders exclude them. Then an item that never comes as a negative is
     either a positive or held out, and a scorer without any model, which ranks by how rarely an item
     came, reaches a hit rate of 1.0. A user who has every item gives positives alone.
@@ -261,7 +261,7 @@ class ImplicitExamples:
         return items[order], (order < num_used).astype(np.float32)
 
     def epoch(self, epoch_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns examples of all users once, shuffled together, for centralised training.
+        """Returns examples of all users once, shuffled together, for centralized training.
 
         Each user has `num_examples(user)` of them, as in a round, but drawn apart from any round.
 
@@ -281,7 +281,7 @@ class ImplicitExamples:
             # Shuffles within each user; `owners` and `ranks` hold for any such order.
             shuffled = positives[np.lexsort((rng.random(len(owners)), owners))]
             used_owners, used = owners[ranks < most], shuffled[ranks < most]
-        # As in `examples`, with every user's places in a range of his own.
+        # As in `examples`, with every user's places in a range of its own.
         drawers = np.repeat(used_owners, self._num_negatives[used_owners])
         places = rng.integers(num_items - self._counts[drawers])
         below = owners * (num_items + 1) + positives - ranks

@@ -76,10 +76,10 @@ def hold_out_last(
     """Holds out each user's last rating.
 
     Guarantees: of a user with at least 2 ratings, the last (equal times at random) is held out;
-    every other rating remains, in the same id space, so a user with fewer keeps his. A user's
-    negatives are distinct, and none is an item of his in `ratings`. A user who has so many items
+    every other rating remains, in the same id space, so a user with fewer keeps all. A user's
+    negatives are distinct, and none is an item of the user in `ratings`. A user who has so many items
     that fewer than `num_negatives` are left is ranked among all that are left; one who has every
-    item is asked nothing and keeps all his.
+    item is asked nothing and keeps everything.
 
     Applied to what remains, it holds out the one before: call the first result test and the second
     validation. The second call knows nothing of the first, so a validation negative may be the
@@ -98,7 +98,7 @@ def hold_out_last(
       The remaining ratings, and the held-out items of the users with at least 2 ratings.
 
     Raises:
-      DataError: If there are no timestamps, or no user has 2 ratings and an item that he has not.
+      DataError: If there are no timestamps, or no user has 2 ratings and lacks an item.
     """
     ranks, counts, is_tied = order_in_time(ratings, "hold_out_last", seed=seed)
     if counts.max(initial=0) < 2:
@@ -126,9 +126,9 @@ def sample_negatives(
     num_negatives: int = 99,
     seed: int,
 ) -> np.ndarray:
-    """Draws distinct items that are neither the user's in `ratings` nor his entry of `items`.
+    """Draws distinct items that are neither the user's in `ratings` nor the user's entry of `items`.
 
-    A user's draw depends on the seed, the user, his rows and his item, not on other users. Another
+    A user's draw depends on the seed, the user, the user's rows and item, not on other users. Another
     item draws anew, so test and validation may share a seed.
 
     Args:

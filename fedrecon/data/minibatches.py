@@ -1,4 +1,4 @@
-"""Minibatches of everybody's examples, for centralised training."""
+"""Minibatches of everybody's examples, for centralized training."""
 
 from __future__ import annotations
 
