@@ -77,9 +77,9 @@ def hold_out_last(
 
     Guarantees: of a user with at least 2 ratings, the last (equal times at random) is held out;
     every other rating remains, in the same id space, so a user with fewer keeps all. A user's
-    negatives are distinct, and none is an item of the user in `ratings`. A user who has so many items
-    that fewer than `num_negatives` are left is ranked among all that are left; one who has every
-    item is asked nothing and keeps everything.
+    negatives are distinct, and none is an item of the user in `ratings`. A user who has so many
+    items that fewer than `num_negatives` are left is ranked among all that are left; one who has
+    every item is asked nothing and keeps everything.
 
     Applied to what remains, it holds out the one before: call the first result test and the second
     validation. The second call knows nothing of the first, so a validation negative may be the
@@ -126,10 +126,10 @@ def sample_negatives(
     num_negatives: int = 99,
     seed: int,
 ) -> np.ndarray:
-    """Draws distinct items that are neither the user's in `ratings` nor the user's entry of `items`.
+    """Draws distinct items that a user has neither in `ratings` nor as the entry of `items`.
 
-    A user's draw depends on the seed, the user, the user's rows and item, not on other users. Another
-    item draws anew, so test and validation may share a seed.
+    A user's draw depends on the seed, the user, the user's rows and item, not on other users.
+    Another item draws anew, so test and validation may share a seed.
 
     Args:
       ratings: What users are known to have.
