@@ -30,7 +30,7 @@ def parse():
 def test_without_flags_the_defaults_hold(parse):
     biases = {"user_bias": True, "item_bias": True, "global_bias": True}
     assert parse() == Settings(
-        output_dir="out", **biases, reconstruction_epochs=5, client_learning_rate=0.2
+        output_dir="out", **biases, reconstruction_epochs=5, client_learning_rate=0.5
     )
     # What depends on the algorithm, the feedback or the model; each flag wins over it.
     assert parse("--nouser_bias", "--client_learning_rate=0.3") == Settings(
