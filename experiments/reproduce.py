@@ -41,10 +41,11 @@ class Comparison:
     tolerance: float = 0.004
 
 
+_FEW = "--algorithms=fed_recon_ls,fed_recon,centralized"
 COMPARISONS = {
     "ratings": Comparison("comparison_ml1m"),
-    "fixed_halves": Comparison("comparison_ml1m", ("--example_order=shuffle_once",)),
-    "by_time": Comparison("comparison_ml1m", ("--unseen_halves=by_time",)),
+    "fixed_halves": Comparison("comparison_ml1m", (_FEW, "--example_order=shuffle_once")),
+    "by_time": Comparison("comparison_ml1m", (_FEW, "--unseen_halves=by_time")),
     "paper": Comparison("comparison_paper_ml1m"),
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
