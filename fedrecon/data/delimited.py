@@ -71,6 +71,17 @@ class TextTable:
             end = lines.line_num
         return f"{self.label}, line {(end if self.is_quoted else row) + 1}"
 
+    def num_bytes(self) -> int:
+        """Returns the size of the rows, with an end of line after each."""
+        end = len(self.data) + (not self.data.endswith(b"\n"))
+        return end - (self.data.index(b"\n") + 1 if self.header else 0)
+
+    def has_only(self, characters: bytes) -> bool:
+        """Whether fields have these characters alone, without quotes, and lines end plainly."""
+        plain = characters + self.delimiter.encode() + b"\n"
+        start = self.data.find(b"\n") + 1 if self.header else 0
+        return not (self.is_quoted or self.data[start:].translate(None, plain))
+
     def chunks(
         self, places: Mapping[str, int], dtypes: Mapping[str, Any]
     ) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -10,6 +10,7 @@ What was decided or left out is told in `Ratings.notes`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -186,15 +187,79 @@ def _of_text(table: TextTable, name: str, options: ReadingOptions) -> Ratings:
         given=options.columns,
         no_ratings=options.no_ratings,
     )
-    try:
-        # Much the fastest where each field is as it should be.
-        rows = _read_typed(table, chosen.places)
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, DataError):
-            raise
+    # From the fastest to the most patient: each reads what it is for, with the same meaning.
+    for read in (_read_numbers, _read_typed):
+        try:
+            rows = read(table, chosen.places)
+            break
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, DataError):
+                raise
+    else:
         rows = _read_as_text(table, chosen.places)
     notes = [*table.notes, *chosen.notes]
     return _checked(name, rows, options, table.place, notes, prefix="--")
+
+
+def _read_numbers(table: TextTable, places: Mapping[str, int]) -> _Rows:
+    """Returns the rows of a file of plain numbers. Raises `ValueError` for any other file.
+
+    pandas takes 0151 and 151.0 for 151, too. But such a text is longer, so all ids are as they are
+    written if the file is as long as its numbers.
+    """
+    if len(places) < len(table.sample[0]) or not table.has_only(b"0123456789.-"):
+        raise ValueError("There are other columns, or other texts.")
+    import pandas as pd
+
+    whole = [role for role in places if role != RATING]
+    found: dict[str, list[np.ndarray]] = {role: [] for role in places}
+    num_bytes = 0
+    for first, part in table.chunks(places, dict.fromkeys(whole, np.int64)):
+        for role in whole:
+            numbers = part[role].to_numpy()
+            if numbers.dtype != np.int64:  # From 2**63 on pandas reads uint64 all the same.
+                raise ValueError("Some numbers do not fit int64.")
+            num_bytes += _num_characters(numbers)
+            is_small = numbers.min() >= 0 and numbers.max() <= np.iinfo(np.int32).max
+            found[role].append(numbers.astype(np.int32) if is_small else numbers)
+        if RATING in places:
+            codes, labels = pd.factorize(part[RATING].to_numpy())
+            num_bytes += int(np.bincount(codes) @ [len(label) for label in labels])
+            place = functools.partial(_place_in, table, first)
+            found[RATING].append(_numbers_of_series(pd.Series(labels), place)[codes])
+        num_bytes += len(places) * len(part)
+    if num_bytes != table.num_bytes():
+        raise ValueError("Some numbers are not written plainly.")
+    columns = {role: np.concatenate(chunks) for role, chunks in found.items()}
+    times = columns.get(TIMESTAMP)
+    return _Rows(
+        users=_coded_if_sparse(columns[USER]),
+        items=_coded_if_sparse(columns[ITEM]),
+        ratings=columns.get(RATING),
+        times=None if times is None else times.astype(np.int64, copy=False),
+    )
+
+
+def _num_characters(numbers: np.ndarray) -> int:
+    """Returns how many characters whole numbers have together, plainly written."""
+    sizes = np.abs(numbers)
+    largest, power = int(sizes.max()), 10
+    count = len(sizes) + int(np.count_nonzero(numbers < 0))
+    while power <= largest:
+        count += int(np.count_nonzero(sizes >= power))
+        power *= 10
+    return count
+
+
+def _coded_if_sparse(ids: np.ndarray) -> np.ndarray | CodedIds:
+    """Returns ids that are too large for a table as codes: sorting 25 million takes seconds."""
+    import pandas as pd
+
+    return CodedIds(*pd.factorize(ids)) if ids.max() > len(ids) or ids.min() < 0 else ids
+
+
+def _place_in(table: TextTable, first: int, row: int) -> str:
+    return table.place(first + row)
 
 
 def _read_typed(table: TextTable, places: Mapping[str, int]) -> _Rows:
@@ -217,10 +282,7 @@ def _read(table: TextTable, places: Mapping[str, int], dtypes: Mapping[str, Any]
     ratings: list[np.ndarray] = []
     times: list[np.ndarray] = []
     for first, part in table.chunks(places, dtypes):
-
-        def place(row: int, first: int = first) -> str:
-            return table.place(first + row)
-
+        place = functools.partial(_place_in, table, first)
         users.add(first, part[USER].to_numpy())
         items.add(first, part[ITEM].to_numpy())
         if RATING in places:
@@ -354,10 +416,10 @@ def _times_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> np
     """Returns times as int64 or float64 in some unit, or as datetime64."""
     import pandas as pd
 
-    if series.dtype.kind in "iu" and not series.isna().any():
+    if series.dtype.kind in "iu" and not series.isna().any() and series.max() <= _LARGEST:
         return series.to_numpy(np.int64)
-    if series.dtype.kind == "f":
-        values = series.to_numpy(np.float64)
+    if series.dtype.kind in "iuf":
+        values = series.to_numpy(np.float64, na_value=np.nan)
         is_time = np.isfinite(values)
     elif series.dtype.kind == "M":
         naive = series if getattr(series.dtype, "tz", None) is None else series.dt.tz_convert("UTC")
@@ -447,7 +509,8 @@ def _seconds(times: np.ndarray, name_of_row: Callable[[int], str], notes: list[s
     largest = max(abs(float(times.max(initial=0))), abs(float(times.min(initial=0))))
     for unit, (least, factor) in _UNITS.items():
         if largest >= least:
-            is_other = (np.abs(times) < least / 1000) & (times != 0)
+            # As milliseconds, seconds would be of January 1970, and nobody rated then.
+            is_other = (np.abs(times) < least) & (times != 0)
             if is_other.any():
                 row, other = int(np.argmax(is_other)), int(np.argmax(np.abs(times)))
                 raise DataError(
@@ -588,7 +651,7 @@ def _coded(ids: Any) -> np.ndarray:
 def _taken(ids: Any, rows: np.ndarray) -> Any:
     if isinstance(ids, CodedIds):
         return CodedIds(ids.codes[rows], ids.labels)
-    return ids.iloc[rows]
+    return np.asarray(ids)[rows]
 
 
 def _renamed(name_of_row: Callable[[int], str], kept: np.ndarray) -> Callable[[int], str]:
