@@ -19,6 +19,8 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedrecon.data.columns import has_header
 from fedrecon.data.sources import reading
 from fedrecon.errors import DataError
@@ -119,7 +121,11 @@ class TextTable:
                 chunksize=_ROWS_PER_CHUNK,
             )
             first = 0
-            for part in parts:
+            while True:
+                with np.errstate(invalid="ignore"):  # pandas tries a cast before it refuses it.
+                    part = next(parts, None)
+                if part is None:
+                    return
                 yield first, part[list(names)].rename(columns=names)
                 first += len(part)
         except pd.errors.ParserError as error:
