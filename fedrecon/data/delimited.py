@@ -65,13 +65,13 @@ class TextTable:
 
     def place(self, row: int) -> str:
         """Returns where a row stands, as in `"ratings.csv, line 2"`."""
-        row += self.header is not None
-        lines = self._rows(_text(self.data, self.encoding))
-        end = 0
-        for _ in range(row if self.is_quoted else 0):
-            next(lines)  # A field in quotes may have several lines.
-            end = lines.line_num
-        return f"{self.label}, line {(end if self.is_quoted else row) + 1}"
+        lines_before = row + (self.header is not None)
+        if self.is_quoted:  # A field in quotes may have several lines.
+            rows = self._rows(_text(self.data, self.encoding))
+            for _ in range(lines_before):
+                next(rows)
+            lines_before = rows.line_num
+        return f"{self.label}, line {lines_before + 1}"
 
     def num_bytes(self) -> int:
         """Returns the size of the rows, with an end of line after each."""
@@ -148,6 +148,11 @@ def open_table(path: str | os.PathLike) -> TextTable:
         data = data.rstrip(b"\r\n")
     if not data.strip():
         raise DataError(f"{label} is empty.")
+    if data.lstrip()[:1] in (b"{", b"["):
+        raise DataError(
+            f"{label} is JSON; write it as csv, for example with pandas: "
+            "pandas.read_json(FILE, lines=True).to_csv('ratings.csv', index=False)."
+        )
     if b"\0" in data:
         raise DataError(
             f"{label} holds a byte 0, so it is no text; give a file of text or parquet."

@@ -63,9 +63,9 @@ def k_core(
             f"{ratings.name} has no part in which each user has {min_ratings_per_user} ratings and "
             f"each item {min_ratings_per_item}; give smaller numbers."
         )
-    reason = f"each user has at least {min_ratings_per_user} ratings"
-    reason += f" and each item {min_ratings_per_item}"
-    return _compacted(ratings, is_kept, reason)
+    wanted = (("user", min_ratings_per_user), ("item", min_ratings_per_item))
+    reason = " and ".join(f"each {kind} has {least} or more" for kind, least in wanted if least > 1)
+    return _compacted(ratings, is_kept, reason) if reason else ratings
 
 
 def _compacted(ratings: Ratings, is_kept: np.ndarray, reason: str) -> Ratings:

@@ -130,7 +130,12 @@ def read_ratings(
     if ".parquet" in path.suffixes:
         ratings = _of_parquet(path, name, options)
     else:
-        ratings = _of_text(open_table(path), name, options)
+        rows, notes = _rows_of_text(open_table(path), options)
+
+        def place(row: int) -> str:  # The file is read again, and not kept meanwhile.
+            return open_table(path).place(row)
+
+        ratings = _checked(name, rows, options, place, notes, prefix="--")
     if items_file is None:
         return ratings
     return _with_items(ratings, open_table(items_file))
@@ -179,7 +184,8 @@ def of_dataframe(
 # --- files ----------------------------------------------------------------------------------------
 
 
-def _of_text(table: TextTable, name: str, options: ReadingOptions) -> Ratings:
+def _rows_of_text(table: TextTable, options: ReadingOptions) -> tuple[_Rows, list[str]]:
+    """Returns the rows of a file, and what was decided."""
     chosen = columns_lib.choose(
         table.header,
         table.sample,
@@ -197,8 +203,7 @@ def _of_text(table: TextTable, name: str, options: ReadingOptions) -> Ratings:
                 raise
     else:
         rows = _read_as_text(table, chosen.places)
-    notes = [*table.notes, *chosen.notes]
-    return _checked(name, rows, options, table.place, notes, prefix="--")
+    return rows, [*table.notes, *chosen.notes]
 
 
 def _read_numbers(table: TextTable, places: Mapping[str, int]) -> _Rows:

@@ -81,7 +81,7 @@ def test_leaving_out_is_repeated_until_nobody_has_too_few():
     assert [row[:2] for row in rows_of(found)] == [(8, 80), (8, 90), (9, 80), (9, 90)]
     assert found.original_user_ids.tolist() == [8, 9]
     assert found.notes[-1] == (
-        "Left out, so that each user has at least 2 ratings and each item 2: 5 of 9 ratings, "
+        "Left out, so that each user has 2 or more and each item has 2 or more: 5 of 9 ratings, "
         "3 of 5 users, 3 of 5 items."
     )
     with pytest.raises(DataError, match="own has no part in which each user has 2 ratings and eac"):

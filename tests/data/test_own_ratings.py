@@ -374,6 +374,7 @@ REFUSED = {
     "empty": ("", {}, r"mine\.csv is empty\."),
     "header alone": (HEADER + "\n", {}, "holds a header and no rows"),
     "one column": (text("1", "2"), {}, "line 1: expected fields separated by a tab, '::', .* '1'"),
+    "JSON": ('{"user": 1, "item": 2}\n', {}, r"is JSON; write it as csv, for example with pandas"),
     "a byte 0": (text(HEADER, "1,2\0,3,4"), {}, "holds a byte 0, so it is no text"),
     "too many fields": (
         text(HEADER, *LINES, "1,7,3,4,5"),
