@@ -23,7 +23,7 @@ _NAMES = {
     "load_leave_one_out": "data.datasets",
     "Ratings": "data.ratings",
     "read_ratings": "data.own_ratings",
-    "ReadingOptions": "data.own_ratings",
+    "ReadingOptions": "data.own_values",
     "positives": "data.filters",
     "k_core": "data.filters",
     "divide_by_user": "data.population",

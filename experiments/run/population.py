@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from experiments.run.settings import Settings, of_data
-from fedrecon.data import columns, datasets, filters, own_ratings
+from fedrecon.data import columns, datasets, filters, own_ratings, own_values
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import InputError
@@ -81,9 +81,9 @@ def read_ratings(settings: Settings) -> Ratings:
     """Returns all ratings, from a file or under a name."""
     if settings.ratings_file is not None:
         given, scale = settings.columns, settings.rating_scale
-        options = own_ratings.ReadingOptions(
+        options = own_values.ReadingOptions(
             columns=None if given is None else columns.parse_columns(given),
-            rating_scale=None if scale is None else own_ratings.parse_scale(scale),
+            rating_scale=None if scale is None else own_values.parse_scale(scale),
             off_scale=settings.off_scale,
             no_ratings=settings.no_ratings,
             duplicates=settings.duplicates,

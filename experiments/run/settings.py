@@ -19,7 +19,7 @@ from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIME
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.columns import parse_columns
 from fedrecon.data.examples import ORDERS
-from fedrecon.data.own_ratings import DUPLICATES, OFF_SCALE, parse_scale
+from fedrecon.data.own_values import DUPLICATES, OFF_SCALE, parse_scale
 from fedrecon.data.population import UNSEEN_HALVES
 from fedrecon.errors import InputError
 from fedrecon.options import (

@@ -256,13 +256,13 @@ class Ratings:
         Raises:
           DataError: If a column is missing, or for the first row that cannot be used.
         """
-        from fedrecon.data import own_ratings  # It imports this module.
+        from fedrecon.data import own_ratings, own_values  # They import this module.
 
         return own_ratings.of_dataframe(
             table,
             {"user": user, "item": item, "rating": rating, "timestamp": timestamp},
             name=name,
-            options=own_ratings.ReadingOptions(
+            options=own_values.ReadingOptions(
                 rating_scale=rating_scale, off_scale=off_scale, duplicates=duplicates
             ),
         )

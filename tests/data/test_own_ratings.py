@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrecon.data import delimited, own_ratings
+from fedrecon.data import delimited, own_text
 from fedrecon.data.datasets import load_dataset
-from fedrecon.data.own_ratings import ReadingOptions, read_ratings
+from fedrecon.data.own_ratings import read_ratings
+from fedrecon.data.own_values import ReadingOptions
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import DataError, InputError
 
@@ -220,9 +221,9 @@ def test_every_way_of_reading_gives_the_same(tmp_path_factory, lines, data):
 
     found = outcome(lines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_ratings, "_read_numbers", refuse)
+        patch.setattr(own_text, "_read_numbers", refuse)
         assert outcome(lines) == found
-        patch.setattr(own_ratings, "_read_typed", refuse)
+        patch.setattr(own_text, "_read_typed", refuse)
         assert outcome(lines) == found
     if len(found) == 64:
         assert outcome(data.draw(st.permutations(lines))) == found
