@@ -118,7 +118,9 @@ def choose(
     unused = places.pop(RATING, None) if no_ratings else None
     _check(places, header, num_columns, label, no_ratings=no_ratings, is_given=given is not None)
     told = [f"{role} is {_told(header, place)}" for role, place in places.items()]
-    notes = [f"{'Columns' if header else 'Columns, by their place'}: {', '.join(told)}."]
+    by = ", by their place" if header is None else ""
+    by = ", as --columns says" if given is not None else by
+    notes = [f"Columns{by}: {', '.join(told)}."]
     if header and header[0].strip() in ("", "Unnamed: 0") and 0 not in places.values():
         notes.append("The first column has no name and is not used: pandas writes its index so.")
     elif given is None and unused is None:
@@ -186,7 +188,11 @@ def _by_place(sample: Sequence[Sequence[str]]) -> dict[str, int]:
 
 
 def _place(header: Sequence[str] | None, num_columns: int, name: str, label: str) -> int:
-    if header is not None and list(header).count(name) == 1:
+    if header is not None and list(header).count(name) > 1:
+        raise DataError(
+            f"{label}: two columns are called {name!r}; give their number from 1 in --columns."
+        )
+    if header is not None and name in header:
         return list(header).index(name)
     if re.fullmatch("[1-9][0-9]{0,3}", name) and int(name) <= num_columns:
         return int(name) - 1
@@ -223,6 +229,12 @@ def _check(
             f"{label}: {where}; give --columns={example}, or --no_ratings if each row is an "
             "interaction without a rating."
         )
+    for role, place in places.items():
+        if header and header.count(header[place]) > 1 and not is_given:
+            raise DataError(
+                f"{label}: two columns are called {header[place]!r}, so it cannot be told which is "
+                f"the {role}; give --columns={example}, numbers from 1."
+            )
     if len(set(places.values())) < len(places):
         raise DataError(f"{label}: --columns gives one column two roles; give one for each.")
 

@@ -28,6 +28,7 @@ _UNITS = {
     "microseconds": (1e14, 10**6),
     "milliseconds": (1e11, 10**3),
 }
+_TRUTH = {"true": 1, "false": 0}
 _EMPTY = ("", "NULL", "null", "NA", "N/A", "nan", "NaN", "None", "\\N")
 
 
@@ -106,15 +107,19 @@ def numbers_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> n
     import pandas as pd
 
     if series.dtype.kind in "iuf":
-        return series.to_numpy(np.float32, na_value=np.nan)
+        with np.errstate(over="ignore"):
+            return series.to_numpy(np.float32, na_value=np.nan)
     codes, labels = pd.factorize(series.to_numpy(object), use_na_sentinel=True)
     values = np.full(
         len(labels) + 1, np.nan, np.float32
     )  # The last is of a missing one, whose code is -1.
     for code, label in enumerate(labels):
         text = str(label).strip()
-        if is_number(text) and not isinstance(label, bool):
-            values[code] = float(text)
+        if is_number(text):
+            with np.errstate(over="ignore"):  # What is too large is infinite, and refused.
+                values[code] = float(text)
+        elif text.lower() in _TRUTH:  # pandas takes them for numbers, too.
+            values[code] = _TRUTH[text.lower()]
         elif text not in _EMPTY:
             comma = ", with a point for its comma" if is_number(text.replace(",", ".")) else ""
             raise DataError(
@@ -148,10 +153,12 @@ def times_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> np.
             is_time = ~np.isnat(values)
     if not is_time.all():
         row = int(np.argmin(is_time))
+        found = series.iloc[row]
         raise DataError(
             f"{name_of_row(row)}: expected the timestamp to be seconds or milliseconds since 1970, "
             "or a date such as 2001-12-31 or 2001-12-31 23:59:59, all of one kind, found "
-            f"{series.iloc[row]!s}; without times, name the other columns alone."
+            f"{repr(found) if isinstance(found, str) else found}; without times, name the other "
+            "columns alone."
         )
     return values
 
@@ -185,7 +192,7 @@ def checked(
         scale = options.rating_scale or _inferred(ratings, name, name_of_row, prefix)
         if options.rating_scale is None:
             notes.append(f"Ratings are {scale}, as found; {prefix}rating_scale sets another scale.")
-        kept = _on_scale(ratings, scale, options, name_of_row, notes, prefix)
+        kept = _on_scale(name, ratings, scale, options, name_of_row, notes, prefix)
         if kept is not None:
             ratings = ratings[kept]
             users, items = _taken(users, kept), _taken(items, kept)
@@ -264,7 +271,7 @@ def _inferred(
     is_mark = (least == 0 and most > 1) or (least == -1 and second >= 0 and most > 1)
     if is_mark:
         row = int(np.argmax(ratings == least))
-        scale, first = f"{prefix}rating_scale=", step if least == 0 else second
+        scale, first = f"{prefix}rating_scale=", min(step, second)
         raise DataError(
             f"{name_of_row(row)}: the rating {least:g} may stand for no rating; give "
             f"{scale}{first:g},{most:g},{step:g} and {prefix}off_scale=drop to leave such rows "
@@ -274,6 +281,7 @@ def _inferred(
 
 
 def _on_scale(
+    name: str,
     ratings: np.ndarray,
     scale: RatingScale,
     options: ReadingOptions,
@@ -294,6 +302,8 @@ def _on_scale(
             f"{name_of_row(row)}: {found}; give {prefix}off_scale=drop to leave such rows out"
             f"{another}."
         )
+    if not is_on.any():
+        raise DataError(f"{name}: none of the {len(ratings):,} rows has a rating of {scale}.")
     missing = np.isnan(ratings)
     off = int(np.count_nonzero(~is_on & ~missing))
     if off:

@@ -306,6 +306,16 @@ def test_the_scale_is_inferred(read, stars, scale):
     np.testing.assert_array_equal(ratings.ratings, np.array(stars, np.float32))
 
 
+@pytest.mark.parametrize("words", [["True", "False"], ["true", "FALSE"]])
+def test_truth_is_a_rating(read, words):
+    ratings = read(
+        text("user,item,liked", *(f"1,{n},{w}" for n, w in enumerate(words))),
+        columns={"user": "user", "item": "item", "rating": "liked"},
+    )
+    assert (ratings.ratings.tolist(), ratings.scale) == ([1, 0], RatingScale(0, 1, 1))
+    assert "Columns, as --columns says: user is 'user', " in ratings.notes[1]
+
+
 def test_continuous_ratings_have_a_fine_step(read):
     stars = np.random.default_rng(0).uniform(-10, 10, 200).round(6)
     ratings = read(text(HEADER, *(f"{n},1,{value},9" for n, value in enumerate(stars))))
@@ -416,11 +426,11 @@ REFUSED = {
         r"line 4: expected the rating to be a number, found 'good'",
     ),
     "infinite": (text(HEADER, LINES[0], "9,9,inf,4"), {}, "line 3: .* a number, found infinity"),
-    "no time": (text(HEADER, LINES[0], "9,9,3,soon"), {}, r"line 3: expected the timestamp .* soo"),
+    "no time": (text(HEADER, LINES[0], "9,9,3,soon"), {}, r"line 3: expected .* found 'soo"),
     "a date of another kind": (
         text(HEADER, "1,2,3,2001-09-09", "1,3,4,09/10/2001"),
         {},
-        r"line 3: expected the timestamp to be .* a date such as 2001-12-31 .* found 09/10/2001",
+        r"line 3: expected the timestamp to be .* a date such as 2001-12-31 .* found '09/10/2001'",
     ),
     "two units": (
         text(HEADER, "1,2,3,1000000000", "1,3,4,1000000000000"),
@@ -437,7 +447,7 @@ REFUSED = {
     "a mark": (
         text(HEADER, "1,2,8,4", "1,3,-1,4"),
         {},
-        r"line 3: the rating -1 may stand for no rating; give --rating_scale=8,8,1 and",
+        r"line 3: the rating -1 may stand for no rating; give --rating_scale=1,8,1 and",
     ),
     "unknown names": (
         text("who,what,stars", "1,2,3", "2,3,4"),
@@ -459,6 +469,22 @@ REFUSED = {
         {"columns": {"user": "userId", "item": "movie", "rating": "rating"}},
         "has no column 'movie', as --columns says; it has 4 columns named userId, movieId, rating",
     ),
+    "two columns of one name": (
+        text("user,user,item,rating", "1,9,2,3", "1,9,3,4"),
+        {},
+        "two columns are called 'user', so it cannot be told which is the user; give --columns=",
+    ),
+    "two columns of a name that is given": (
+        text("user,user,item,rating", "1,9,2,3", "1,9,3,4"),
+        {"columns": {"user": "user", "item": "item", "rating": "rating"}},
+        "two columns are called 'user'; give their number from 1 in --columns",
+    ),
+    "nothing on the scale": (
+        text(HEADER, "1,2,9,4", "1,3,9,4"),
+        {"rating_scale": (1, 5, 1), "off_scale": "drop"},
+        "mine: none of the 2 rows has a rating of 1 to 5 in steps of 1",
+    ),
+    "too large": (text(HEADER, "1,2,1e39,4", "1,3,4,4"), {}, "line 2: .* found infinity"),
     "one column twice": (
         text(HEADER, *LINES),
         {"columns": {"user": "userId", "item": "1", "rating": "rating"}},

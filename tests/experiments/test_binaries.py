@@ -410,7 +410,7 @@ def test_a_file_of_ones_own_is_trained_on_and_judged_where_it_lies_now(
     config = read_json(path / "config.json")
     assert config["settings"]["ratings_file"] == str(file)
     assert config["data_notes"][1] == (
-        "Columns: user is 'reviewer', item is 'asin', rating is 'overall'."
+        "Columns, as --columns says: user is 'reviewer', item is 'asin', rating is 'overall'."
     )
     moved = file.rename(tmp_path / "moved.csv")
     evaluate = ("evaluate", f"--run_dir={path}", "--group=unseen_test")
