@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrecon.data import delimited, own_text
@@ -203,6 +203,7 @@ TIDY = st.tuples(
 ).map(",".join)
 
 
+@settings(deadline=None)
 @given(lines=st.lists(TIDY | LINE, min_size=2, max_size=6), data=st.data())
 def test_every_way_of_reading_gives_the_same(tmp_path_factory, lines, data):
     """The fast ways read what the patient one reads, or leave it to it; in any order of lines."""
