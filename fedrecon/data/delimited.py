@@ -146,7 +146,7 @@ def open_table(path: str | os.PathLike) -> TextTable:
     data, encoding = _decoded(data, label, notes)
     if data.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
         data = data.rstrip(b"\r\n")
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(f"{label} is empty.")
     if data.lstrip()[:1] in (b"{", b"["):
         raise DataError(
