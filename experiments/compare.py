@@ -88,7 +88,8 @@ def main(interruption: cli.Interruption) -> None:
     if all(results_of(each) for each in planned):
         print("All runs are finished.")
     else:
-        load_population(planned[0].settings)  # Data that cannot be used is said at once.
+        population = load_population(planned[0].settings)  # What cannot be used is said at once.
+        display.print_notes(population.ratings)
         unfinished = sum(results_of(each) is None for each in planned)
         print(
             f"Runs to do: {unfinished} ({len(planned) - unfinished} are finished). Loading "

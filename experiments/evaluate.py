@@ -28,6 +28,9 @@ _ROUND = flags.DEFINE_integer(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where the data set is now, if not where it was in training."
 )
+_RATINGS_FILE = flags.DEFINE_string(
+    "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
+)
 # By default that of the training.
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
@@ -41,16 +44,19 @@ def main(interruption: cli.Interruption) -> None:
     config = run.read_config()
     settings.check_format(config, run.path)
     chosen = settings.Settings.from_json(config["settings"])
-    if _DATA_DIR.value is not None:
-        if not settings.uses(chosen, "data_dir"):
-            raise InputError(settings.no_effect(chosen, "data_dir"))
-        chosen = dataclasses.replace(chosen, data_dir=_DATA_DIR.value)
+    for name, place in (("data_dir", _DATA_DIR.value), ("ratings_file", _RATINGS_FILE.value)):
+        if place is not None:
+            if not settings.uses(chosen, name):
+                raise InputError(settings.no_effect(chosen, name))
+            chosen = dataclasses.replace(chosen, **{name: place})
     population = load_population(chosen)
     if population.ratings.fingerprint() != config["data_fingerprint"]:
+        where = "--data_dir" if chosen.ratings_file is None else "--ratings_file"
         raise InputError(
-            f"the ratings of {chosen.dataset} differ from those that {run.path} was trained on; "
-            "give the same files with --data_dir."
+            f"the ratings of {population.ratings.name} differ from those that {run.path} was "
+            f"trained on; give the same files with {where}."
         )
+    display.print_notes(population.ratings)
 
     groups = list(population.groups) if _GROUP.value is None else [_GROUP.value]
     for group in groups:

@@ -22,6 +22,7 @@ def main(interruption: cli.Interruption) -> None:
     chosen = settings_from_flags()
     refuse_unused([chosen])
     population = load_population(chosen)
+    display.print_notes(population.ratings)
     with claimed(chosen, population) as run:
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:

@@ -63,7 +63,8 @@ def main(interruption: cli.Interruption) -> None:
     planned = _plan(trials)
     chosen = planned[0][1]
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
-    load_population(chosen)  # Data that cannot be used is said at once.
+    population = load_population(chosen)  # Data that cannot be used is said at once.
+    display.print_notes(population.ratings)
     print(f"{len(planned)} runs. Loading TensorFlow, which takes some seconds.", flush=True)
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)
     rows = []

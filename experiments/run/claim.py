@@ -18,6 +18,7 @@ def config(chosen: Settings, population: Population) -> dict[str, Any]:
         "format": settings.FORMAT,
         "settings": chosen.to_json(),
         "data_fingerprint": population.ratings.fingerprint(),
+        "data_notes": list(population.ratings.notes),
         "versions": run_directory.versions(),
     }
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 
 _Run = TypeVar("_Run")
@@ -27,6 +28,12 @@ _SHOWN = {
     "num_examples": ("ratings", "10,"),
     "num_users": ("users", "10,"),
 }
+
+
+def print_notes(ratings: Ratings) -> None:
+    """Prints what was decided and left out when the ratings were read."""
+    if ratings.notes:
+        print(f"{ratings.name}: {' '.join(ratings.notes)}", flush=True)
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:

@@ -78,6 +78,10 @@ def settings_from_flags(*, has_references: bool = False, **changes: Any) -> Sett
     names = [field.name for field in dataclasses.fields(Settings) if field.name in given]
     values = {name: given[name].value for name in names}
     values.update(changes)
+    if values["ratings_file"] is not None:
+        if given["dataset"].present and given["dataset"].value != "file":
+            raise InputError("give --ratings_file or --dataset, not both.")
+        values["dataset"] = "file"
     if "feedback" not in changes:
         values["feedback"] = chosen_feedback([values["algorithm"]])
     values["algorithm"] = current_algorithm(
@@ -103,9 +107,11 @@ def settings_from_flags(*, has_references: bool = False, **changes: Any) -> Sett
 
 
 def chosen_feedback(algorithms: Sequence[str]) -> str:
-    """Returns the kind of feedback that the flags ask for, by themselves or by the data set."""
+    """Returns the kind of feedback that the flags ask for, by themselves or by the data."""
     if flags.FLAGS["feedback"].present:
         return flags.FLAGS.feedback
+    if flags.FLAGS.no_ratings:
+        return "implicit"
     return defaults.feedback_of(flags.FLAGS.dataset, algorithms)
 
 

@@ -42,7 +42,10 @@ _NAMES_ELSEWHERE = {
     "regularization": ("l2", "ridge"),
     "weight_decay": ("l2",),
     "clip_norm": ("gradient_clip_norm",),
-    "data": ("dataset", "data_dir"),
+    "data": ("dataset", "data_dir", "ratings_file"),
+    "file": ("ratings_file",),
+    "csv": ("ratings_file",),
+    "k_core": ("min_ratings_per_user", "min_ratings_per_item"),
     "out": ("output_dir",),
     "run_dir": ("output_dir",),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from experiments.run.settings import Settings, of_data
-from fedrecon.data import datasets
+from fedrecon.data import columns, datasets, filters, own_ratings, own_values
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import InputError
@@ -30,7 +30,7 @@ def load_population(settings: Settings) -> Population:
     if settings.is_trained and settings.clients_per_round > len(population.train):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
-            f"{len(population.train)} training users of {settings.dataset}."
+            f"{len(population.train)} training users of {population.ratings.name}."
         )
     return population
 
@@ -64,6 +64,33 @@ def _load(settings: Settings) -> Population:
 
 
 def _load_ratings(settings: Settings) -> Ratings:
+    """Returns the ratings without those that the settings leave out."""
+    ratings = read_ratings(settings)
+    if settings.positive_from is not None:
+        ratings = filters.positives(ratings, at_least=settings.positive_from)
+    if settings.min_ratings_per_user is None and settings.min_ratings_per_item is None:
+        return ratings
+    return filters.k_core(
+        ratings,
+        min_ratings_per_user=settings.min_ratings_per_user or 1,
+        min_ratings_per_item=settings.min_ratings_per_item or 1,
+    )
+
+
+def read_ratings(settings: Settings) -> Ratings:
+    """Returns all ratings, from a file or under a name."""
+    if settings.ratings_file is not None:
+        given, scale = settings.columns, settings.rating_scale
+        options = own_values.ReadingOptions(
+            columns=None if given is None else columns.parse_columns(given),
+            rating_scale=None if scale is None else own_values.parse_scale(scale),
+            off_scale=settings.off_scale,
+            no_ratings=settings.no_ratings,
+            duplicates=settings.duplicates,
+        )
+        return own_ratings.read_ratings(
+            settings.ratings_file, options=options, items_file=settings.items_file
+        )
     synthetic = {}
     if settings.dataset == "synthetic":
         synthetic = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from experiments.run.names import ALGORITHMS, REFERENCES, listed
+from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 NEURAL_MODELS = ("gmf", "mlp", "neumf")
@@ -62,6 +63,17 @@ class Either:
         return ", or ".join(map(str, self.conditions))
 
 
+@dataclasses.dataclass(frozen=True)
+class OfOwnFile(Having):
+    """The ratings come from a file of the user's own."""
+
+    name: str = "dataset"
+    values: tuple = ("file",)
+
+    def __str__(self) -> str:
+        return "--ratings_file"
+
+
 def algorithm_in(algorithms: tuple[str, ...]) -> Having:
     return Having("algorithm", algorithms)
 
@@ -104,7 +116,11 @@ TRAINED = algorithm_not_in(REFERENCES)
 EXPLICIT = Having("feedback", ("explicit",))
 IMPLICIT = Having("feedback", ("implicit",))
 SYNTHETIC = Having("dataset", ("synthetic",))
-FROM_FILES = Having("dataset", ("synthetic",), is_not=True)
+OWN_FILE = OfOwnFile()
+BY_NAME = Having("dataset", ("synthetic", "file"), is_not=True)
+# Published leave-one-out files say themselves what is held out of what.
+DIVISIBLE = Having("dataset", LEAVE_ONE_OUT_NAMES, is_not=True)
+HAS_RATINGS = Having("no_ratings", (False,))
 MATRIX_FACTORIZATION = Having("model", ("matrix_factorization",))
 # Federated iALS has an inner product of its own, without biases and without other penalties.
 NOT_FED_IALS = algorithm_not_in(("fed_ials", *REFERENCES))

@@ -17,7 +17,9 @@ from experiments.run.names import ALGORITHMS, REFERENCES
 from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
+from fedrecon.data.columns import parse_columns
 from fedrecon.data.examples import ORDERS
+from fedrecon.data.own_values import DUPLICATES, OFF_SCALE, parse_scale
 from fedrecon.data.population import UNSEEN_HALVES
 from fedrecon.errors import InputError
 from fedrecon.options import (
@@ -34,7 +36,8 @@ ENGINES = ("cohort", "debug", "stock")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
-    {"data_dir", "output_dir", "total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
+    {"data_dir", "ratings_file", "items_file", "output_dir"}
+    | {"total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
 # Changes whenever files of older runs would be misread: config.json holds it. (1 had no number, and
 # other names of algorithms and of groups of users. 2 divided unseen users' ratings by batch_size.)
@@ -62,7 +65,70 @@ class Settings:
         "Folder that has the data set as a folder or a zip file. Without it the data set is "
         "downloaded.",
         start=True,
-        only=(relevance.FROM_FILES,),
+        only=(relevance.BY_NAME,),
+    )
+    ratings_file: Optional[str] = fields.data(
+        None,
+        "File of your own ratings, in place of --dataset: text with one rating a line (csv, tsv, "
+        "dat, txt; also .gz or .zip) or parquet. How it is written is found out, and said.",
+        start=True,
+        only=(relevance.OWN_FILE,),
+    )
+    columns: Optional[str] = fields.data(
+        None,
+        "The columns of --ratings_file, as user=NAME,item=NAME,rating=NAME,timestamp=NAME, or "
+        "numbers from 1 in place of names; rating and timestamp may be left out. Without it they "
+        "are guessed from usual names, or from their order.",
+        only=(relevance.OWN_FILE,),
+    )
+    no_ratings: bool = fields.data(
+        False,
+        "Each line is an interaction without a rating, and a positive when items are ranked.",
+        only=(relevance.OWN_FILE,),
+    )
+    rating_scale: Optional[str] = fields.data(
+        None,
+        "The ratings that exist, as MIN,MAX,STEP, such as 0.5,5,0.5. Without it: the smallest "
+        "scale that all ratings are on.",
+        only=(relevance.OWN_FILE, relevance.HAS_RATINGS),
+    )
+    off_scale: str = fields.data(
+        "refuse",
+        "What to do with a line whose rating is not on the scale, or empty. refuse: name it and "
+        "stop. drop: leave such lines out, and say how many.",
+        choices=OFF_SCALE,
+        only=(relevance.OWN_FILE, relevance.HAS_RATINGS),
+    )
+    duplicates: str = fields.data(
+        "refuse",
+        "What to do where a user rates an item more than once. refuse: name both lines and stop. "
+        "latest: keep the latest. mean: take the mean, on the scale.",
+        choices=DUPLICATES,
+        only=(relevance.OWN_FILE,),
+    )
+    items_file: Optional[str] = fields.data(
+        None,
+        "File with the titles and genres of the items of --ratings_file, for people to read.",
+        only=(relevance.OWN_FILE,),
+    )
+    positive_from: Optional[float] = fields.data(
+        None,
+        "A rating counts as a positive from this one on; lower ones are left out, and so are users "
+        "and items without a positive. Without it each rating is a positive.",
+        only=(relevance.IMPLICIT, relevance.DIVISIBLE, relevance.HAS_RATINGS),
+    )
+    min_ratings_per_user: Optional[int] = fields.data(
+        None,
+        "Leave out users with fewer ratings (after --positive_from), and repeat this with "
+        "--min_ratings_per_item until nothing is left to leave out.",
+        minimum=1,
+        only=(relevance.DIVISIBLE,),
+    )
+    min_ratings_per_item: Optional[int] = fields.data(
+        None,
+        "The same for items.",
+        minimum=1,
+        only=(relevance.DIVISIBLE,),
     )
     synthetic_num_users: int = fields.data(
         500,
@@ -430,6 +496,17 @@ class Settings:
 
     def _check_together(self) -> None:
         """Refuses settings that are right one by one but not together."""
+        if (self.dataset == "file") != (self.ratings_file is not None):
+            raise InputError("give --ratings_file=FILE without --dataset, or --dataset=NAME alone.")
+        if self.columns is not None:
+            parse_columns(self.columns)
+        if self.rating_scale is not None:
+            parse_scale(self.rating_scale)
+        if self.no_ratings and self.is_explicit:
+            raise InputError(
+                "--no_ratings leaves nothing that --feedback=explicit could predict; give "
+                "--feedback=implicit."
+            )
         if self.algorithm == "fed_recon_ls" and not self.is_explicit:
             raise InputError(
                 "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "

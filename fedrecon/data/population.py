@@ -183,6 +183,11 @@ def divide_by_user(
         seed=seed,
     )
     kept = ratings
+    if held_out_fraction and ratings.timestamps is None:
+        raise DataError(
+            f"{ratings.name} has no timestamps, so no latest ratings can be held out; give "
+            "held_out_fraction=0, by which only unseen users are judged."
+        )
     if held_out_fraction:
         asked = dataclasses.replace(options, max_ratings_per_user=None, order="shuffle_once")
         for name in ("seen_test", "seen_validation"):

@@ -21,7 +21,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NAMES = ("user id", "item id", "rating", "timestamp")
 # What somebody can do whose file has another form.
-_WAY_OUT = "ratings in another form can be given as arrays to Ratings.from_original_ids"
+_WAY_OUT = "a file in another form is read with --ratings_file in place of --dataset"
 
 
 class RatingTable(NamedTuple):

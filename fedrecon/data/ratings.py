@@ -6,15 +6,34 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedrecon.errors import DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # A step is a decimal such as 0.1, which is not exact in binary.
 _STEP_TOLERANCE = 1e-4
 _MAX_ID = np.iinfo(np.int64).max
+
+
+class RepeatedPairError(DataError):
+    """A user rates an item twice."""
+
+
+class CodedIds(NamedTuple):
+    """Ids of which most come often: each row has a number, and each number an id.
+
+    Attributes:
+      codes: `[num_ratings]`, integers in `[0, num_labels)`.
+      labels: `[num_labels]`, ids, int64 or text, all different.
+    """
+
+    codes: np.ndarray
+    labels: np.ndarray | Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +96,7 @@ class Ratings:
         are unknown.
       item_genres: `[num_items]` by dense item id, each a tuple of names; None if all are unknown.
       scale: The ratings that exist.
+      notes: What was decided and left out when the ratings were read, in sentences.
 
     Raises:
       DataError: If shapes, ranges or values contradict the above, or a user rates an item twice.
@@ -94,6 +114,7 @@ class Ratings:
     item_titles: tuple[str, ...] | None
     item_genres: tuple[tuple[str, ...], ...] | None
     scale: RatingScale
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         self._check_array("user_ids", np.int32, (len(self.user_ids),))
@@ -139,12 +160,13 @@ class Ratings:
         cls,
         name: str,
         *,
-        user_ids: np.ndarray,
-        item_ids: np.ndarray,
+        user_ids: np.ndarray | CodedIds,
+        item_ids: np.ndarray | CodedIds,
         ratings: np.ndarray,
         timestamps: np.ndarray | None,
         scale: RatingScale,
         name_of_row: Callable[[int], str] = "row {}".format,
+        notes: Sequence[str] = (),
     ) -> Ratings:
         """Returns the ratings under dense ids, without titles.
 
@@ -156,20 +178,24 @@ class Ratings:
           timestamps: `[num_ratings]`, int64 seconds, or None.
           scale: The ratings that exist.
           name_of_row: Says where a row comes from, for messages.
+          notes: See `Ratings.notes`.
 
         Raises:
           DataError: If there are no ratings, ids are neither whole numbers nor text, or a user
             rates an item twice.
         """
-        if not len(user_ids):
+        num_users, num_items = (
+            len(ids.codes if isinstance(ids, CodedIds) else ids) for ids in (user_ids, item_ids)
+        )
+        if not num_users:
             raise DataError(f"{name} holds no ratings.")
-        if len(item_ids) != len(user_ids):
+        if num_items != num_users:
             raise DataError(
-                f"{name}: there are {len(user_ids)} user ids and {len(item_ids)} item ids; give "
+                f"{name}: there are {num_users} user ids and {num_items} item ids; give "
                 "one of each for every rating."
             )
-        dense_users, original_users = _dense_ids(_ids(name, "user", user_ids, name_of_row))
-        dense_items, original_items = _dense_ids(_ids(name, "item", item_ids, name_of_row))
+        dense_users, original_users = _dense(name, "user", user_ids, name_of_row)
+        dense_items, original_items = _dense(name, "item", item_ids, name_of_row)
         columns = [dense_users, dense_items, np.asarray(ratings)]
         columns += [] if timestamps is None else [np.asarray(timestamps)]
         shapes = {column.shape for column in columns}
@@ -195,6 +221,50 @@ class Ratings:
             item_titles=None,
             item_genres=None,
             scale=scale,
+            notes=tuple(notes),
+        )
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        table: pd.DataFrame,
+        *,
+        user: str,
+        item: str,
+        rating: str | None = None,
+        timestamp: str | None = None,
+        name: str = "own",
+        rating_scale: RatingScale | tuple[float, float, float] | None = None,
+        off_scale: str = "refuse",
+        duplicates: str = "refuse",
+    ) -> Ratings:
+        """Returns the ratings of a data frame, one a row, in any order.
+
+        Args:
+          table: The data frame; its index plays no part.
+          user: The column of user ids, whole numbers or text; an id is never changed.
+          item: The column of item ids, likewise.
+          rating: The column of ratings; None makes each row an interaction, with rating 1.
+          timestamp: The column of times: seconds, milliseconds, dates or text of these; None if
+            they are unknown.
+          name: What to call the data set.
+          rating_scale: The ratings that exist: minimum, maximum and step. None infers it.
+          off_scale: What to do with a rating off the scale, or none: `"refuse"` or `"drop"`.
+          duplicates: What to do where a user rates an item twice: `"refuse"`, keep the `"latest"`,
+            or take the `"mean"`.
+
+        Raises:
+          DataError: If a column is missing, or for the first row that cannot be used.
+        """
+        from fedrecon.data import own_ratings, own_values  # They import this module.
+
+        return own_ratings.of_dataframe(
+            table,
+            {"user": user, "item": item, "rating": rating, "timestamp": timestamp},
+            name=name,
+            options=own_values.ReadingOptions(
+                rating_scale=rating_scale, off_scale=off_scale, duplicates=duplicates
+            ),
         )
 
     @property
@@ -400,6 +470,23 @@ def _ids_of_objects(
     return array.astype(np.int64)
 
 
+def _dense(
+    name: str, kind: str, ids: Any, name_of_row: Callable[[int], str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns dense ids int32 `[n]`, and the increasing original ids `[num_distinct]`."""
+    if not isinstance(ids, CodedIds):
+        return _dense_ids(_ids(name, kind, ids, name_of_row))
+    codes = ids.codes
+    present = np.flatnonzero(np.bincount(codes, minlength=len(ids.labels)))
+    labels = np.asarray(ids.labels)[present]
+    of_label, originals = _dense_ids(
+        _ids(name, kind, labels, lambda row: name_of_row(int(np.argmax(codes == present[row]))))
+    )
+    dense = np.zeros(len(ids.labels), np.int32)
+    dense[present] = of_label
+    return dense[codes], originals
+
+
 def _dense_ids(originals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns dense ids int32 `[n]`, and the increasing original ids `[num_distinct]`."""
     if originals.dtype.kind == "U":
@@ -425,7 +512,7 @@ def _order(
     """Returns the rows by user and item, `[n]`, int64, or None if they are in this order.
 
     Raises:
-      DataError: For the first row whose (user, item) came before.
+      RepeatedPairError: For the first row whose (user, item) came before.
     """
     pairs = users.astype(np.int64) * len(item_names) + items
     if (pairs[1:] > pairs[:-1]).all():
@@ -445,7 +532,7 @@ def _order(
     if again.size:
         place = again[np.argmin(order[again + 1])]
         first, second = (int(row) for row in order[place : place + 2])
-        raise DataError(
+        raise RepeatedPairError(
             f"{name_of_row(second)}: user {user_names[users[second]]} rates item "
             f"{item_names[items[second]]} again, after {name_of_row(first)}; expected one rating "
             "per user and item."

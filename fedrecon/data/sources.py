@@ -48,7 +48,7 @@ class FolderSource:
 
     def read(self, name: str) -> bytes:
         path = self._path(name)
-        with _reading(path):
+        with reading(path):
             data = path.read_bytes()
             return gzip.decompress(data) if path.suffix == ".gz" else data
 
@@ -75,7 +75,7 @@ class ZipSource:
         if member not in members:
             held = ", ".join(members[:8]) + (", ..." if len(members) > 8 else "")
             raise DataError(f"{self.path} holds no {member}; it holds {held or 'nothing'}.")
-        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
+        with reading(self.path), zipfile.ZipFile(self.path) as archive:
             data = archive.read(member)
             return gzip.decompress(data) if member.endswith(".gz") else data
 
@@ -85,7 +85,7 @@ class ZipSource:
         return f"{plain}.gz" if plain not in members and f"{plain}.gz" in members else plain
 
     def _members(self) -> list[str]:
-        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
+        with reading(self.path), zipfile.ZipFile(self.path) as archive:
             return archive.namelist()
 
 
@@ -104,7 +104,7 @@ def find_source(data_dir: str | os.PathLike, *, folder: str, zip_name: str, file
     root = pathlib.Path(data_dir).expanduser()
     if root.suffix == ".zip" and root.is_file():
         return ZipSource(root, folder)
-    with _reading(root):
+    with reading(root):
         if not root.is_dir():
             raise DataError(f"The data folder {root} is not an existing folder, nor a .zip file.")
     places = [FolderSource(root / folder), FolderSource(root)]
@@ -161,12 +161,12 @@ def download(address: str, *, checksum: str | None, folder: pathlib.Path) -> pat
 
 
 def _exists(path: pathlib.Path) -> bool:
-    with _reading(path):
+    with reading(path):
         return path.exists()
 
 
 @contextlib.contextmanager
-def _reading(path: pathlib.Path) -> Iterator[None]:
+def reading(path: pathlib.Path) -> Iterator[None]:
     """Turns whatever reading a file may raise into a `DataError` about `path`."""
     try:
         yield

@@ -6,12 +6,15 @@ must be so. Each test also runs on a few rows of the same layout, written here.
 
 import collections
 import csv
+import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.run import population as population_lib
+from experiments.run.settings import Settings
 from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.data.ratings import Ratings, RatingScale
@@ -157,16 +160,140 @@ def test_an_item_without_a_line_in_the_items_file_is_trained_on(folder_of):
     assert ratings.item_titles == tuple(titles.get(item, "") for item in rated)
 
 
+# --- what loads with --ratings_file -------------------------------------------------------------
+
+# The flags that a file needs beside its name.
+OWN = {
+    **{name: {} for name in ("own_csv", "own_csv_ml_header", "amazon_csv", "jester", "string_ids")},
+    **{name: {} for name in ("ts_float", "ts_missing", "cr_only", "leading_zeros", "huge_ids")},
+    **{name: {} for name in ("pandas_index", "bom_crlf", "items_lack")},
+    "few_ratings": {"rating_scale": "1,5,1"},
+    "book_crossing": {"rating_scale": "1,10,1", "off_scale": "drop"},
+    "duplicates": {"duplicates": "latest"},
+    "small_catalogue": {"feedback": "implicit", "rating_scale": "1,5,1"},
+}
+
+
+def own_settings(folder, name, **changes):
+    flags = {**OWN[name], **changes}
+    if name == "items_lack":
+        flags["items_file"] = str(folder / "movies.csv")
+    return Settings(dataset="file", ratings_file=str(folder / "ratings.csv"), **flags)
+
+
+def load_own(folder, name, **changes):
+    return population_lib.read_ratings(own_settings(folder, name, **changes))
+
+
+def texts_of_file(path, *, separator=",", header=True):
+    """The fields of each line, read by Python's csv module as text."""
+    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    return list(csv.reader(text.splitlines(), delimiter=separator))[int(header) :]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_file_of_ones_own_is_read_without_loss(folder_of, name):
+    folder = folder_of(name)
+    ratings = load_own(folder, name)
+    options = {"separator": ";"} if name == "book_crossing" else {"header": name != "amazon_csv"}
+    rows = texts_of_file(folder / "ratings.csv", **options)
+    if name == "pandas_index":
+        rows = [row[1:] for row in rows]
+    if name == "book_crossing":
+        rows = [row for row in rows if row[2] != "0"]
+    if name == "duplicates":
+        rows = list({tuple(row[:2]): row for row in rows}.values())
+    expected = sorted((*row[:2], float(np.float32(row[2]))) for row in rows)
+    users, items = ratings.original_user_ids.tolist(), ratings.original_item_ids.tolist()
+    found = zip(ratings.user_ids.tolist(), ratings.item_ids.tolist(), ratings.ratings.tolist())
+    # As text: no digit is lost, and no zero.
+    assert sorted((str(users[u]), str(items[i]), stars) for u, i, stars in found) == expected
+    assert (ratings.timestamps is None) == (name in ("ts_missing", "book_crossing"))
+    assert ratings.name == "ratings"
+    assert ratings.notes[0].startswith("Fields are separated by ")
+
+
+def test_the_same_rows_have_the_same_fingerprint_however_they_are_written(folder_of):
+    expected = load(folder_of("own_csv_ml_header")).fingerprint()
+    for name in ("own_csv", "own_csv_ml_header", "bom_crlf", "cr_only", "pandas_index"):
+        assert load_own(folder_of(name), name).fingerprint() == expected, name
+
+
+def test_what_was_decided_is_said(folder_of):
+    def notes(name, **changes):
+        return " ".join(load_own(folder_of(name), name, **changes).notes)
+
+    assert "there is no header. Columns, by their place: user is column 1" in notes("amazon_csv")
+    assert "item is 'ISBN', rating is 'Book-Rating'. There are no times." in notes("book_crossing")
+    assert "rows whose rating is not 1 to 10 in steps of 1." in notes("book_crossing")
+    assert "The first column has no name and is not used: pandas" in notes("pandas_index")
+    assert "1 pairs of user and item come more than once, in 2 rows" in notes("duplicates")
+    assert "items have no line in" in notes("items_lack")
+    assert re.search(r"in steps of 0\.0[15], as found; --rating_scale sets", notes("jester"))
+    jester = load_own(folder_of("jester"), "jester", rating_scale="-10,10,0.01")
+    assert jester.scale == RatingScale(-10, 10, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        (
+            "book_crossing",
+            {"rating_scale": None, "off_scale": "refuse"},
+            r"ratings\.csv, line \d+: the rating 0 may stand for no rating; give "
+            r"--rating_scale=1,\d+,1 and --off_scale=drop to leave such rows out, or --rating_sc",
+        ),
+        (
+            "book_crossing",
+            {"off_scale": "refuse"},
+            r"ratings\.csv, line \d+: the rating 0 is not 1 to 10 in steps of 1; give --off_scale=",
+        ),
+        (
+            "duplicates",
+            {"duplicates": "refuse"},
+            r"line \d+: user 1 rates item 98 again, after .*, line 2; .*; --duplicates=latest",
+        ),
+    ],
+)
+def test_a_file_of_ones_own_that_needs_a_flag_names_it(folder_of, name, flags, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_own(folder_of(name), name, **flags)
+    assert str(caught.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_file_of_ones_own_is_divided_into_users(cases_dir, name):
+    """What `train` does before it loads TensorFlow."""
+    folder = cases_dir / name
+    population = population_lib.load_population(
+        own_settings(folder, name, clients_per_round=5, seed=3)
+    )
+    assert len(population.train) > 5
+
+
+def test_what_needs_times_refuses_a_file_without(folder_of):
+    folder = folder_of("ts_missing")
+    settings = own_settings(folder, "ts_missing", held_out_fraction=0.1, clients_per_round=1)
+    if folder.parent.name == "cases":  # The other has no users to divide.
+        with pytest.raises(
+            DataError, match=r"ratings has no timestamps, so .*; give held_out_frac"
+        ):
+            population_lib.load_population(settings)
+    settings = own_settings(folder, "ts_missing", feedback="implicit", clients_per_round=1)
+    with pytest.raises(DataError, match="ratings has no timestamps, which hold_out_last needs"):
+        population_lib.load_population(settings)
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 OTHER_HEADER = rf"ratings\.csv, line 1: expected the header '{HEADER}', found"
-WAY_OUT = r"; ratings in another form can be given as arrays to Ratings\.from_original_ids\.$"
+WAY_OUT = r"; a file in another form is read with --ratings_file in place of --dataset\.$"
 REFUSED = {
     "cr_only": r"ratings\.csv: lines end with a carriage return alone, .*\\n or \\r\\n at the end",
     "duplicates": r"\.csv, line \d+: user 1 rates item 98 again, after .*ratings\.csv, line 2;",
     "leading_zeros": r"\.csv, line \d: expected the item id without leading zeros, found '0+\d",
     "pandas_index": f"{OTHER_HEADER} ',{HEADER}'; .* index of pandas, .* with index=False",
-    # Issue 16 brings --ratings_file, which will load these; until then the library does.
+    # What follows is read by --ratings_file; see below.
     "own_csv": f"{OTHER_HEADER} 'user,item,rating,timestamp'{WAY_OUT}",
     "amazon_csv": f"{OTHER_HEADER} 'A0.*{WAY_OUT}",
     "book_crossing": f'{OTHER_HEADER} \'"User-ID";"ISBN";"Book-Rating"\'{WAY_OUT}',

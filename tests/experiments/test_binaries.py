@@ -389,3 +389,35 @@ def test_a_malformed_line_is_named_and_nothing_is_left(repository, tmp_path):
     assert "line 2" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_ones_own_is_trained_on_and_judged_where_it_lies_now(
+    repository, tmp_path_factory, tmp_path
+):
+    rng = np.random.default_rng(0)
+    rows = [(u, i) for u in range(40) for i in rng.choice(60, 14, replace=False)]
+    lines = [f"user-{u};B0{i:03};{rng.integers(1, 11) / 2:.1f}" for u, i in rows]
+    file = tmp_path / "mine.csv"
+    file.write_text("\n".join(["reviewer;asin;overall", *lines, "user-0;B0999;0.0"]))
+    flags = ("--columns=user=reviewer,item=asin,rating=overall", "--rating_scale=0.5,5,0.5")
+    flags += ("--off_scale=drop", "--dim=4", "--clients_per_round=4", "--total_rounds=2")
+    path, output = run_through_a_pipe(
+        repository, tmp_path_factory, ("train", f"--ratings_file={file}", *flags)
+    )
+    assert output.startswith("mine: Fields are separated by ';'; the first line is a header.")
+    assert "Left out: 1 of 561 rows whose rating is not 0.5 to 5 in steps of 0.5." in output
+    assert "fed_recon on mine: 2 rounds of 4 of 32 training users." in output
+    config = read_json(path / "config.json")
+    assert config["settings"]["ratings_file"] == str(file)
+    assert config["data_notes"][1] == (
+        "Columns, as --columns says: user is 'reviewer', item is 'asin', rating is 'overall'."
+    )
+    moved = file.rename(tmp_path / "moved.csv")
+    evaluate = ("evaluate", f"--run_dir={path}", "--group=unseen_test")
+    missing = run(repository, *evaluate)
+    assert (missing.returncode, "mine.csv does not exist" in missing.stderr) == (1, True)
+    judged = run(repository, *evaluate, f"--ratings_file={moved}")
+    assert judged.returncode == 0, judged.stderr
+    found = read_json(path / "evaluation_unseen_test.json")
+    final = read_json(path / "final_metrics.json")["unseen_test"]
+    assert found["rmse"] == final["rmse"]

@@ -104,6 +104,8 @@ DECIDING = (
     *("dataset", "data_dir", "feedback", "evaluate_on", "unseen_fraction", "held_out_fraction"),
     *("max_ratings_per_user", "label_threshold", "unseen_halves", "support_batch_size"),
     *("synthetic_num_users", "synthetic_num_items", "synthetic_mean_ratings_per_user"),
+    *("ratings_file", "columns", "no_ratings", "rating_scale", "off_scale", "duplicates"),
+    *("items_file", "positive_from", "min_ratings_per_user", "min_ratings_per_item"),
 )
 
 

@@ -61,6 +61,15 @@ def test_the_data_or_the_algorithm_says_the_feedback(parse, arguments, feedback)
     assert parse(*arguments).feedback == feedback
 
 
+def test_a_file_of_ones_own_takes_the_place_of_a_data_set(parse):
+    given = parse("--ratings_file=mine.csv", "--columns=user=who,item=what,rating=stars")
+    assert (given.dataset, given.ratings_file) == ("file", "mine.csv")
+    assert Settings.from_json(given.to_json()) == given
+    interactions = parse("--ratings_file=log.csv", "--no_ratings", "--algorithm=fed_ials")
+    assert interactions.feedback == "implicit"
+    assert not {"rating_scale", "positive_from"} & set(interactions.to_json())
+
+
 def test_each_setting_is_a_flag(parse):
     given = parse("--dim=7", "--l2=0.25", "--user_bias", "--max_ratings_per_user=9", "--seed=3")
     assert (given.dim, given.l2, given.user_bias, given.max_ratings_per_user) == (7, 0.25, True, 9)
@@ -78,6 +87,33 @@ def test_each_setting_is_a_flag(parse):
         (("--hidden_units=8,4",), "--hidden_units has no effect with --model=matrix_factorization"),
         (("--dataset=movielens-1m", "--synthetic_num_users=20"), "no effect with --dataset=movie"),
         (("--data_dir=x",), "--data_dir has no effect with --dataset=synthetic"),
+        (("--ratings_file=x", "--data_dir=y"), "--data_dir has no effect with --dataset=file"),
+        (("--ratings_file=x", "--dataset=movielens-1m"), "give --ratings_file or --dataset, not b"),
+        (("--dataset=file",), "give --ratings_file=FILE without --dataset, or --dataset=NAME alo"),
+        (
+            ("--columns=user=1,item=2",),
+            "--columns has no effect with --dataset=synthetic; it belongs to --ratings_file.",
+        ),
+        (("--no_ratings",), "--no_ratings has no effect with --dataset=synthetic"),
+        (
+            ("--ratings_file=x", "--no_ratings", "--rating_scale=1,5,1"),
+            "--rating_scale has no effect with --no_ratings=True; it belongs to --no_ratings=False",
+        ),
+        (
+            ("--ratings_file=x", "--no_ratings", "--feedback=explicit"),
+            "--no_ratings leaves nothing that --feedback=explicit could predict",
+        ),
+        (("--ratings_file=x", "--columns=user=1"), "--columns=user=1 must have user=COLUMN and i"),
+        (("--ratings_file=x", "--columns=user"), "--columns=user must be user=COLUMN,item=COLUMN,"),
+        (("--ratings_file=x", "--columns=user=1,user=2"), "must be user=COLUMN,item=COLUMN,"),
+        (("--ratings_file=x", "--rating_scale=1,5"), "must be MIN,MAX,STEP, such as 1,5,0.5"),
+        (("--ratings_file=x", "--rating_scale=5,1,1"), "A rating scale needs minimum < maximum"),
+        (("--ratings_file=x", "--duplicates=first"), "--duplicates=first must be refuse, latest o"),
+        (("--positive_from=4",), "--positive_from has no effect with --feedback=explicit"),
+        (
+            ("--dataset=ncf-ml-1m", "--min_ratings_per_user=2"),
+            "--min_ratings_per_user has no effect with --dataset=ncf-ml-1m",
+        ),
         (("--model=neumf",), "predicts a probability; give --label_threshold"),
         (("--model=neumf", "--label_threshold=4", "--hidden_units=7,4"), "the first even"),
         (("--model=neumf", "--label_threshold=4", "--hidden_units=a"), "numbers from 1 to"),
@@ -380,8 +416,15 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
         **{"max_ratings_per_user": 6, "feedback": "implicit", "negatives_per_positive": 7},
         **{"evaluate_on": "test", "unseen_fraction": 0.5, "held_out_fraction": 0.5},
         **{"example_order": "by_time", "label_threshold": 4.0, "seed": 8},
-        **{"unseen_halves": "by_time", "support_batch_size": 2},
+        **{"unseen_halves": "by_time", "support_batch_size": 2, "positive_from": 4.0},
+        **{"min_ratings_per_user": 3, "min_ratings_per_item": 2},
     }
+    of_file = {"columns": "user=1,item=2", "rating_scale": "1,5,1", "off_scale": "drop"}
+    of_file |= {"duplicates": "mean", "items_file": "y"}
+    whole = Settings(dataset="file", ratings_file="x")
+    assert settings.of_data(whole) != settings.of_data(Settings())
+    for name, value in of_file.items():
+        assert settings.of_data(dataclasses.replace(whole, **{name: value})) != whole, name
     for name, value in values.items():
         assert settings.of_data(Settings(**{name: value})) != settings.of_data(Settings()), name
     others = {"dim": 3, "algorithm": "fed_avg", "batch_size": 9, "clients_per_round": 2}
@@ -443,9 +486,10 @@ def test_a_setting_without_effect_has_its_default():
 def test_references_use_few_settings():
     data = {"dataset", "synthetic_num_users", "synthetic_num_items", "feedback", "seed"}
     data |= {"synthetic_mean_ratings_per_user", "max_ratings_per_user", "output_dir", "algorithm"}
+    data |= {"min_ratings_per_user", "min_ratings_per_item"}
     explicit = {"held_out_fraction", "example_order", "label_threshold"}
     explicit |= {"unseen_halves", "support_batch_size"}
-    implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction"}
+    implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction", "positive_from"}
     of_ials = {"dim", "ridge", "unobserved_weight"}
     for algorithm, feedback, used in (
         ("popularity", "explicit", data | explicit),
