@@ -9,7 +9,6 @@ into the page. The exit status is 1 if a figure differs by more than its toleran
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -25,34 +24,7 @@ from fedrecon.errors import InputError
 _PRESETS = pathlib.Path(__file__).resolve().parent / "presets"
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One comparison whose tables are on the page.
-
-    Attributes:
-      preset: The name of its preset.
-      flags: What is given after the preset.
-      tolerance: How far a figure may be from the page: another processor rounds otherwise, which
-        500 rounds enlarge.
-    """
-
-    preset: str
-    flags: tuple[str, ...] = ()
-    tolerance: float = 0.004
-
-
-_FEW = "--algorithms=fed_recon_ls,fed_recon,centralized"
-COMPARISONS = {
-    "ratings": Comparison("comparison_ml1m"),
-    "fixed_halves": Comparison("comparison_ml1m", (_FEW, "--example_order=shuffle_once")),
-    "by_time": Comparison("comparison_ml1m", (_FEW, "--unseen_halves=by_time")),
-    "paper": Comparison("comparison_paper_ml1m"),
-    "rankings": Comparison("comparison_ncf_ml1m"),
-    "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
-    "neumf": Comparison("comparison_neumf_ncf_ml1m", tolerance=0.02),
-}
-
-_ONLY = flags.DEFINE_list("only", [], f"Which comparisons to run, from {listed(COMPARISONS)}.")
+_ONLY = flags.DEFINE_list("only", [], f"Which comparisons to run, from {listed(page.COMPARISONS)}.")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder that has the data sets. Without it they are downloaded."
 )
@@ -69,12 +41,12 @@ _WRITE = flags.DEFINE_bool("write", False, "Put the new tables into the page.")
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # Each comparison keeps its own runs whole.
-    names = _ONLY.value or list(COMPARISONS)
+    names = _ONLY.value or list(page.COMPARISONS)
     for name in names:
-        if name not in COMPARISONS:
+        if name not in page.COMPARISONS:
             raise InputError(
                 f"--only={','.join(names)}: there is no comparison {name!r}"
-                f"{did_you_mean(name, COMPARISONS)} Known are {', '.join(COMPARISONS)}."
+                f"{did_you_mean(name, page.COMPARISONS)} Known are {', '.join(page.COMPARISONS)}."
             )
     path = pathlib.Path(_PAGE.value)
     text = path.read_text(encoding="utf-8")
@@ -90,7 +62,7 @@ def main(interruption: cli.Interruption) -> None:
                     f"{listed(list(found))}."
                 )
             table = tables[name, block.section] = found[block.section]
-            told = page.differences(block.table, table, tolerance=COMPARISONS[name].tolerance)
+            told = page.differences(block.table, table, tolerance=page.COMPARISONS[name].tolerance)
             num_different += len(told)
             print(f"{name}, {block.section}: {'as on the page' if not told else ''}")
             for line in told:
@@ -104,7 +76,7 @@ def main(interruption: cli.Interruption) -> None:
 
 def _tables(name: str) -> dict[str, str]:
     """Runs a comparison, as far as it is not finished, and returns the tables of its report."""
-    comparison = COMPARISONS[name]
+    comparison = page.COMPARISONS[name]
     folder = pathlib.Path(_OUTPUT_DIR.value) / name
     command = [
         *(sys.executable, "-m", "experiments.compare"),

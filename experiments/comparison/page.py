@@ -20,6 +20,34 @@ _NUMBER = re.compile(r"-?[\d,]*\.?\d+")
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One comparison whose tables are on the page.
+
+    Attributes:
+      preset: The name of its preset.
+      flags: What is given after the preset.
+      tolerance: How far a figure may be from the page: another processor rounds otherwise, which
+        500 rounds enlarge.
+    """
+
+    preset: str
+    flags: tuple[str, ...] = ()
+    tolerance: float = 0.004
+
+
+_FEW = "--algorithms=fed_recon_ls,fed_recon,centralized"
+COMPARISONS = {
+    "ratings": Comparison("comparison_ml1m"),
+    "fixed_halves": Comparison("comparison_ml1m", (_FEW, "--example_order=shuffle_once")),
+    "by_time": Comparison("comparison_ml1m", (_FEW, "--unseen_halves=by_time")),
+    "paper": Comparison("comparison_paper_ml1m"),
+    "rankings": Comparison("comparison_ncf_ml1m"),
+    "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
+    "neumf": Comparison("comparison_neumf_ncf_ml1m", tolerance=0.02),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Block:
     """A table of the page.
 

@@ -3,7 +3,6 @@
 import pytest
 
 from experiments.comparison import page
-from experiments.reproduce import COMPARISONS
 from fedrecon.errors import InputError
 
 REPORT = """# Comparison
@@ -97,8 +96,8 @@ def test_what_is_no_table_is_refused():
 def test_every_table_of_the_page_has_its_comparison(repository):
     found = page.blocks((repository / "docs" / "results.md").read_text(encoding="utf-8"))
     assert {"ratings", "rankings", "paper"} <= {block.comparison for block in found}
-    assert {block.comparison for block in found} <= set(COMPARISONS)
+    assert {block.comparison for block in found} <= set(page.COMPARISONS)
     for block in found:
         assert page.differences(block.table, block.table, tolerance=0.0) == []
-    for comparison in COMPARISONS.values():
+    for comparison in page.COMPARISONS.values():
         assert (repository / "experiments/presets" / f"{comparison.preset}.flags").exists()

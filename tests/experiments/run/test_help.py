@@ -57,7 +57,7 @@ def test_a_group_or_everything_is_explained_on_demand(repository):
 
 def test_other_binaries_explain_their_own_flags_first(repository):
     text = show(repository, "compare", "--help")
-    assert explained(text)[:5] == ["output_dir", "algorithms", "seeds", "set", "sweep"]
+    assert explained(text)[:5] == ["output_dir", "algorithms", "references", "seeds", "set"]
     assert "comparison_ml1m.flags" in text
     assert "tune_" not in text
     text = show(repository, "tune", "--help")
