@@ -84,6 +84,8 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
 
 
 def _initial_rating(settings: Settings, ratings: Ratings) -> float:
+    if not settings.global_bias:
+        return 0.0  # There is nothing that would start there.
     if settings.initial_rating is not None:
         return settings.initial_rating
     return label_scale(settings, ratings).middle

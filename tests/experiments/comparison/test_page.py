@@ -95,7 +95,7 @@ def test_what_is_no_table_is_refused():
 
 def test_every_table_of_the_page_has_its_comparison(repository):
     found = page.blocks((repository / "docs" / "results.md").read_text(encoding="utf-8"))
-    assert {"ratings", "rankings", "paper"} <= {block.comparison for block in found}
+    assert {"ratings", "rankings"} <= {block.comparison for block in found}
     assert {block.comparison for block in found} <= set(page.COMPARISONS)
     for block in found:
         assert page.differences(block.table, block.table, tolerance=0.0) == []
