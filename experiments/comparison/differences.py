@@ -79,9 +79,14 @@ class Pairing:
             if own is not None and measure in own.results.values:
                 users = own.users.tobytes() + own.results.counts.tobytes()
                 alike.setdefault((seed, users), {})[algorithm] = own.results
-        means = {}
+        means, streams = {}, {}
         for (seed, users), results in alike.items():
-            resampled = resampled_means(list(results.values()), measure, over=self._over, seed=seed)
+            # Seeds that judge the same people know no more about people than one of them does, so
+            # they share the resamples.
+            stream = streams.setdefault(users, seed)
+            resampled = resampled_means(
+                list(results.values()), measure, over=self._over, seed=stream
+            )
             for algorithm, own in zip(results, resampled):
                 means[algorithm, seed] = users, own
         return means

@@ -313,7 +313,9 @@ def _difference_sections(
         _table(table),
         f"{measure.title} less the {measure.title} of the best algorithm, and its 95% interval: "
         f"users are resampled {NUM_RESAMPLES:,} times within each seed, the same ones for both "
-        "algorithms. A difference is noise if the interval over all seeds contains 0. The interval "
+        "algorithms and in all seeds that judge the same users. Where seeds share only a part "
+        "of their users, as seen users do, the interval over all seeds is somewhat too short. A "
+        "difference is noise if the interval over all seeds contains 0. The interval "
         "holds for these trained models; another seed of training would move them too.",
     ]
     return [(blocks, {})]

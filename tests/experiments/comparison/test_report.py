@@ -6,9 +6,11 @@ import sys
 
 import matplotlib.figure
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.comparison import report
+from experiments.comparison.differences import Pairing
 from experiments.comparison.results import PerUser, Sample
 from fedrecon.errors import InputError
 from fedrecon.evaluation.metrics import UserResults
@@ -508,6 +510,40 @@ def test_a_win_has_an_interval_and_seeds_are_paired(tmp_path, write):
         *("+0.500 (+0.500 to +0.500)", "worse"),
     ]
     assert "± is the spread of the users drawn" in (tmp_path / "comparison.md").read_text()
+
+
+def test_seeds_that_judge_the_same_users_prove_no_more_than_one_of_them(tmp_path, write):
+    """Else three seeds of one file of test items would look like three times the people."""
+    runs = []
+    for seed in (0, 1):
+        runs.append(write(explicit_results("fed_recon", seed, 1.0, 0.5), per_user=per_user(BEST)))
+        runs.append(write(explicit_results("fed_avg", seed, 1.0, 0.5), per_user=per_user(MIXED)))
+    report.write_report(tmp_path, runs)
+    table = pd.read_csv(tmp_path / "comparison.csv").assign(
+        path=lambda rows: [tmp_path / run for run in rows["run"]]
+    )
+    pairing = Pairing(table, over="ratings")
+    same = pairing.differences("unseen_test", "rmse", "fed_avg", "fed_recon")
+    assert same.by_seed[0] == same.by_seed[1] == same.over_seeds
+    # Other users in the second seed: the mean of two seeds is surer than either of them.
+    others = write(
+        explicit_results("fed_recon", 2, 1.0, 0.5), per_user=per_user(BEST, users=(5, 6, 7, 8))
+    )
+    of_others = write(
+        explicit_results("fed_avg", 2, 1.0, 0.5), per_user=per_user(MIXED, users=(5, 6, 7, 8))
+    )
+    apart = pd.DataFrame(
+        {
+            "path": [*table["path"][:2], others, of_others],
+            "algorithm": ["fed_recon", "fed_avg"] * 2,
+            "seed": [0, 0, 2, 2],
+        }
+    )
+    found = Pairing(apart, over="ratings").differences(
+        "unseen_test", "rmse", "fed_avg", "fed_recon"
+    )
+    one, both = found.by_seed[0], found.over_seeds
+    assert both.high - both.low < one.high - one.low
 
 
 def test_the_best_ranking_has_the_highest_value(tmp_path, write):
