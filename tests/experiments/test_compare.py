@@ -73,7 +73,7 @@ def comparison(repository, tmp_path_factory):
 def test_each_run_is_done_and_reported(comparison):
     path, output = comparison
     assert sorted(run_dir.name for run_dir in (path / "runs").iterdir()) == sorted(RUNS)
-    lines = [line.split() for line in output.splitlines() if " of 6 " in line]
+    lines = [line.split() for line in output.splitlines() if " of 6  " in line]
     assert [line[3] for line in lines] == RUNS
     assert (path / "comparison.md").read_text() in output
     names = output.split(f"Files: {path}/\n")[1].split()
@@ -181,7 +181,7 @@ def test_interrupted_or_killed_it_resumes_to_the_same_numbers(comparison, reposi
 
     status, output, errors = run(repository, *command)
     assert status == 0, errors
-    lines = [line for line in output.splitlines() if " of 6 " in line]
+    lines = [line for line in output.splitlines() if " of 6  " in line]
     assert ["(finished before)" in line for line in lines] == [True] * 3 + [False] * 3
     assert f"Resuming {RUNS[3]} after round " in output
     assert (path / "runs" / RUNS[0] / "results.json").stat().st_mtime_ns == finished
