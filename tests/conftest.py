@@ -5,8 +5,14 @@ import pathlib
 import sys
 import time
 
+import hypothesis
 import pytest
 
+# How fast examples come depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
