@@ -1,8 +1,9 @@
 """The settings that each algorithm has where nobody gives any: options by algorithm and feedback.
 
-They were chosen by validation users (RMSE of unseen users; NDCG@10 of seen users' validation items
-with implicit feedback) on the data sets synthetic, movielens-100k, movielens-1m and ncf-ml-1m, seed
-0, after 500 rounds, for `default_model`. BUILD_NOTES.md ("Defaults") has the searches.
+Those for explicit feedback were chosen by the RMSE of unseen validation users of movielens-100k and
+movielens-1m, seed 0, after 500 rounds, for `default_model`. Those for implicit feedback were not
+searched: they are the same, and `FedIalsOptions` has its own. BUILD_NOTES.md ("Defaults") has the
+searches.
 """
 
 from __future__ import annotations

@@ -646,4 +646,4 @@ def test_what_is_recommended_has_a_table(tmp_path, write):
             for group in ("seen_test", "unseen_test")
         ),
     ]
-    assert "19 ratings to 592 of 604 unseen users" in (tmp_path / "comparison.md").read_text()
+    assert "18 ratings to 580 of 604 unseen users" in (tmp_path / "comparison.md").read_text()
