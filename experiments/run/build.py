@@ -16,7 +16,6 @@ from experiments.run.options import (
     fed_ials_options,
     fed_recon_options,
 )
-from experiments.run.population import label_scale
 from experiments.run.settings import Settings
 from fedrecon.algorithms import (
     centralized,
@@ -27,7 +26,7 @@ from fedrecon.algorithms import (
     stock_fed_recon,
 )
 from fedrecon.algorithms.algorithm import Algorithm
-from fedrecon.data.population import Population
+from fedrecon.data.population import Population, label_scale
 from fedrecon.data.ratings import Ratings
 from fedrecon.models import matrix_factorization, neural_cf
 from fedrecon.models.by_name import model_from_name
@@ -88,7 +87,7 @@ def _initial_rating(settings: Settings, ratings: Ratings) -> float:
         return 0.0  # There is nothing that would start there.
     if settings.initial_rating is not None:
         return settings.initial_rating
-    return label_scale(settings, ratings).middle
+    return label_scale(ratings, settings.feedback, settings.label_threshold).middle
 
 
 @functools.lru_cache(maxsize=2)

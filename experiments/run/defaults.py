@@ -5,6 +5,7 @@ The figures are the library's (`fedrecon.defaults`), by the names of the setting
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -63,21 +64,30 @@ def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[
 def told(name: str) -> str | None:
     """Returns the defaults of a setting in words, or None where it does not depend on others."""
     by_value: dict[str, list[str]] = {}
-    for feedback in _FEEDBACKS:
-        for algorithm in ALGORITHMS:
-            values = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
-            try:
-                run = Settings.of_used({**values, **defaults_of(values)})
-            except InputError:  # There is no such algorithm for this feedback.
-                continue
-            if name in defaults_of(values) and uses(run, name):
-                value = getattr(run, name)
-                text = "not given" if value is None else str(value)
-                who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
-                by_value.setdefault(text, []).append(who)
+    for who, depends, run in _default_runs():
+        if name in depends and uses(run, name):
+            value = getattr(run, name)
+            by_value.setdefault("not given" if value is None else str(value), []).append(who)
     if len(by_value) < 2:
         return next(iter(by_value), None)
     return "; ".join(f"{value} for {', '.join(who)}" for value, who in by_value.items())
+
+
+@functools.cache
+def _default_runs() -> list[tuple[str, frozenset[str], Settings]]:
+    """Returns each algorithm in words, which settings depend on it, and its default settings."""
+    found = []
+    for feedback in _FEEDBACKS:
+        for algorithm in ALGORITHMS:
+            values = {"algorithm": algorithm, "feedback": feedback, "model": "matrix_factorization"}
+            depends = defaults_of(values)
+            try:
+                run = Settings.of_used({**values, **depends})
+            except InputError:  # There is no such algorithm for this feedback.
+                continue
+            who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
+            found.append((who, frozenset(depends), run))
+    return found
 
 
 def _flat(options: Any) -> dict[str, Any]:

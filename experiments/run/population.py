@@ -7,7 +7,7 @@ import functools
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
-from fedrecon.data.ratings import Ratings, RatingScale
+from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 
 
@@ -20,7 +20,7 @@ def load_population(settings: Settings) -> Population:
       DataError: If the data cannot be read or divided.
     """
     population = _load(of_data(settings))
-    scale = label_scale(settings, population.ratings)
+    scale = population.label_scale
     initial = settings.initial_rating
     if initial is not None and not scale.minimum <= initial <= scale.maximum:
         raise InputError(
@@ -100,13 +100,6 @@ def read_ratings(settings: Settings) -> Ratings:
             "seed": settings.seed,
         }
     return datasets.load_dataset(settings.dataset, data_dir=settings.data_dir, **synthetic)
-
-
-def label_scale(settings: Settings, ratings: Ratings) -> RatingScale:
-    """Returns the values that labels have: those of the ratings, or 0 and 1."""
-    if settings.is_explicit and settings.label_threshold is None:
-        return ratings.scale
-    return RatingScale(0, 1, 1)
 
 
 def watched_group(settings: Settings) -> str:

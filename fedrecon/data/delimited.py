@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedrecon.data.columns import has_header
-from fedrecon.data.sources import reading
+from fedrecon.data.sources import BYTE_ORDER_MARK, UTF_16_MARKS, reading
 from fedrecon.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _SEPARATORS = {"\t": "tabs", "::": "'::'", ";": "';'", "|": "'|'", ",": "','", "
 _SAMPLE_BYTES = 2**16
 _SAMPLE_ROWS = 50
 _ROWS_PER_CHUNK = 500_000
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,13 +209,13 @@ def _read(path: pathlib.Path) -> tuple[str, bytes]:
 
 def _decoded(data: bytes, label: str, notes: list[str]) -> tuple[bytes, str]:
     """Returns the bytes without their mark, and their encoding; UTF-16 becomes UTF-8."""
-    if data.startswith(_UTF_16_MARKS):
+    if data.startswith(UTF_16_MARKS):
         notes.append("It is UTF-16.")
         try:
             return data.decode("utf-16").encode(), "utf-8"
         except UnicodeDecodeError as error:
             raise DataError(f"{label} begins as UTF-16, but is not: {error}.") from None
-    data = data.removeprefix(_BYTE_ORDER_MARK)
+    data = data.removeprefix(BYTE_ORDER_MARK)
     if not data.isascii():
         try:
             data.decode()

@@ -20,7 +20,7 @@ def positives(ratings: Ratings, *, at_least: float) -> Ratings:
       DataError: If all ratings would be left, or none.
     """
     scale = ratings.scale
-    if not scale.minimum < at_least <= scale.maximum:
+    if not scale.is_divided_by(at_least):
         raise DataError(
             f"positive_from is {at_least:g}, but the ratings of {ratings.name} are {scale}; a "
             f"rating above {scale.minimum:g} and of at most {scale.maximum:g} leaves some out."

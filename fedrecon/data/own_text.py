@@ -16,14 +16,13 @@ from fedrecon.data import columns as columns_lib
 from fedrecon.data.columns import ITEM, RATING, TIMESTAMP, USER
 from fedrecon.data.delimited import TextTable
 from fedrecon.data.own_values import (
-    LARGEST_ID,
     WHOLE_NUMBER,
     ReadingOptions,
     Rows,
     numbers_of_series,
     times_of_series,
 )
-from fedrecon.data.ratings import CodedIds
+from fedrecon.data.ratings import LARGEST_ID, CodedIds
 from fedrecon.errors import DataError
 
 

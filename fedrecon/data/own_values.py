@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fedrecon.data.columns import is_number
-from fedrecon.data.ratings import CodedIds, Ratings, RatingScale, RepeatedPairError
+from fedrecon.data.ratings import (
+    LARGEST_ID,
+    CodedIds,
+    Ratings,
+    RatingScale,
+    RepeatedPairError,
+)
 from fedrecon.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -21,7 +27,6 @@ DUPLICATES = ("refuse", "latest", "mean")
 _INTERACTION_SCALE = RatingScale(0, 1, 1)
 _STEPS = (1, 0.5, 0.25, 0.2, 0.1, 0.05, 0.01, 0.001)
 WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,18}")
-LARGEST_ID = np.iinfo(np.int64).max
 # Seconds since 1970 have fewer than 12 digits until the year 5138.
 _UNITS = {
     "nanoseconds": (1e17, 10**9),
@@ -110,9 +115,8 @@ def numbers_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> n
         with np.errstate(over="ignore"):
             return series.to_numpy(np.float32, na_value=np.nan)
     codes, labels = pd.factorize(series.to_numpy(object), use_na_sentinel=True)
-    values = np.full(
-        len(labels) + 1, np.nan, np.float32
-    )  # The last is of a missing one, whose code is -1.
+    # The last is of a missing one, whose code is -1.
+    values = np.full(len(labels) + 1, np.nan, np.float32)
     for code, label in enumerate(labels):
         text = str(label).strip()
         if is_number(text):

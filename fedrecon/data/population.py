@@ -11,7 +11,6 @@ A group of evaluated users is named by two facts, whatever the feedback:
 from __future__ import annotations
 
 import dataclasses
-import fractions
 import math
 from collections.abc import Mapping
 
@@ -28,7 +27,7 @@ from fedrecon.data.examples import (
 from fedrecon.data.held_out import HeldOutItems
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.ratings import Ratings, RatingScale
-from fedrecon.data.splits import hold_out_latest, split_by_user
+from fedrecon.data.splits import exact_fraction, hold_out_latest, split_by_user
 from fedrecon.errors import DataError, InputError, check_at_least
 
 GROUPS = ("seen_validation", "seen_test", "unseen_validation", "unseen_test")
@@ -98,10 +97,10 @@ class Population:
 
     @property
     def label_scale(self) -> RatingScale:
-        """The labels that exist: those of the ratings, or 0 and 1."""
-        if self.feedback == EXPLICIT and self.given.options.label_threshold is None:
-            return self.ratings.scale
-        return RatingScale(0, 1, 1)
+        """The labels that exist; see `label_scale`."""
+        is_explicit = self.feedback == EXPLICIT
+        threshold = self.given.options.label_threshold if is_explicit else None
+        return label_scale(self.ratings, self.feedback, threshold)
 
     def training_counts(self) -> np.ndarray:
         """Returns how many of the ratings that take part in training each item has.
@@ -122,6 +121,13 @@ class Population:
             else self.examples.num_examples
         )
         return sum(map(count, self.train.tolist())) / len(self.train)
+
+
+def label_scale(ratings: Ratings, feedback: str, label_threshold: float | None) -> RatingScale:
+    """Returns the labels that exist: those of the ratings, or 0 and 1."""
+    if feedback == EXPLICIT and label_threshold is None:
+        return ratings.scale
+    return RatingScale(0, 1, 1)
 
 
 def divide_by_user(
@@ -164,7 +170,7 @@ def divide_by_user(
         )
     check_at_least(1, "support_batch_size", support_batch_size)
     scale = ratings.scale
-    if label_threshold is not None and not scale.minimum < label_threshold <= scale.maximum:
+    if label_threshold is not None and not scale.is_divided_by(label_threshold):
         raise DataError(
             f"label_threshold is {label_threshold:g}, but the ratings of {ratings.name} are "
             f"{scale}; a threshold above {scale.minimum:g} and of at most {scale.maximum:g} leaves "
@@ -245,11 +251,9 @@ def divide_for_ranking(
     items = {"seen_test": test}
     if holds_out_validation:
         train, items["seen_validation"] = held_out_lib.hold_out_last(train, seed=seed)
-    # 0.29 * 200 is not 58 in floating point; the simplest fraction is what was meant.
-    share = fractions.Fraction(unseen_fraction).limit_denominator(1_000_000)
     # A user of a published test file alone gives nothing, so is neither seen nor unseen.
     users = np.intersect1d(test.users, train.user_ids)
-    num_unseen = math.floor(share * len(users))
+    num_unseen = math.floor(exact_fraction(unseen_fraction) * len(users))
     if unseen_fraction and not num_unseen:
         raise InputError(f"unseen_fraction={unseen_fraction} of {len(users)} users is nobody.")
     shuffled = rng.generator(seed, "unseen_users").permutation(users)

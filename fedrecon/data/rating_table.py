@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fedrecon.data.ratings import RatingScale
+from fedrecon.data.sources import BYTE_ORDER_MARK, UTF_16_MARKS
 from fedrecon.errors import DataError
 
 _CHUNK_BYTES = 16 * 2**20
 _MAX_DIGITS = 18  # More might not fit int64.
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NAMES = ("user id", "item id", "rating", "timestamp")
 # What somebody can do whose file has another form.
 _WAY_OUT = "a file in another form is read with --ratings_file in place of --dataset"
@@ -59,8 +58,8 @@ def parse_rating_table(
     Raises:
       DataError: If the file is empty, or names the first line that is not as expected.
     """
-    data = data[len(_BYTE_ORDER_MARK) :] if data.startswith(_BYTE_ORDER_MARK) else data
-    if data.startswith(_UTF_16_MARKS):
+    data = data.removeprefix(BYTE_ORDER_MARK)
+    if data.startswith(UTF_16_MARKS):
         raise DataError(f"{label}, line 1: expected ASCII or UTF-8 text, found UTF-16.")
     if b"\r" in data and b"\n" not in data:
         raise DataError(

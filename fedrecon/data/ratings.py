@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A step is a decimal such as 0.1, which is not exact in binary.
 _STEP_TOLERANCE = 1e-4
-_MAX_ID = np.iinfo(np.int64).max
+LARGEST_ID = np.iinfo(np.int64).max
 
 
 class RepeatedPairError(DataError):
@@ -57,6 +57,10 @@ class RatingScale:
     def middle(self) -> float:
         """The value half-way between the least and the largest rating."""
         return (self.minimum + self.maximum) / 2
+
+    def is_divided_by(self, value: float) -> bool:
+        """Whether some ratings that exist are below a value, and others are not."""
+        return self.minimum < value <= self.maximum
 
     def contains(self, ratings: np.ndarray | float) -> np.ndarray:
         """Returns bool, shaped like `ratings`: which of them exist. NaN does not."""
@@ -427,7 +431,7 @@ def _ids(name: str, kind: str, ids: Any, name_of_row: Callable[[int], str]) -> n
             row = int(np.argmax(array == ""))
             raise DataError(f"{name}: {name_of_row(row)} has an empty {kind} id.")
         return array
-    is_large = array.dtype.kind == "u" and array.max(initial=0) > _MAX_ID
+    is_large = array.dtype.kind == "u" and array.max(initial=0) > LARGEST_ID
     if array.dtype.kind not in "iu" or is_large:
         # The example is the row at fault, if one is: 1.0 came by a gap elsewhere in the column.
         is_whole = np.ones(1, bool)
@@ -462,7 +466,7 @@ def _ids_of_objects(
             "whole numbers or all text."
         )
     for row, value in enumerate(map(int, array)):
-        if not -_MAX_ID - 1 <= value <= _MAX_ID:
+        if not -LARGEST_ID - 1 <= value <= LARGEST_ID:
             raise DataError(
                 f"{name}: {name_of_row(row)} has the {kind} id {value}, which does not fit int64; "
                 f"give {kind} ids as text."

@@ -20,6 +20,10 @@ import requests
 
 from fedrecon.errors import DataError
 
+# How text files may begin.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
 
 class Source(Protocol):
     """A place that holds files by name."""

@@ -173,9 +173,7 @@ def hold_out_latest(ratings: Ratings, users: np.ndarray, *, fraction: float, see
       DataError: If there are no timestamps, the fraction is out of range, or nobody has enough
         ratings for one to be held out.
     """
-    # 0.29 * 100 is not 29 in floating point; the simplest fraction is what was meant.
-    is_share = 0 < fraction < 1
-    exact = fractions_lib.Fraction(fraction).limit_denominator(1_000_000) if is_share else 0
+    exact = exact_fraction(fraction) if 0 < fraction < 1 else 0
     if not 0 < exact < 1:
         raise DataError(f"the fraction held out must be above 0 and below 1; found {fraction}.")
     ranks, counts, is_tied = order_in_time(ratings, "hold_out_latest", seed=seed)
@@ -191,6 +189,17 @@ def hold_out_latest(ratings: Ratings, users: np.ndarray, *, fraction: float, see
     return HeldOut(ratings.select(~is_held_out), ratings.select(is_held_out), num_tied)
 
 
+def exact_fraction(number: float) -> fractions_lib.Fraction:
+    """Returns the simplest fraction near a number, which is what was meant: 1/10 for 0.1.
+
+    In floating point, 0.8 + 0.1 is not 0.9 and 0.29 * 100 is not 29.
+
+    Raises:
+      TypeError, ValueError, OverflowError: If it is no finite number.
+    """
+    return fractions_lib.Fraction(number).limit_denominator(1_000_000)
+
+
 def _boundaries(fractions: tuple[float, float, float]) -> tuple[fractions_lib.Fraction, ...]:
     """Returns where train and where validation end, exactly: 4/5 and 9/10 for (0.8, 0.1, 0.1)."""
     problem = DataError(
@@ -198,8 +207,7 @@ def _boundaries(fractions: tuple[float, float, float]) -> tuple[fractions_lib.Fr
         f"{fractions!r}."
     )
     try:
-        # 0.8 + 0.1 is not 0.9 in floating point; the simplest fraction is what was meant.
-        exact = [fractions_lib.Fraction(f).limit_denominator(1_000_000) for f in fractions]
+        exact = [exact_fraction(f) for f in fractions]
     except (TypeError, ValueError, OverflowError):
         raise problem from None
     if len(exact) != 3 or min(exact) <= 0 or sum(exact) != 1:
