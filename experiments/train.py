@@ -14,6 +14,7 @@ from experiments.run.claim import claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_population
 from fedrecon.runs import run_directory
+from fedrecon.serving import files
 
 define_flags()
 
@@ -38,6 +39,7 @@ def main(interruption: cli.Interruption) -> None:
             finished = training.train(chosen, population, run, interruption)
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
+            training.write_model(chosen, population, run, finished)
             run.write_final_metrics(final)
             run.draw_curves()
         else:
@@ -49,6 +51,8 @@ def main(interruption: cli.Interruption) -> None:
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
+        print(f"  {files.FOLDER}/")
+        print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
 
 
 def _final_metrics(finished, population, total_rounds):

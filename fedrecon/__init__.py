@@ -57,6 +57,9 @@ _NAMES = {
     "Judge": "evaluation.judge",
     "check_leak": "evaluation.leak",
     "fit": "fit",
+    # Recommendations.
+    "load_run": "serving.files",
+    "Recommender": "serving.recommender",
     # Runtimes.
     "set_in_process_context": "execution.in_process",
     "set_native_context": "execution.native",
@@ -70,7 +73,7 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _NAMES[name].partition(".")[0] not in ("data", "errors", "options"):
+    if _NAMES[name].partition(".")[0] not in ("data", "errors", "options", "serving"):
         from fedrecon._requirements import check_requirements
 
         check_requirements()

@@ -28,6 +28,8 @@ from fedrecon.models.model_fn import model_fn
 from fedrecon.models.split_model import ModelFn
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.divergence import DivergenceCheck
+from fedrecon.serving.build import recommender_of
+from fedrecon.serving.recommender import Recommender
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +75,7 @@ class Fitted:
       coverage: Who of each group was judged, by the group's name.
       metrics: The means of each group, by the group's name; see `Judge.metrics`.
       rows: The metrics of each round, by their names, such as `train/loss`.
+      recommender: Serves users by the trained model.
     """
 
     algorithm: Algorithm
@@ -83,6 +86,7 @@ class Fitted:
     coverage: Mapping[str, Coverage]
     metrics: Mapping[str, Mapping[str, float]]
     rows: list[dict[str, float]]
+    recommender: Recommender
 
     @property
     def curves(self) -> pd.DataFrame:
@@ -182,9 +186,10 @@ def fit(
         every = rounds_per_evaluation or max(1, rounds // 10)
         state, rows = _train(prepared, judge, _watched(population), rounds, every)
         results = {group: judge.results(state, group) for group in population.groups}
+        recommender = recommender_of(prepared, state, population, name=algorithm, rounds=rounds)
     metrics = {group: judge.summarize(of_group) for group, of_group in results.items()}
     judged = {group: judge.coverage(group) for group in population.groups}
-    return Fitted(prepared, population, state, judge, results, judged, metrics, rows)
+    return Fitted(prepared, population, state, judge, results, judged, metrics, rows, recommender)
 
 
 def _population(ratings, algorithm: str, seed: int) -> Population:

@@ -22,11 +22,12 @@ ALLOWED = {
     "wiring": BASE | {"options", "data", "models", "engine", "wiring"},
     "algorithms": BASE | {"options", "data", "models", "engine", "wiring", "algorithms"},
     "runs": BASE | {"algorithms", "runs"},
-    "serving": BASE | {"data", "evaluation", "serving"},
+    "serving": BASE
+    | {"options", "data", "models", "engine", "wiring", "algorithms", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
     "fit": BASE
     | {"defaults"}
-    | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation"},
+    | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation", "serving"},
 }
 
 

@@ -33,7 +33,7 @@ from fedrecon.evaluation.protocols import Cases
 from fedrecon.evaluation.scoring import ModelScores
 from fedrecon.evaluation.top_lists import top_list_results
 from fedrecon.runs.run_directory import RunDirectory
-from fedrecon.serving.recommend import recommend
+from fedrecon.evaluation.best_lists import recommend
 
 _NUM_SAMPLED = 3
 
@@ -59,6 +59,7 @@ def run_algorithm(
             groups=groups,
             sample=sampled(scores, done.state, done.judge, population),
         )
+        training.write_model(chosen, population, run, done)
         _write(run, results, per_user)
         return results, True
 

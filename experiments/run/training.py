@@ -22,6 +22,8 @@ from fedrecon.evaluation.judge import Judge
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.training import Training, TrainingOptions
+from fedrecon.serving import files
+from fedrecon.serving.build import recommender_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,3 +126,17 @@ def train(
         metrics = judge.metrics(state, watched)
         seconds += time.monotonic() - start
     return FinishedRun(algorithm, judge, state, watched, metrics, seconds)
+
+
+def write_model(
+    chosen: Settings, population: Population, run: RunDirectory, finished: FinishedRun
+) -> None:
+    """Writes the model that serves users into the directory of a run whose rounds are done."""
+    recommender = recommender_of(
+        finished.algorithm,
+        finished.state,
+        population,
+        name=chosen.algorithm,
+        rounds=chosen.total_rounds,
+    )
+    recommender.save(run.path / files.FOLDER)

@@ -15,7 +15,7 @@ from fedrecon.data.population import Population
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.split_model import ModelFn
-from fedrecon.options import OptimizerOptions
+from fedrecon.options import FedIalsOptions, FedReconOptions, OptimizerOptions
 from fedrecon.wiring import user_tables
 
 SAMPLERS = ("uniform", "queue")
@@ -76,12 +76,15 @@ class Reconstruction:
         and shards to the users' local values, at CLIENTS.
       packing: How users are packed for that computation.
       key: Equal keys mean that the computations are the same, whatever the seed.
+      options: How the local part is fitted: `FedReconOptions`, of which the reconstruction settings
+        and the batch size apply, or `FedIalsOptions`, whose loss applies.
     """
 
     model_fn: ModelFn
     build: Callable[[int], Any]
     packing: PackingOptions
     key: Hashable
+    options: FedReconOptions | FedIalsOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,7 +204,11 @@ def prepare_fed_ials(
         training_metrics=training_metrics,
         get_weights=training.get_model_weights,
         reconstruction=Reconstruction(
-            model_fn, build, packing, key=("fed_ials", structure(model_fn), of_loss)
+            model_fn,
+            build,
+            packing,
+            key=("fed_ials", structure(model_fn), of_loss),
+            options=options,
         ),
         costs=costs_of_rounds(
             model, more_down=square, more_up=square + num_items * table.dtype.size

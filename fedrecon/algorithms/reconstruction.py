@@ -62,6 +62,7 @@ def prepare_reconstruction(
         build=build,
         packing=reconstruction_packing_options(options, seed=seed),
         key=("reconstruction", structure(model_fn), options),
+        options=options,
     )
 
 

@@ -117,7 +117,12 @@ def compile_scoring(model: FunctionalModel, num_clients: int) -> Callable[..., t
     )
 
 
+def initial_local_values(model: FunctionalModel, seeds: tf.Tensor) -> Values:
+    """Returns the initial local values of clients, `[clients, ...]` each, from their seeds."""
+    drawn = model.initial_local_values(fold_in(seeds, _INITIAL))
+    return by_name(model.local_weights, drawn)
+
+
 def fresh_local_values(model: FunctionalModel, shard: Shard) -> Values:
     """Returns the initial local values of clients in this round, `[clients, ...]` each."""
-    drawn = model.initial_local_values(fold_in(shard.seeds, _INITIAL))
-    return by_name(model.local_weights, drawn)
+    return initial_local_values(model, shard.seeds)

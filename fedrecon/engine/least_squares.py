@@ -37,6 +37,9 @@ from fedrecon.models.split_model import SplitModel
 from fedrecon.models.weights import Weight
 from fedrecon.options import LeastSquaresOptions
 
+# The items whose rows are worked out in one call.
+_ITEMS_AT_ONCE = 8_192
+
 
 def solve_systems(matrices: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
     """Returns the solutions of positive definite systems, `[clients, k]`, by Cholesky.
@@ -157,6 +160,21 @@ def _linear_form(model: FunctionalModel, values: Values, examples: Examples):
             own[weight.name] = tf.reshape(rows, [-1, 1, weight.shape[1]])
         elif weight.is_local and not weight.trainable:
             own[weight.name] = tf.repeat(value, num_examples, axis=0)
+    item_ids = tf.reshape(examples.item_ids, [-1, 1])
+    rows, offsets = _linear_form_of(model, values, item_ids, own)
+    shape = [num_clients, num_examples]
+    return tf.reshape(rows, [*shape, rows.shape[-1]]), tf.reshape(offsets, shape)
+
+
+def _linear_form_of(model: FunctionalModel, values: Values, item_ids: tf.Tensor, own: Values):
+    """Returns `e_n`, `[n, k]`, and `b_n`, `[n]`, of examples that need not share their values.
+
+    Args:
+      model: The model.
+      values: The values that the examples share.
+      item_ids: `[n, 1]`.
+      own: The values that they do not share, `[n, ...]`; of item tables `[n, 1, dim]`.
+    """
     solved = _solved(model)
 
     def of_example(example):
@@ -173,20 +191,55 @@ def _linear_form(model: FunctionalModel, values: Values, examples: Examples):
         row = tf.concat([tf.reshape(g, [-1]) for g in in_order(solved, gradients)], axis=0)
         return row, prediction[0]
 
-    item_ids = tf.reshape(examples.item_ids, [-1, 1])
-    rows, offsets = map_clients(of_example, (item_ids, own))
-    shape = [num_clients, num_examples]
-    return tf.reshape(rows, [*shape, rows.shape[-1]]), tf.reshape(offsets, shape)
+    return map_clients(of_example, (item_ids, own))
 
 
-def _regularization(model: FunctionalModel, options: LeastSquaresOptions, num_examples: tf.Tensor):
-    """Returns the diagonals of the clients' systems, `[clients, k]` float64."""
+def linear_tables(
+    model: FunctionalModel, global_values: Values, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `e_i`, `[num_items, k]`, and `b_i`, `[num_items]`, float32, of every item.
+
+    Args:
+      model: A model that `check_is_solvable` does not refuse, whose local weights are trainable.
+      global_values: The whole global values.
+      num_items: How many items there are.
+    """
+    shared = {w.name: global_values[w.name] for w in model.global_weights if not w.is_item_table}
+    tables = [weight.name for weight in model.global_weights if weight.is_item_table]
+
+    traced = tf.function(lambda ids, own: _linear_form_of(model, shared, ids, own), autograph=False)
+    of_items = traced.get_concrete_function(
+        tf.TensorSpec([None, 1], tf.int32),
+        {
+            w.name: tf.TensorSpec([None, 1, w.shape[1]], w.dtype)
+            for w in model.global_weights
+            if w.is_item_table
+        },
+    )
+    rows, offsets = [], []
+    for start in range(0, num_items, _ITEMS_AT_ONCE):
+        item_ids = np.arange(start, min(start + _ITEMS_AT_ONCE, num_items), dtype=np.int32)
+        own = {name: tf.gather(global_values[name], item_ids)[:, tf.newaxis] for name in tables}
+        of_part = of_items(tf.constant(item_ids[:, np.newaxis]), own)
+        rows.append(of_part[0].numpy())
+        offsets.append(of_part[1].numpy())
+    return np.concatenate(rows), np.concatenate(offsets)
+
+
+def regularization_strengths(model: FunctionalModel, options: LeastSquaresOptions) -> list[float]:
+    """Returns the regularization of each entry of `u`, for a support of one example."""
     strengths = []
     for weight in _solved(model):
         size = weight.shape.num_elements()
         of_bias = options.bias_regularization
         is_bias = size == 1 and of_bias is not None
         strengths += [of_bias if is_bias else options.regularization] * size
+    return strengths
+
+
+def _regularization(model: FunctionalModel, options: LeastSquaresOptions, num_examples: tf.Tensor):
+    """Returns the diagonals of the clients' systems, `[clients, k]` float64."""
+    strengths = regularization_strengths(model, options)
     # A client without a support is regularized too.
     growth = tf.cast(tf.maximum(num_examples, 1.0), tf.float64) ** options.exponent
     return growth[:, tf.newaxis] * tf.constant(strengths, tf.float64)

@@ -28,7 +28,7 @@ def top_list_results(
 
     Args:
       lists: `[users, k]` int64 item ids, distinct within a user, as from
-        `fedrecon.serving.recommend`; -1 is padding. At least one user.
+        `best_lists.recommend`; -1 is padding. At least one user.
       item_counts: `[num_items]` int64: how many training users have each item.
       num_training_users: How many users trained.
 

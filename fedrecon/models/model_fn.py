@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import json
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from fedrecon.errors import InputError
 from fedrecon.models.split_model import ModelFn, SplitModel
+
+_PACKAGE = "fedrecon.models."
 
 
 def model_fn(build: Callable[..., SplitModel], *args: Any, **settings: Any) -> ModelFn:
@@ -43,3 +48,40 @@ def structure(build_model: ModelFn) -> Hashable:
     except (TypeError, ValueError):  # Wrong arguments, values without a hash, no signature.
         return build_model
     return key
+
+
+def description(build_model: ModelFn) -> dict[str, Any] | None:
+    """Returns JSON values from which `from_description` builds the model again.
+
+    None if `model_fn` did not make the function, if a model of this package does not build it, or
+    if an argument is no JSON value. Then only the code that made the function can build the model.
+    """
+    if not isinstance(build_model, functools.partial):
+        return None
+    function = build_model.func
+    if not function.__module__.startswith(_PACKAGE):
+        return None
+    try:
+        bound = inspect.signature(function).bind(*build_model.args, **build_model.keywords)
+        arguments = json.loads(json.dumps(bound.arguments))
+    except TypeError:
+        return None
+    return {"function": f"{function.__module__}:{function.__name__}", "arguments": arguments}
+
+
+def from_description(described: dict[str, Any]) -> ModelFn:
+    """Returns the function that `description` described.
+
+    Raises:
+      InputError: If this version has no such model.
+    """
+    module, _, name = described["function"].partition(":")
+    if not module.startswith(_PACKAGE):
+        raise InputError(f"the model {described['function']} is not one of {_PACKAGE}.")
+    try:
+        build = getattr(importlib.import_module(module), name)
+        built = functools.partial(build, **described["arguments"])
+        inspect.signature(build).bind(**built.keywords)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(f"the model {described['function']} cannot be built: {error}.") from error
+    return built

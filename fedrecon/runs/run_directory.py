@@ -5,6 +5,7 @@
     events/              the same for TensorBoard
     checkpoints/         round_<n>: the server's state after n rounds; see `checkpoints`
     client_store/        rows that clients keep, if any; see `client_store`
+    model/               what serves users; see `fedrecon.serving.files`
     final_metrics.json   metrics of the finished run on each group of users
     results.json         results of a run of a comparison; see `experiments.compare`
     user_results.npz     the same of each user of the test groups

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fedrecon.evaluation.protocols import Cases
-from fedrecon.serving.recommend import recommend
+from fedrecon.evaluation.best_lists import recommend
 
 
 class Table:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedrecon.evaluation.judge import Scores
 from fedrecon.evaluation.protocols import Cases
+from fedrecon.evaluation.best_items import best_items
 
 
 def recommend(
@@ -42,11 +43,9 @@ def recommend(
     best = np.full((len(cases.users), k), -1, np.int64)
     values = np.full((len(cases.users), k), -np.inf, np.float32)
     for places, block in scores.score_blocks(state, cases, items):
-        block = np.array(block)
-        for row, place in enumerate(places.tolist()):
-            block[row, known_items[place]] = -np.inf
-        order = np.argsort(-block, axis=1, kind="stable")[:, :k]
-        found = np.take_along_axis(block, order, axis=1)
-        best[places, : order.shape[1]] = np.where(np.isfinite(found), order, -1)
-        values[places, : order.shape[1]] = found
+        for place, of_user in zip(places.tolist(), np.array(block)):
+            of_user[known_items[place]] = -np.inf
+            found = best_items(of_user, k)
+            best[place, : len(found)] = found
+            values[place, : len(found)] = of_user[found]
     return best, values

@@ -1,0 +1,211 @@
+"""The files of a model that serves, which any language can read.
+
+    model.json     what the model is, how a user's vector is found, and SHA-256 of the other files
+    items.csv      row, item_id, title, genres, num_ratings: the meaning of the rows of tables
+    tables.npz     `factors` [items, k] and `offsets` [items], float32; only of a linear model
+    weights.npz    the global weights by name, as they were trained
+
+docs/model_files.md says how to score with them. A folder is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedrecon import __version__
+from fedrecon.errors import InputError
+from fedrecon.serving.about import About
+from fedrecon.serving.items import Items
+from fedrecon.serving.linear import LinearModel, rule_from_json
+from fedrecon.serving.recommender import Recommender
+
+if TYPE_CHECKING:
+    from fedrecon.models.split_model import ModelFn
+    from fedrecon.serving.stepwise import StepwiseModel
+
+# Where a run keeps its model.
+FOLDER = "model"
+FORMAT = 1
+_MODEL, _ITEMS, _TABLES, _WEIGHTS = "model.json", "items.csv", "tables.npz", "weights.npz"
+_LINEAR, _STEPWISE = "linear", "keras"
+
+
+def write(recommender: Recommender, path: str | os.PathLike) -> None:
+    """Writes a model to a folder, in place of a model that is there.
+
+    Raises:
+      InputError: If the folder holds anything else, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not (path / _MODEL).exists():
+        raise InputError(f"{path} exists and holds no model; give another folder.")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
+        _write_files(recommender, part)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"the model cannot be written: {error}.") from error
+
+
+def _write_files(recommender: Recommender, folder: pathlib.Path) -> None:
+    model = recommender.model
+    (folder / _ITEMS).write_text(recommender.items.to_csv(), encoding="utf-8")
+    np.savez(folder / _WEIGHTS, **recommender.weights)
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "fedrecon": __version__,
+        "about": recommender.about.to_json(),
+        "ids_are_text": recommender.items.ids.dtype.kind == "U",
+        "num_items": len(recommender.items),
+        "user_vector": [list(part) for part in model.parts],
+        "model": recommender.model_description,
+    }
+    if isinstance(model, LinearModel):
+        np.savez(folder / _TABLES, factors=model.factors, offsets=model.offsets)
+        described.update(kind=_LINEAR, reconstruction=model.rule.to_json())
+    else:
+        options = model.options
+        described.update(
+            kind=_STEPWISE,
+            reconstruction={
+                "optimizer": options.reconstruction_optimizer.name,
+                "learning_rate": options.reconstruction_optimizer.learning_rate,
+                "batch_size": options.batch_size,
+                "epochs": options.reconstruction_epochs,
+                "steps_max": options.reconstruction_steps_max,
+                "start_seed": model.start_seed,
+            },
+        )
+    described["sha256"] = {file.name: _digest(file) for file in sorted(folder.iterdir())}
+    text = json.dumps(described, indent=2, allow_nan=False)
+    (folder / _MODEL).write_text(text + "\n", encoding="utf-8")
+
+
+def load_run(run_dir: str | os.PathLike, *, model: ModelFn | None = None) -> Recommender:
+    """Returns the model that a finished run left, without the data that it was trained on.
+
+    Args:
+      run_dir: The output directory of `experiments.train`, or the folder of a model.
+      model: Builds the model; needed only for a model of one's own that is not linear in its local
+        part.
+
+    Raises:
+      InputError: If there is no model, or a file of it is missing or damaged.
+    """
+    folder = pathlib.Path(run_dir)
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    if not (folder / _MODEL).exists():
+        state = "its run is not finished" if (folder / "config.json").exists() else "it is no run"
+        raise InputError(f"{folder} holds no model: {state}. A run writes it when it ends.")
+    described = _described(folder)
+    try:
+        items = Items.from_csv(
+            (folder / _ITEMS).read_text(encoding="utf-8"),
+            ids_are_text=described["ids_are_text"],
+            label=str(folder / _ITEMS),
+        )
+        weights = _arrays(folder / _WEIGHTS)
+        if described["kind"] == _LINEAR:
+            served = _linear(described, _arrays(folder / _TABLES))
+        else:
+            served = _stepwise(described, weights, model, len(items))
+        return Recommender(
+            items,
+            served,
+            About.from_json(described["about"]),
+            weights=weights,
+            model_description=described["model"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / _MODEL} cannot be read: {error!r}.") from error
+
+
+def _described(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns model.json, once the files beside it are those that it was written with."""
+    path = folder / _MODEL
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        found_format, digests = described["format"], described["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: {error!r}.") from error
+    if found_format != FORMAT:
+        raise InputError(
+            f"{path} has format {found_format}; this version reads format {FORMAT}. Train again, or "
+            "use the version that wrote it."
+        )
+    for name, digest in digests.items():
+        file = folder / name
+        if not file.exists():
+            raise InputError(f"{file} is missing.")
+        if _digest(file) != digest:
+            raise InputError(f"{file} is damaged: it is not what was written with {path}.")
+    return described
+
+
+def _linear(described: dict[str, Any], tables: dict[str, np.ndarray]) -> LinearModel:
+    return LinearModel(
+        tables["factors"],
+        tables["offsets"],
+        rule_from_json(described["reconstruction"]),
+        tuple((name, size) for name, size in described["user_vector"]),
+    )
+
+
+def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> StepwiseModel:
+    from fedrecon.models.functional import FunctionalModel
+    from fedrecon.models.model_fn import from_description
+    from fedrecon.options import FedReconOptions, OptimizerOptions
+    from fedrecon.serving.stepwise import StepwiseModel
+
+    if model is None:
+        if described["model"] is None:
+            raise InputError(
+                "the model was built by code outside of this package; pass the function that builds "
+                "it, as load_run(run_dir, model=...)."
+            )
+        model = from_description(described["model"])
+    settings = described["reconstruction"]
+    options = FedReconOptions(
+        reconstruction_optimizer=OptimizerOptions(settings["optimizer"], settings["learning_rate"]),
+        batch_size=settings["batch_size"],
+        reconstruction_epochs=settings["epochs"],
+        reconstruction_steps_max=settings["steps_max"],
+    )
+    functional = FunctionalModel(model())
+    shapes = {weight.name: tuple(weight.shape) for weight in functional.global_weights}
+    found = {name: value.shape for name, value in weights.items()}
+    if shapes != found:
+        raise InputError(f"the model has the weights {shapes}, and the files have {found}.")
+    return StepwiseModel(
+        functional, weights, options, start_seed=settings["start_seed"], num_items=num_items
+    )
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def _digest(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for part in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""The items that a model knows: their ids, titles, genres, and how many ratings each has."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import functools
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedrecon.data.ratings import Ratings
+from fedrecon.errors import InputError
+
+_COLUMNS = ("row", "item_id", "title", "genres", "num_ratings")
+_LEAST_LIKENESS = 0.6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Items:
+    """The items of a model, by row of its item table.
+
+    Attributes:
+      ids: `[num_items]`, int64 or text: the ids that the items have in the data.
+      titles: `[num_items]`, "" for an item without a title.
+      genres: `[num_items]`, each a tuple of names.
+      num_ratings: `[num_items]`, int64: how many training ratings each has.
+    """
+
+    ids: np.ndarray
+    titles: tuple[str, ...]
+    genres: tuple[tuple[str, ...], ...]
+    num_ratings: np.ndarray
+
+    @classmethod
+    def of_ratings(cls, ratings: Ratings, num_ratings: np.ndarray) -> Items:
+        """Returns the items of a data set.
+
+        Args:
+          ratings: The data set.
+          num_ratings: `[num_items]`: how many of its ratings took part in training.
+        """
+        number = ratings.num_items
+        return cls(
+            ids=ratings.original_item_ids,
+            titles=ratings.item_titles or ("",) * number,
+            genres=ratings.item_genres or ((),) * number,
+            num_ratings=np.asarray(num_ratings, np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether any item has a title."""
+        return any(self.titles)
+
+    def name(self, row: int) -> str:
+        """Returns the title of an item, or its id where it has none."""
+        return self.titles[row] or str(self.ids[row])
+
+    def find(self, item: object) -> int | None:
+        """Returns the row of an item, or None if there is no such item.
+
+        Args:
+          item: Its id, as a number or as text, or its title, whatever the case of its letters. A
+            title that two items share finds none.
+        """
+        text = str(item).strip()
+        row = self._row_of_id.get(text)
+        if row is None:
+            rows = self._rows_of_title.get(_plain(text), ())
+            row = rows[0] if len(rows) == 1 else None
+        return row
+
+    def near(self, text: str, number: int = 3) -> list[str]:
+        """Returns the items that somebody may have meant, the likeliest first: ids and titles.
+
+        Args:
+          text: What was not found.
+          number: The most to return.
+        """
+        wanted = _plain(text)
+        rows = list(self._rows_of_title.get(wanted, ()))
+        words = [word.strip("(),.:") for word in wanted.split()]
+        if words and not rows:
+            rows = [
+                row for title, of in self._rows_of_title.items() for row in of
+                if all(word in title for word in words)
+            ]  # fmt: skip
+            rows.sort(key=lambda row: (-self.num_ratings[row], row))
+        if not rows:
+            titles = difflib.get_close_matches(
+                wanted, list(self._rows_of_title), number, _LEAST_LIKENESS
+            )
+            rows = [row for title in titles for row in self._rows_of_title[title]]
+        return [f"{self.titles[row]!r} ({self.ids[row]})" for row in rows[:number]]
+
+    @functools.cached_property
+    def _row_of_id(self) -> dict[str, int]:
+        return {str(item): row for row, item in enumerate(self.ids.tolist())}
+
+    @functools.cached_property
+    def _rows_of_title(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, title in enumerate(self.titles):
+            if title:
+                rows.setdefault(_plain(title), []).append(row)
+        return rows
+
+    def to_csv(self) -> str:
+        """Returns a table with a header, one line an item, in the order of the rows."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for row, item in enumerate(self.ids.tolist()):
+            genres = "|".join(self.genres[row])
+            writer.writerow((row, item, self.titles[row], genres, int(self.num_ratings[row])))
+        return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str, *, ids_are_text: bool, label: str) -> Items:
+        """Returns what `to_csv` wrote.
+
+        Args:
+          text: The table.
+          ids_are_text: Whether ids are text, or numbers.
+          label: What to call the table in messages.
+
+        Raises:
+          InputError: If it is no such table.
+        """
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+        if not rows or tuple(rows[0]) != _COLUMNS:
+            raise InputError(f"{label} must have the columns {', '.join(_COLUMNS)}.")
+        try:
+            _, ids, titles, genres, counts = zip(*_checked(rows[1:]))
+            return cls(
+                ids=np.array(ids) if ids_are_text else np.array([int(item) for item in ids]),
+                titles=titles,
+                genres=tuple(tuple(text.split("|")) if text else () for text in genres),
+                num_ratings=np.array([int(count) for count in counts], np.int64),
+            )
+        except ValueError as error:
+            raise InputError(f"{label} cannot be read: {error}.") from error
+
+
+def _checked(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """Returns the lines below the header, if they are numbered from 0 and whole."""
+    for number, row in enumerate(rows):
+        if len(row) != len(_COLUMNS) or row[0] != str(number):
+            raise ValueError(f"line {number + 2} is not of row {number}")
+    if not rows:
+        raise ValueError("it has no items")
+    return rows
+
+
+def _plain(title: str) -> str:
+    return " ".join(title.casefold().split())

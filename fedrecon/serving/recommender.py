@@ -1,0 +1,336 @@
+"""Recommendations, predictions and item factors of a trained model, by the data's own ids."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedrecon.data.ratings import Ratings
+from fedrecon.errors import InputError
+from fedrecon.evaluation.best_items import best_items
+from fedrecon.serving.about import About
+from fedrecon.serving.items import Items
+from fedrecon.serving.linear import LinearModel
+from fedrecon.serving.person import Placed, column_of, place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedrecon.serving.stepwise import StepwiseModel
+
+# Scores of a block of users: 4 bytes each.
+_SCORES_AT_ONCE = 4_000_000
+USER_COLUMNS = ("user", "user_id", "userId")
+
+
+class Recommender:
+    """A trained model that serves anybody by a few ratings.
+
+        recommender = fr.load_run("runs/first")
+        recommender.recommend({"Matrix, The (1999)": 5, "Babe (1995)": 2}, k=10)
+
+    A user is either ratings or a user id of the data, if the data is at hand (`ratings`). Ratings
+    are a mapping of items to stars, a data frame with the columns `item` and `rating`, or, where
+    items are ranked, items alone. An item is an id or a title. Items that the model does not know
+    are left out with a warning. Every user is reconstructed; nothing is learned from one.
+
+    Attributes:
+      items: The items.
+      model: Finds users' vectors, and scores.
+      about: Where the model comes from.
+      weights: The global weights by name, as they were trained.
+      model_description: From which the Keras model can be built again; see `model_fn.description`.
+      ratings: The data, for user ids; None if it is not at hand.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        model: LinearModel | StepwiseModel,
+        about: About,
+        *,
+        weights: dict[str, np.ndarray],
+        model_description: dict[str, Any] | None = None,
+        ratings: Ratings | None = None,
+    ):
+        self.items = items
+        self.model = model
+        self.about = about
+        self.weights = weights
+        self.model_description = model_description
+        self.ratings = ratings
+
+    # --- for one user -----------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        ratings_or_user: Any,
+        k: int = 10,
+        *,
+        exclude: Iterable[Any] = (),
+        includes_given: bool = False,
+        min_ratings: int = 1,
+    ) -> pd.DataFrame:
+        """Returns the items with the highest scores, the best first.
+
+        Args:
+          ratings_or_user: See `Recommender`.
+          k: The most items.
+          exclude: Items that are not wanted, besides those that the user gives.
+          includes_given: Whether items that the user gives may be recommended.
+          min_ratings: Items with fewer training ratings are not recommended. Nothing was learned
+            about an item without any.
+
+        Returns:
+          The columns `item_id`, `title` and `score`: the predicted rating in stars (not cut to the
+          scale), or where items are ranked a score whose order counts.
+
+        Raises:
+          InputError: If nothing that is given is known, or `k` is not positive.
+        """
+        placed = self.place(ratings_or_user)
+        hidden = {self._row(item) for item in exclude}
+        rows, scores = next(
+            self.best_rows(
+                [placed], k, hidden=hidden, includes_given=includes_given, min_ratings=min_ratings
+            )
+        )
+        return self.table(rows, scores)
+
+    def predict(self, ratings_or_user: Any, items: Sequence[Any]) -> pd.Series:
+        """Returns a user's scores of some items, by item id; see `recommend`."""
+        rows = [self._row(item) for item in items]
+        return self.score_all(ratings_or_user).iloc[rows]
+
+    def score_all(self, ratings_or_user: Any) -> pd.Series:
+        """Returns a user's score of every item, by item id; see `recommend`."""
+        import pandas as pd
+
+        (scores,) = self.model.scores(self._vectors([self.place(ratings_or_user)]))
+        return pd.Series(scores, index=pd.Index(self.items.ids, name="item_id"), name="score")
+
+    def user_vector(self, ratings_or_user: Any) -> np.ndarray:
+        """Returns the vector that a user is reconstructed as, `[k]` float32."""
+        return self._vectors([self.place(ratings_or_user)])[0]
+
+    def explain(self, ratings_or_user: Any, item: Any) -> pd.DataFrame:
+        """Returns how much each given rating adds to the score of an item, the most first.
+
+        For models whose users are solved for; the formula is in `LinearModel.contributions`. The
+        contributions and the score of somebody who gives nothing add up to the score.
+
+        Returns:
+          The columns `item_id`, `title`, `rating` and `contribution`. `attrs` has `score` and
+          `score_without_ratings`.
+
+        Raises:
+          InputError: If the model has no such formula.
+        """
+        import pandas as pd
+
+        placed, row = self.place(ratings_or_user), self._row(item)
+        ratings, contributions = self.contributions(placed, row)
+        table = self.table(placed.rows, contributions).rename(columns={"score": "contribution"})
+        table.insert(2, "rating", ratings)
+        table = table.sort_values("contribution", ascending=False, kind="stable")
+        base = float(self.model.offsets[row])
+        table.attrs.update(score=base + float(contributions.sum()), score_without_ratings=base)
+        return pd.DataFrame(table).reset_index(drop=True)
+
+    def contributions(self, placed: Placed, row: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Returns given ratings `[n]` and what each adds to an item's score, `[n]`, by given item.
+
+        Raises:
+          InputError: If the model has no such formula.
+        """
+        if not isinstance(self.model, LinearModel):
+            raise InputError(
+                "only a model whose users are solved for has an explanation, and this one takes "
+                "gradient steps."
+            )
+        if self.about.is_implicit and self.about.negatives_per_positive:
+            raise InputError(
+                "the model is fitted to drawn negatives besides the given items, so the given "
+                "items alone explain nothing; fed_ials draws none."
+            )
+        rows, labels = self.about.given(placed.rows, placed.ratings, len(self.items))
+        found = self.model.contributions(rows, labels, row)
+        order = np.argsort(rows)[np.argsort(np.argsort(placed.rows))]
+        return placed.ratings, found[order]
+
+    # --- for many users ---------------------------------------------------------------------------
+
+    def recommend_many(
+        self, table: pd.DataFrame, k: int = 10, *, min_ratings: int = 1
+    ) -> pd.DataFrame:
+        """Returns recommendations for each user of a table; see `recommend`.
+
+        Args:
+          table: The columns `user`, `item` and, where ratings are predicted, `rating`.
+          k: The most items for each user.
+          min_ratings: See `recommend`.
+
+        Returns:
+          The columns `user`, `rank` (from 1), `item_id`, `title` and `score`, by user in the order
+          of the table.
+
+        Raises:
+          InputError: If a column is missing, or a user gives nothing that is known.
+        """
+        import pandas as pd
+
+        user = column_of(table.columns, USER_COLUMNS)
+        if user is None:
+            raise InputError(
+                f"the columns are {', '.join(map(str, table.columns))}; one must be called "
+                f"{' or '.join(USER_COLUMNS)}."
+            )
+        users = table.groupby(user, sort=False)
+        names, placed = [], []
+        for name, of_user in users:
+            names.append(name)
+            placed.append(self.place(of_user, who=f"user {name}: "))
+        parts = []
+        for name, (rows, scores) in zip(names, self.best_rows(placed, k, min_ratings=min_ratings)):
+            part = self.table(rows, scores)
+            part.insert(0, "rank", np.arange(1, len(rows) + 1))
+            part.insert(0, "user", name)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    # --- items ------------------------------------------------------------------------------------
+
+    def popular(self, k: int = 10) -> pd.DataFrame:
+        """Returns the items with the most training ratings, whose number is the `score`."""
+        counts = self.items.num_ratings
+        rows = best_items(counts.astype(np.float64), _checked_k(k))
+        return self.table(rows, counts[rows])
+
+    def similar_items(self, item: Any, k: int = 10, *, min_ratings: int = 1) -> pd.DataFrame:
+        """Returns the items whose factors have the largest cosine with those of an item.
+
+        Args:
+          item: An id or a title.
+          k: The most items.
+          min_ratings: See `recommend`.
+
+        Returns:
+          The columns `item_id`, `title` and `score`, the cosine.
+        """
+        row, vectors = self._row(item), self.model.item_vectors().astype(np.float64)
+        lengths = np.linalg.norm(vectors, axis=1)
+        cosines = vectors @ vectors[row] / np.maximum(lengths * lengths[row], 1e-30)
+        cosines[self.items.num_ratings < min_ratings] = -np.inf
+        cosines[row] = -np.inf
+        rows = best_items(cosines, _checked_k(k))
+        return self.table(rows, cosines[rows])
+
+    def item_factors(self) -> pd.DataFrame:
+        """Returns the item factors, one row an item, by item id; biases are no factors."""
+        import pandas as pd
+
+        index = pd.Index(self.items.ids, name="item_id")
+        return pd.DataFrame(self.model.item_vectors(), index=index)
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the model to a folder, which `Recommender.load` reads; see `serving.files`."""
+        from fedrecon.serving import files
+
+        files.write(self, path)
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def place(self, ratings_or_user: Any, *, who: str = "") -> Placed:
+        """Returns the rows of what a user gives; see `Recommender`.
+
+        Raises:
+          InputError: If nothing that is given is known.
+        """
+        if isinstance(ratings_or_user, Placed):
+            return ratings_or_user
+        if isinstance(ratings_or_user, (str, int, np.integer)):
+            return self._placed_user(ratings_or_user)
+        placed = place(self.items, ratings_or_user)
+        if placed.unplaced:
+            told = " ".join(placed.unplaced_sentences(self.items)[:3])
+            if not len(placed.rows):
+                raise InputError(f"{who}none of the items is known to the model. {told}")
+            warnings.warn(f"{who}{len(placed.unplaced)} left out. {told}", stacklevel=3)
+        return placed
+
+    def best_rows(
+        self,
+        placed: Sequence[Placed],
+        k: int,
+        *,
+        hidden: Collection[int] = (),
+        includes_given: bool = False,
+        min_ratings: int = 1,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields rows of the best items and their scores for each user; see `recommend`."""
+        _checked_k(k)
+        never = np.flatnonzero(self.items.num_ratings < min_ratings)
+        never = np.union1d(never, np.fromiter(hidden, np.int64, len(hidden)))
+        step = max(1, _SCORES_AT_ONCE // len(self.items))
+        for start in range(0, len(placed), step):
+            block = placed[start : start + step]
+            scores = self.model.scores(self._vectors(block))
+            scores[:, never] = -np.inf
+            for of_user, scored in zip(block, scores):
+                if not includes_given:
+                    scored[of_user.rows] = -np.inf
+                rows = best_items(scored, k)
+                yield rows, scored[rows]
+
+    def table(self, rows: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+        """Returns the columns `item_id`, `title` and `score` of some rows."""
+        import pandas as pd
+
+        titles = [self.items.titles[row] for row in rows.tolist()]
+        return pd.DataFrame({"item_id": self.items.ids[rows], "title": titles, "score": scores})
+
+    def _vectors(self, placed: Sequence[Placed]) -> np.ndarray:
+        number = len(self.items)
+        given = [self.about.given(one.rows, one.ratings, number) for one in placed]
+        return self.model.user_vectors(given)
+
+    def _row(self, item: Any) -> int:
+        row = self.items.find(item)
+        if row is None:
+            near = self.items.near(str(item))
+            offer = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"{str(item)!r} is no item of the model.{offer}")
+        return row
+
+    def _placed_user(self, user: str | int) -> Placed:
+        if self.ratings is None:
+            raise InputError(
+                f"{user!r} may be a user id, and the model has no data of users; give ratings, or "
+                "set `ratings` to the data."
+            )
+        is_text = self.ratings.original_user_ids.dtype.kind == "U"
+        wanted = str(user) if is_text else _whole(user)
+        rows = self.ratings.rows_of(self.ratings.dense_user_id(wanted))
+        return self._placed_rows(rows)
+
+    def _placed_rows(self, rows: np.ndarray) -> Placed:
+        """Returns some ratings of the data, whose items are those of the model."""
+        ratings = None if self.about.is_implicit else self.ratings.ratings[rows].astype(np.float64)
+        return Placed(self.ratings.item_ids[rows].astype(np.int64), ratings, ())
+
+
+def _whole(user: str | int) -> int | str:
+    text = str(user)
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _checked_k(k: int) -> int:
+    if k < 1:
+        raise InputError(f"k is {k}; it must be at least 1.")
+    return k
