@@ -5,16 +5,10 @@ python -m experiments.evaluate --run_dir=runs/first --group=unseen_test
 
 from __future__ import annotations
 
-import dataclasses
-
 from absl import flags
 
-from experiments.run import cli, display, judged, runtime, settings
-from experiments.run.flags import refuse_comparison
-from experiments.run.population import load_population
+from experiments.run import cli, display, judged, past_run, runtime
 from fedrecon.data.population import GROUPS
-from fedrecon.errors import InputError
-from fedrecon.runs import run_directory
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Required: the output directory of a run (experiments.train)."
@@ -37,41 +31,16 @@ _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    if _RUN_DIR.value is None:
-        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
-    run = run_directory.RunDirectory(_RUN_DIR.value)
-    refuse_comparison(run.path)
-    config = run.read_config()
-    settings.check_format(config, run.path)
-    chosen = settings.Settings.from_json(config["settings"])
-    for name, place in (("data_dir", _DATA_DIR.value), ("ratings_file", _RATINGS_FILE.value)):
-        if place is not None:
-            if not settings.uses(chosen, name):
-                raise InputError(settings.no_effect(chosen, name))
-            chosen = dataclasses.replace(chosen, **{name: place})
-    population = load_population(chosen)
-    if population.ratings.fingerprint() != config["data_fingerprint"]:
-        where = "--data_dir" if chosen.ratings_file is None else "--ratings_file"
-        raise InputError(
-            f"the ratings of {population.ratings.name} differ from those that {run.path} was "
-            f"trained on; give the same files with {where}."
-        )
+    run, chosen, population = past_run.load(
+        _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
+    )
     display.print_notes(population.ratings)
 
     groups = list(population.groups) if _GROUP.value is None else [_GROUP.value]
     for group in groups:
         population.group(group)  # Raises where there is no such group.
 
-    checkpoints = run.checkpoints()
-    if not checkpoints:
-        raise InputError(f"{run.path} has no checkpoint yet.")
-    round_num = checkpoints[-1] if _ROUND.value is None else _ROUND.value
-    if round_num not in checkpoints:
-        raise InputError(
-            f"{run.path} has no checkpoint after round {round_num}; it has those after rounds "
-            f"{', '.join(map(str, checkpoints))}."
-        )
-
+    round_num = past_run.checkpoint(run, _ROUND.value)
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
     from experiments.run import build
     from fedrecon.evaluation.judge import Judge

@@ -26,6 +26,7 @@ from experiments.run.claim import claimed
 from experiments.run.population import watched_group
 from fedrecon.algorithms.algorithm import costs_of_one_machine
 from fedrecon.data.population import GROUPS, IMPLICIT, Population
+from fedrecon.evaluation.best_lists import recommend
 from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.evaluation.judge import BaselineScores, Judge
 from fedrecon.evaluation.metrics import UserResults
@@ -33,7 +34,6 @@ from fedrecon.evaluation.protocols import Cases
 from fedrecon.evaluation.scoring import ModelScores
 from fedrecon.evaluation.top_lists import top_list_results
 from fedrecon.runs.run_directory import RunDirectory
-from fedrecon.evaluation.best_lists import recommend
 
 _NUM_SAMPLED = 3
 

@@ -160,6 +160,35 @@ def choose_of_items(header: Sequence[str] | None, num_columns: int, *, label: st
     return Chosen(places, [f"Columns of the items file: {told}."])
 
 
+def choose_given(
+    header: Sequence[str] | None, sample: Sequence[Sequence[str]], *, label: str
+) -> Chosen:
+    """Returns which columns of what users give are the item, and the rating and user if any.
+
+    An item may be named by its title.
+
+    Raises:
+      DataError: If there is no column of items.
+    """
+    num_columns = len(sample[0])
+    if header is None:
+        order = {1: (ITEM,), 2: (ITEM, RATING), 3: (USER, ITEM, RATING)}.get(num_columns, ())
+        places = {role: place for place, role in enumerate(order)}
+    else:
+        places = _by_name(header, (USER, ITEM, RATING, TITLE))
+        title = places.pop(TITLE, None)
+        if ITEM not in places and title is not None:
+            places[ITEM] = title
+    if ITEM not in places:
+        held = f"its header is {','.join(header)!r}" if header else f"it has {num_columns} columns"
+        raise DataError(
+            f"{label}: it cannot be told which column is the item; {held}; begin the file with a "
+            "header such as item,rating."
+        )
+    told = ", ".join(f"{role} is {_told(header, place)}" for role, place in places.items())
+    return Chosen(places, [f"Columns of {label}: {told}."])
+
+
 def _plain(name: str) -> str:
     """Returns a name as it stands in `_NAMES`; RecBole writes its type behind a colon."""
     return re.sub("[^a-z0-9]", "", name.partition(":")[0].lower())

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fedrecon.evaluation.best_items import best_items
 from fedrecon.evaluation.judge import Scores
 from fedrecon.evaluation.protocols import Cases
-from fedrecon.evaluation.best_items import best_items
 
 
 def recommend(

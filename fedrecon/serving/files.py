@@ -144,8 +144,8 @@ def _described(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error!r}.") from error
     if found_format != FORMAT:
         raise InputError(
-            f"{path} has format {found_format}; this version reads format {FORMAT}. Train again, or "
-            "use the version that wrote it."
+            f"{path} has format {found_format}; this version reads format {FORMAT}. Train again, "
+            "or use the version that wrote it."
         )
     for name, digest in digests.items():
         file = folder / name
@@ -174,8 +174,8 @@ def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> Step
     if model is None:
         if described["model"] is None:
             raise InputError(
-                "the model was built by code outside of this package; pass the function that builds "
-                "it, as load_run(run_dir, model=...)."
+                "code outside of this package built the model; pass the function that builds it, "
+                "as load_run(run_dir, model=...)."
             )
         model = from_description(described["model"])
     settings = described["reconstruction"]

@@ -1,4 +1,4 @@
-"""What a user gives, in whatever form: as rows of items and ratings, and what could not be placed."""
+"""What a user gives, in whatever form, as rows of items and ratings."""
 
 from __future__ import annotations
 

@@ -179,7 +179,9 @@ class Recommender:
           of the table.
 
         Raises:
-          InputError: If a column is missing, or a user gives nothing that is known.
+          InputError: If a column is missing, or no user gives an item that is known.
+
+        Warns if items are unknown, and leaves out users all of whose items are.
         """
         import pandas as pd
 
@@ -189,11 +191,25 @@ class Recommender:
                 f"the columns are {', '.join(map(str, table.columns))}; one must be called "
                 f"{' or '.join(USER_COLUMNS)}."
             )
-        users = table.groupby(user, sort=False)
-        names, placed = [], []
-        for name, of_user in users:
-            names.append(name)
-            placed.append(self.place(of_user, who=f"user {name}: "))
+        names, placed, unknown = [], [], []
+        for name, of_user in table.groupby(user, sort=False):
+            found = place(self.items, of_user)
+            (names if len(found.rows) else unknown).append(name)
+            placed += [found] if len(found.rows) else []
+        if unknown:
+            warnings.warn(
+                f"{len(unknown)} users give no item that the model knows, and are left out: "
+                f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}.",
+                stacklevel=2,
+            )
+        num_unplaced = sum(len(one.unplaced) for one in placed)
+        if num_unplaced:
+            warnings.warn(
+                f"{num_unplaced} given items of other users are unknown, and are left out.",
+                stacklevel=2,
+            )
+        if not names:
+            raise InputError("no user gives an item that the model knows.")
         parts = []
         for name, (rows, scores) in zip(names, self.best_rows(placed, k, min_ratings=min_ratings)):
             part = self.table(rows, scores)
@@ -246,7 +262,7 @@ class Recommender:
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def place(self, ratings_or_user: Any, *, who: str = "") -> Placed:
+    def place(self, ratings_or_user: Any) -> Placed:
         """Returns the rows of what a user gives; see `Recommender`.
 
         Raises:
@@ -260,8 +276,8 @@ class Recommender:
         if placed.unplaced:
             told = " ".join(placed.unplaced_sentences(self.items)[:3])
             if not len(placed.rows):
-                raise InputError(f"{who}none of the items is known to the model. {told}")
-            warnings.warn(f"{who}{len(placed.unplaced)} left out. {told}", stacklevel=3)
+                raise InputError(f"the model knows none of the given items. {told}")
+            warnings.warn(f"Left out: {told}", stacklevel=3)
         return placed
 
     def best_rows(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fedrecon.evaluation.protocols import Cases
 from fedrecon.evaluation.best_lists import recommend
+from fedrecon.evaluation.protocols import Cases
 
 
 class Table:

@@ -1,0 +1,187 @@
+"""Recommends items to anybody, from a handful of ratings, by the model of a finished run.
+
+    python -m experiments.recommend --run_dir=RUN --rate="Alien (1979)=5" --rate="Babe (1995)=2"
+    python -m experiments.recommend --run_dir=RUN --ratings=mine.csv --k=10
+
+Items are named by id or title. A file with a column of users serves each of them. Recommendations
+go to standard output, and everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from experiments.run import cli, past_run
+from experiments.run.flags import refuse_comparison
+from fedrecon.data.columns import RATING, USER, choose_given
+from fedrecon.data.delimited import open_table
+from fedrecon.errors import InputError
+from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.serving.files import load_run
+from fedrecon.serving.recommender import Recommender
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("table", "csv", "json")
+_NUM_REASONS = 2
+
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Required: the output directory of a finished run (experiments.train)."
+)
+_RATINGS = flags.DEFINE_string(
+    "ratings",
+    None,
+    "File of your own ratings, one a line: the item's id or title, and the rating. With a column "
+    "of users, each user is served.",
+)
+_RATE = flags.DEFINE_multi_string(
+    "rate", [], "A rating, as ITEM=STARS; where items are ranked, ITEM alone will do. Repeat it."
+)
+_USER_ID = flags.DEFINE_string(
+    "user_id", None, "In place of ratings: a user of the data that the run was trained on."
+)
+_K = flags.DEFINE_integer("k", 10, "How many items to recommend.", lower_bound=1)
+_FORMAT = flags.DEFINE_enum("format", "table", FORMATS, "How recommendations are printed.")
+_MIN_RATINGS = flags.DEFINE_integer(
+    "min_ratings", 1, "Leave out items with fewer training ratings.", lower_bound=0
+)
+_EXPLAIN = flags.DEFINE_bool(
+    "explain", False, "Name the given ratings that add the most to each recommendation's score."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "With --user_id: where the data set is now, if not where it was in training."
+)
+_RATINGS_FILE = flags.DEFINE_string(
+    "ratings_file", None, "With --user_id: where the file of ratings is now."
+)
+
+
+def main(interruption: cli.Interruption) -> None:
+    del interruption  # There is nothing to save.
+    if _RUN_DIR.value is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
+    given = [
+        name
+        for name, value in (("--ratings", _RATINGS), ("--rate", _RATE), ("--user_id", _USER_ID))
+        if value.value
+    ]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} say twice who is served; give one of them.")
+    refuse_comparison(RunDirectory(_RUN_DIR.value).path)
+    recommender = load_run(_RUN_DIR.value)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        table = _recommended(recommender)
+    for warning in told:
+        print(warning.message, file=sys.stderr)
+    if not len(table):
+        raise InputError("no item is left to recommend; --min_ratings=0 leaves none out.")
+    print(_written(table, recommender))
+
+
+def _recommended(recommender: Recommender) -> pd.DataFrame:
+    """Returns the recommendations, with the columns that are printed."""
+    if _RATINGS.value is not None:
+        given = _read(_RATINGS.value)
+        if USER in given.columns:
+            if _EXPLAIN.value:
+                raise InputError("--explain is for one user, and --ratings has a column of users.")
+            return recommender.recommend_many(given, _K.value, min_ratings=_MIN_RATINGS.value)
+    elif _RATE.value:
+        given = dict(map(_pair, _RATE.value))
+        if len(given) < len(_RATE.value):
+            raise InputError("--rate names an item twice; give each item once.")
+        if not any(rating is not None for rating in given.values()):
+            given = list(given)
+    elif _USER_ID.value is not None:
+        past = past_run.load(
+            _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
+        )
+        recommender.ratings = past.population.ratings
+        given = _USER_ID.value
+    else:
+        print(
+            "No ratings are given, so these are the items with the most training ratings. Give "
+            '--rate="ITEM=STARS" or --ratings=FILE for recommendations of your own.',
+            file=sys.stderr,
+        )
+        table = recommender.popular(_K.value)
+        return _ranked(table.rename(columns={"score": "num_ratings"}))
+    placed = recommender.place(given)
+    table = recommender.recommend(placed, _K.value, min_ratings=_MIN_RATINGS.value)
+    if _EXPLAIN.value:
+        table["because_of"] = [_reasons(recommender, placed, item) for item in table["item_id"]]
+    return _ranked(table)
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table
+
+
+def _reasons(recommender: Recommender, placed, item) -> str:
+    """Returns the given ratings that add the most to the score of an item."""
+    table = recommender.explain(placed, item).head(_NUM_REASONS)
+    table = table[table["contribution"] > 0]
+    names = [title or str(item) for item, title in zip(table["item_id"], table["title"])]
+    return ", ".join(f"{name} ({by:+.2f})" for name, by in zip(names, table["contribution"]))
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    # A title may hold an equals sign, and a rating does not.
+    item, equals, rating = text.rpartition("=")
+    return (item.strip(), rating.strip()) if equals else (text.strip(), None)
+
+
+def _read(path: str) -> pd.DataFrame:
+    """Returns the columns `user`, `item` and `rating` of a file, as far as there are such."""
+    import pandas as pd
+
+    table = open_table(path)
+    chosen = choose_given(table.header, table.sample, label=table.label)
+    print(*chosen.notes, file=sys.stderr)
+    parts = [
+        pd.DataFrame({role: part[role].str.strip() for role in chosen.places})
+        for _, part in table.chunks(chosen.places, {})
+    ]
+    given = pd.concat(parts, ignore_index=True)
+    return given if RATING not in given.columns else given.astype({RATING: object})
+
+
+def _written(table: pd.DataFrame, recommender: Recommender) -> str:
+    """Returns the table as text in the format that is wanted."""
+    if _FORMAT.value == "csv":
+        return table.to_csv(index=False).rstrip("\n")
+    if _FORMAT.value == "json":
+        rows = json.loads(table.to_json(orient="records"))
+        return json.dumps({"run_dir": _RUN_DIR.value, "recommendations": rows}, indent=2)
+    name = "stars" if recommender.about.predicts_ratings else "score"
+    shown = table.rename(columns={"score": name, "item_id": "id"})
+    if not recommender.items.has_titles:
+        shown = shown.drop(columns="title")
+    return shown.to_string(
+        index=False,
+        justify="left",
+        float_format="{:.2f}".format,
+        formatters=_left_justified(shown),
+    )
+
+
+def _left_justified(table: pd.DataFrame) -> dict:
+    """Returns formatters that begin words at the left, where pandas puts all at the right."""
+    widths = {
+        name: max(len(name), *(len(str(value)) for value in table[name]))
+        for name in ("title", "because_of")
+        if name in table.columns
+    }
+    return {name: f"{{:<{width}}}".format for name, width in widths.items()}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,84 @@
+"""A run that was trained before: its settings, and the data that it was trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from experiments.run import settings
+from experiments.run.flags import refuse_comparison
+from experiments.run.population import load_population
+from experiments.run.settings import Settings
+from fedrecon.data.population import Population
+from fedrecon.errors import InputError
+from fedrecon.runs.run_directory import RunDirectory
+
+
+class PastRun(NamedTuple):
+    """A run and its data."""
+
+    run: RunDirectory
+    settings: Settings
+    population: Population
+
+
+def open_run(path: str | None) -> RunDirectory:
+    """Returns the directory of a run.
+
+    Raises:
+      InputError: If no path is given, or it is no run.
+    """
+    if path is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
+    run = RunDirectory(path)
+    refuse_comparison(run.path)
+    settings.check_format(run.read_config(), run.path)
+    return run
+
+
+def load(
+    path: str | None, *, data_dir: str | None = None, ratings_file: str | None = None
+) -> PastRun:
+    """Returns a run and the data that it was trained on.
+
+    Args:
+      path: The directory of the run.
+      data_dir: Where the data set is now, if not where it was in training.
+      ratings_file: Where the file of ratings is now, if not where it was in training.
+
+    Raises:
+      InputError: If it is no run, or the data are not those that it was trained on.
+    """
+    run = open_run(path)
+    config = run.read_config()
+    chosen = Settings.from_json(config["settings"])
+    for name, place in (("data_dir", data_dir), ("ratings_file", ratings_file)):
+        if place is not None:
+            if not settings.uses(chosen, name):
+                raise InputError(settings.no_effect(chosen, name))
+            chosen = dataclasses.replace(chosen, **{name: place})
+    population = load_population(chosen)
+    if population.ratings.fingerprint() != config["data_fingerprint"]:
+        where = "--data_dir" if chosen.ratings_file is None else "--ratings_file"
+        raise InputError(
+            f"the ratings of {population.ratings.name} differ from those that {run.path} was "
+            f"trained on; give the same files with {where}."
+        )
+    return PastRun(run, chosen, population)
+
+
+def checkpoint(run: RunDirectory, round_num: int | None) -> int:
+    """Returns the number of a round after which there is a checkpoint: the last, if None.
+
+    Raises:
+      InputError: If there is none.
+    """
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise InputError(f"{run.path} has no checkpoint yet.")
+    if round_num is not None and round_num not in checkpoints:
+        raise InputError(
+            f"{run.path} has no checkpoint after round {round_num}; it has those after rounds "
+            f"{', '.join(map(str, checkpoints))}."
+        )
+    return checkpoints[-1] if round_num is None else round_num
