@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from experiments.run import cli, display, judged, runtime
-from experiments.run.claim import claimed
+from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_population
 from fedrecon.runs import run_directory
@@ -25,6 +25,9 @@ def main(interruption: cli.Interruption) -> None:
     population = load_population(chosen)
     display.print_notes(population.ratings)
     with claimed(chosen, population) as run:
+        started_from = run.read_config().get(STARTED_FROM)
+        if started_from is not None:
+            print(display.started_from(started_from), flush=True)
         final = run.read_final_metrics()
         if final is None or final["rounds"] != chosen.total_rounds:
             print(
@@ -39,6 +42,8 @@ def main(interruption: cli.Interruption) -> None:
             finished = training.train(chosen, population, run, interruption)
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
+            if started_from is not None:
+                final[STARTED_FROM] = started_from
             training.write_model(chosen, population, run, finished)
             run.write_final_metrics(final)
             run.draw_curves()

@@ -60,6 +60,7 @@ _NAMES = {
     # Recommendations.
     "load_run": "serving.files",
     "Recommender": "serving.recommender",
+    "warm_started": "serving.warm_start",
     # Runtimes.
     "set_in_process_context": "execution.in_process",
     "set_native_context": "execution.native",

@@ -29,7 +29,9 @@ from fedrecon.models.split_model import ModelFn
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.divergence import DivergenceCheck
 from fedrecon.serving.build import recommender_of
+from fedrecon.serving.matching import check_feedback
 from fedrecon.serving.recommender import Recommender
+from fedrecon.serving.warm_start import warm_started
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +123,7 @@ def fit(
     seed: int = 0,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
+    warm_start: Recommender | None = None,
     context: Any = None,
 ) -> Fitted:
     """Trains an algorithm and evaluates it on users whom training saw and on others.
@@ -146,6 +149,8 @@ def fit(
       aggregator: Aggregates the clients' updates; see `build_fed_recon`. Only `fed_recon`,
         `fed_recon_ls` and `fed_ials` take one.
       is_aggregator_linear: See `build_fed_recon`.
+      warm_start: A trained model to start from, of the same kind and width; see
+        `serving.warm_start`. None starts from random values.
       context: The TFF execution context to train in; None makes an in-process context. The
         default context of the process stays as it is.
 
@@ -171,6 +176,9 @@ def fit(
     if clients_per_round is None:
         clients_per_round = max(1, min(100, len(population.train) // 5))
     build_model = model or _default_model(population, algorithm)
+    if warm_start is not None:
+        check_feedback(warm_start.about, population.feedback)
+        build_model = warm_started(build_model, warm_start, population.ratings)
     if context is None:
         context = InProcessContext()
         end_quietly()

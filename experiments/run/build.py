@@ -34,6 +34,8 @@ from fedrecon.models.model_fn import model_fn as bind
 from fedrecon.models.split_model import ModelFn
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.run_directory import NUM_CHECKPOINTS_KEPT
+from fedrecon.serving.files import load_run
+from fedrecon.serving.warm_start import warm_started
 
 
 def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool = False) -> ModelFn:
@@ -112,6 +114,8 @@ def build_algorithm(
       store_round: Reads the rows as of this round's checkpoint, and changes nothing.
     """
     build_model = model_fn(settings, population.ratings)
+    if settings.warm_start is not None:
+        build_model = warm_started(build_model, load_run(settings.warm_start), population.ratings)
     common: dict[str, Any] = {"clients_per_round": settings.clients_per_round}
     if settings.algorithm == "centralized":
         common.update(_reconstruction(settings, population))

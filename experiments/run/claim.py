@@ -7,9 +7,13 @@ from typing import Any
 
 from experiments.run import settings
 from experiments.run.settings import Settings
-from fedrecon.data.population import Population
+from fedrecon.data.population import Population, parts_of
 from fedrecon.errors import InputError
 from fedrecon.runs import run_directory
+from fedrecon.serving.files import load_run
+from fedrecon.serving.matching import check_feedback, match_items
+
+STARTED_FROM = "started_from"
 
 
 def config(chosen: Settings, population: Population) -> dict[str, Any]:
@@ -38,5 +42,46 @@ def claimed(chosen: Settings, population: Population):
         raise InputError(
             f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
         )
-    with run.claim(config(chosen, population), free_settings=settings.FREE):
+    wanted = config(chosen, population)
+    if chosen.warm_start is not None:
+        wanted[STARTED_FROM] = _started_from(chosen, run, population)
+    with run.claim(wanted, free_settings=settings.FREE):
+        if run.read_users() is None:
+            run.write_users(parts_of(population))
         yield run
+
+
+def _started_from(
+    chosen: Settings, run: run_directory.RunDirectory, population: Population
+) -> dict[str, Any]:
+    """Returns what a run starts from; a run that has begun knows it, whatever is there now."""
+    path = chosen.warm_start
+    if (run.path / run_directory.CONFIG).exists():
+        begun = run.read_config().get(STARTED_FROM)
+        if begun is not None:
+            return begun
+    trained = load_run(path)
+    about = trained.about
+    check_feedback(about, population.feedback)
+    before = run_directory.RunDirectory(path).read_config()["settings"]
+    for name in ("held_out_fraction", "evaluate_on"):
+        _check_held_out(name, before, chosen)
+    return {
+        "run_dir": path,
+        "data": about.data,
+        "algorithm": about.algorithm,
+        "rounds": about.rounds,
+        "items": match_items(trained.items, population.ratings).sentence(),
+    }
+
+
+def _check_held_out(name: str, before: dict[str, Any], chosen: Settings) -> None:
+    """Refuses to judge by ratings of training users that the earlier run trained on."""
+    if not settings.uses(chosen, name):
+        return
+    old, new = before.get(name, getattr(Settings, name)), getattr(chosen, name)
+    if new and new != old:
+        raise InputError(
+            f"--{name}={new}, and the run to start from had {old}: it trained on ratings that "
+            f"would be asked for now; give --{name}={old}."
+        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -34,6 +34,14 @@ def print_notes(ratings: Ratings) -> None:
     """Prints what was decided and left out when the ratings were read."""
     if ratings.notes:
         print(f"{ratings.name}: {' '.join(ratings.notes)}", flush=True)
+
+
+def started_from(begun: Mapping[str, Any]) -> str:
+    """Returns what a run started from, in sentences."""
+    return (
+        f"Started from {begun['run_dir']} ({begun['algorithm']}, {begun['rounds']} rounds on "
+        f"{begun['data']}). {begun['items']}"
+    )
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:

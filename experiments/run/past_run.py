@@ -57,7 +57,9 @@ def load(
             if not settings.uses(chosen, name):
                 raise InputError(settings.no_effect(chosen, name))
             chosen = dataclasses.replace(chosen, **{name: place})
-    population = load_population(chosen)
+    population = load_population(dataclasses.replace(chosen, output_dir=str(run.path)))
+    # The run has its own weights by now; the run that it started from may be gone.
+    chosen = dataclasses.replace(chosen, warm_start=None)
     if population.ratings.fingerprint() != config["data_fingerprint"]:
         where = "--data_dir" if chosen.ratings_file is None else "--ratings_file"
         raise InputError(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
-from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
+from fedrecon.data.ncf import LeaveOneOut
+from fedrecon.data.population import (
+    Population,
+    divide_by_user,
+    divide_for_ranking,
+    known_parts,
+)
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
+from fedrecon.runs.run_directory import USERS, RunDirectory
 
 
 def load_population(settings: Settings) -> Population:
@@ -19,7 +27,7 @@ def load_population(settings: Settings) -> Population:
         rating is not on the scale.
       DataError: If the data cannot be read or divided.
     """
-    population = _load(of_data(settings))
+    population = _load(of_data(settings), _users_file(settings))
     scale = population.label_scale
     initial = settings.initial_rating
     if initial is not None and not scale.minimum <= initial <= scale.maximum:
@@ -35,12 +43,35 @@ def load_population(settings: Settings) -> Population:
     return population
 
 
+def _users_file(settings: Settings) -> pathlib.Path | None:
+    """Returns the directory of the run that says which users train; None draws them.
+
+    Whoever trained the model that a run starts from is no unseen user of it.
+    """
+    if settings.warm_start is None:
+        return None
+    for path in (settings.output_dir, settings.warm_start):
+        if path is not None and RunDirectory(path).read_users() is not None:
+            return pathlib.Path(path)
+    raise InputError(
+        f"--warm_start={settings.warm_start} is no directory of a run with {USERS}, which says "
+        "whom it was trained on; train it again with this version."
+    )
+
+
 @functools.lru_cache(maxsize=2)
-def _load(settings: Settings) -> Population:
+def _load(settings: Settings, users_of: pathlib.Path | None) -> Population:
     """Loads the data that the many runs of a comparison share once."""
+
+    def parts(ratings: Ratings):
+        before = None if users_of is None else RunDirectory(users_of).read_users()
+        return None if before is None else known_parts(ratings, before)
+
     if settings.is_explicit:
+        ratings = _load_ratings(settings)
         return divide_by_user(
-            _load_ratings(settings),
+            ratings,
+            known_parts=parts(ratings),
             seed=settings.seed,
             max_ratings_per_user=settings.max_ratings_per_user,
             order=settings.example_order,
@@ -55,6 +86,7 @@ def _load(settings: Settings) -> Population:
         data = _load_ratings(settings)
     return divide_for_ranking(
         data,
+        known_parts=parts(data.ratings if isinstance(data, LeaveOneOut) else data),
         seed=settings.seed,
         max_ratings_per_user=settings.max_ratings_per_user,
         negatives_per_positive=settings.negatives_per_positive,

@@ -447,6 +447,14 @@ class Settings:
         minimum=1,
         only=(relevance.TRAINED, relevance.IN_THIS_PROCESS),
     )
+    warm_start: Optional[str] = fields.training(
+        None,
+        "Directory of a finished run. Training starts from its model in place of random values. "
+        "Items are matched by their ids; new ones start from their genres. Users stay in the "
+        "part (training, validation, test) that they had in that run.",
+        decides_questions=True,
+        only=(relevance.TRAINED, Having("engine", ("stock",), is_not=True)),
+    )
     total_rounds: int = fields.training(
         500,
         "Number of rounds in all.",

@@ -65,6 +65,8 @@ def train(
       title: What to call the run where it is one of many, which then shows a progress bar that
         leaves no trace, and no line an evaluation.
     """
+    if run.checkpoints():  # The run that it started from is not needed any more.
+        chosen = dataclasses.replace(chosen, warm_start=None)
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
     judge, watched = Judge(algorithm, population), watched_group(chosen)
     recorder = RunRecorder(run)

@@ -17,7 +17,9 @@ from fedrecon.algorithms.algorithm import Algorithm, cohort_sampler, costs_of_ro
 from fedrecon.algorithms.reconstruction import prepare_reconstruction
 from fedrecon.data.population import Population
 from fedrecon.engine.client_metrics import training_metrics
+from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.model_fn import StartedModelFn
 from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
 
@@ -96,8 +98,16 @@ def prepare_stock_fed_recon(
 ) -> Algorithm:
     """Returns FedRecon by TFF's own builder, client by client: the slow reference.
 
-    Arguments and errors are those of `prepare_fed_recon`.
+    Arguments and errors are those of `prepare_fed_recon`, and:
+
+    Raises:
+      InputError: If the model is to start from the weights of another run.
     """
+    if isinstance(model_fn, StartedModelFn):
+        raise InputError(
+            "TFF's own builder starts from the model's own initial values, not from those of "
+            "another run; use the cohort engine."
+        )
     training = build_fed_recon(model_fn, options)
 
     def client_datasets(users: np.ndarray, round_num: int) -> list:

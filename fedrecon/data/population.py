@@ -30,6 +30,8 @@ from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.splits import exact_fraction, hold_out_latest, split_by_user
 from fedrecon.errors import DataError, InputError, check_at_least
 
+# The parts that users are divided into, by number.
+PARTS = ("train", "unseen_validation", "unseen_test")
 GROUPS = ("seen_validation", "seen_test", "unseen_validation", "unseen_test")
 EXPLICIT, IMPLICIT = "explicit", "implicit"
 UNSEEN_HALVES = ("random", "by_time")
@@ -123,6 +125,30 @@ class Population:
         return sum(map(count, self.train.tolist())) / len(self.train)
 
 
+def parts_of(population: Population) -> dict[str, str]:
+    """Returns the part that each user is in, by the user's own id; see `PARTS`."""
+    parts = {}
+    for name in PARTS:
+        group = population.groups.get(name)
+        users = population.train if name == "train" else () if group is None else group.users
+        parts.update({population.ratings.user_name(user): name for user in users})
+    return parts
+
+
+def known_parts(ratings: Ratings, before: Mapping[str, str]) -> np.ndarray:
+    """Returns the part that each user had before, `[num_users]` int8; -1 for a new user.
+
+    A model that goes on from another is judged on users whom that one did not train on either.
+
+    Args:
+      ratings: The data.
+      before: The part by a user's own id, as `parts_of` returns it.
+    """
+    number = {name: place for place, name in enumerate(PARTS)}
+    names = map(str, ratings.original_user_ids.tolist())
+    return np.array([number[before[name]] if name in before else -1 for name in names], np.int8)
+
+
 def label_scale(ratings: Ratings, feedback: str, label_threshold: float | None) -> RatingScale:
     """Returns the labels that exist: those of the ratings, or 0 and 1."""
     if feedback == EXPLICIT and label_threshold is None:
@@ -140,6 +166,7 @@ def divide_by_user(
     held_out_fraction: float = 0.0,
     unseen_halves: str = "random",
     support_batch_size: int = 5,
+    known_parts: np.ndarray | None = None,
 ) -> Population:
     """Returns a population with explicit feedback: 80% of the users train, 10% and 10% are unseen.
 
@@ -159,6 +186,7 @@ def divide_by_user(
         batches are given, odd ones are asked for, as in the paper's code. `"by_time"`: the earlier
         half is given, the later half is asked for.
       support_batch_size: See `Population`. A user with no more ratings is asked nothing.
+      known_parts: The part that each user had before; see `known_parts`.
 
     Raises:
       DataError: If there are too few users or ratings (see `split_by_user`, `hold_out_latest`), or
@@ -176,7 +204,7 @@ def divide_by_user(
             f"{scale}; a threshold above {scale.minimum:g} and of at most {scale.maximum:g} leaves "
             "both labels."
         )
-    split = split_by_user(ratings, seed=seed)
+    split = split_by_user(ratings, seed=seed, known_parts=known_parts)
     train = np.unique(split.train.user_ids)
     groups = {
         "unseen_validation": Group(np.unique(split.validation.user_ids)),
@@ -225,6 +253,7 @@ def divide_for_ranking(
     negatives_per_positive: int = 4,
     unseen_fraction: float = 0.0,
     holds_out_validation: bool = True,
+    known_parts: np.ndarray | None = None,
 ) -> Population:
     """Returns a population with implicit feedback: each user's last item is held out.
 
@@ -238,6 +267,7 @@ def divide_for_ranking(
         `unseen_test`; at least 0 and below 1.
       holds_out_validation: Whether the last item before the test item is held out too, for the
         group `seen_validation`; otherwise users train on it.
+      known_parts: The part that each user had before; see `known_parts`.
 
     Raises:
       DataError: If no user has enough items; see `hold_out_last`.
@@ -253,17 +283,19 @@ def divide_for_ranking(
         train, items["seen_validation"] = held_out_lib.hold_out_last(train, seed=seed)
     # A user of a published test file alone gives nothing, so is neither seen nor unseen.
     users = np.intersect1d(test.users, train.user_ids)
-    num_unseen = math.floor(exact_fraction(unseen_fraction) * len(users))
-    if unseen_fraction and not num_unseen:
+    parts = np.full(ratings.num_users, -1) if known_parts is None else known_parts
+    new = users[parts[users] == -1]
+    num_unseen = math.floor(exact_fraction(unseen_fraction) * len(new))
+    shuffled = rng.generator(seed, "unseen_users").permutation(new)
+    unseen = np.union1d(shuffled[:num_unseen], users[parts[users] > 0])
+    if unseen_fraction and not len(unseen):
         raise InputError(f"unseen_fraction={unseen_fraction} of {len(users)} users is nobody.")
-    shuffled = rng.generator(seed, "unseen_users").permutation(users)
-    unseen = np.sort(shuffled[:num_unseen])
     seen = np.setdiff1d(np.unique(train.user_ids), unseen)
     groups = {
         name: _ranked_group(np.intersect1d(seen, held_out.users), held_out)
         for name, held_out in items.items()
     }
-    if num_unseen:
+    if len(unseen):
         groups["unseen_test"] = _ranked_group(unseen, test)
     options = ImplicitOptions(
         negatives_per_positive=negatives_per_positive,

@@ -24,7 +24,11 @@ class Split:
 
 
 def split_by_user(
-    ratings: Ratings, *, seed: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    ratings: Ratings,
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    known_parts: np.ndarray | None = None,
 ) -> Split:
     """Returns a split by users drawn at random.
 
@@ -39,22 +43,27 @@ def split_by_user(
       ratings: What to split.
       seed: Draws the users, `>= 0`.
       fractions: Shares of the users for train, validation and test; above 0, with sum 1.
+      known_parts: `[num_users]` integers: the part (0, 1 or 2) of a user who had one before, and -1
+        for the others, who alone are drawn. None draws all.
 
     Raises:
       DataError: If the fractions are unusable, or so few users have ratings that a part is empty.
     """
     boundaries = _boundaries(fractions)
     users = np.unique(ratings.user_ids)
+    part_of_user = np.full(ratings.num_users, -1, np.int8)
+    if known_parts is not None:
+        part_of_user[:] = known_parts
+        users = users[part_of_user[users] == -1]
     first, second = (math.floor(boundary * len(users)) for boundary in boundaries)
-    if not 0 < first < second < len(users):
+    if known_parts is None and not 0 < first < second < len(users):
         raise DataError(
             f"{ratings.name} has {len(users)} users with ratings; splitting them by fractions "
             f"{tuple(fractions)} needs {_num_sufficient(boundaries)} for a user in every part."
         )
     drawn = rng_lib.generator(seed, "split_by_user").permutation(users)
-    part_of_user = np.zeros(ratings.num_users, np.int8)
-    part_of_user[drawn[first:second]] = 1
-    part_of_user[drawn[second:]] = 2
+    for part, of_part in enumerate(np.split(drawn, (first, second))):
+        part_of_user[of_part] = part
     return _select_parts(ratings, part_of_user[ratings.user_ids])
 
 
@@ -88,7 +97,11 @@ class HeldOut(NamedTuple):
 
 
 def split_by_time(
-    ratings: Ratings, *, seed: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    ratings: Ratings,
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    known_parts: np.ndarray | None = None,
 ) -> Split:
     """Returns a split of each user's ratings by time.
 

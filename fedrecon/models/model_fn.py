@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from fedrecon.errors import InputError
 from fedrecon.models.split_model import ModelFn, SplitModel
@@ -28,6 +32,39 @@ def model_fn(build: Callable[..., SplitModel], *args: Any, **settings: Any) -> M
     return functools.partial(build, *args, **settings)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StartedModelFn:
+    """Builds the same model as another function, whose global weights start from given values.
+
+    Attributes:
+      build: The other function.
+      values: By name (`FunctionalModel.global_weights`), for some of the global weights.
+    """
+
+    build: ModelFn
+    values: Mapping[str, np.ndarray]
+
+    def __call__(self) -> SplitModel:
+        """Returns the model; its Keras variables have the values of `build`."""
+        return self.build()
+
+
+def initial_global_values(build_model: ModelFn, names: Iterable[str]) -> list[Any]:
+    """Returns the initial values of a model's global weights, in the order of `SplitModel`.
+
+    Builds the variables anew at each call, so TFF can call it in a graph.
+
+    Args:
+      build_model: Builds the model.
+      names: The names of its global weights, in the same order.
+    """
+    started = build_model.values if isinstance(build_model, StartedModelFn) else {}
+    return [
+        tf.constant(started[name]) if name in started else variable.read_value()
+        for name, variable in zip(names, build_model().global_weights)
+    ]
+
+
 def structure(build_model: ModelFn) -> Hashable:
     """Returns a key: two functions with equal keys build models that differ in values alone.
 
@@ -35,6 +72,8 @@ def structure(build_model: ModelFn) -> Hashable:
     draws initial values, so it is no part of the key. A function that `model_fn` did not make, or
     whose arguments cannot be hashed, equals only itself.
     """
+    if isinstance(build_model, StartedModelFn):
+        return structure(build_model.build)
     if not isinstance(build_model, functools.partial):
         return build_model
     try:
@@ -56,6 +95,8 @@ def description(build_model: ModelFn) -> dict[str, Any] | None:
     None if `model_fn` did not make the function, if a model of this package does not build it, or
     if an argument is no JSON value. Then only the code that made the function can build the model.
     """
+    if isinstance(build_model, StartedModelFn):
+        return description(build_model.build)
     if not isinstance(build_model, functools.partial):
         return None
     function = build_model.func

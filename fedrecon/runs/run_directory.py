@@ -3,6 +3,7 @@
     config.json          resolved settings, seed, versions, fingerprint of the data
     metrics.csv          one row a round; `round` 0 is the untrained model
     events/              the same for TensorBoard
+    users.csv            which users train, and which are unseen: user_id, part
     checkpoints/         round_<n>: the server's state after n rounds; see `checkpoints`
     client_store/        rows that clients keep, if any; see `client_store`
     model/               what serves users; see `fedrecon.serving.files`
@@ -18,6 +19,7 @@ a run that is killed can be resumed.
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import json
 import os
@@ -41,10 +43,12 @@ FINAL_METRICS = "final_metrics.json"
 RESULTS = "results.json"
 USER_RESULTS = "user_results.npz"
 CURVES = "curves.png"
+USERS = "users.csv"
 EVENTS = "events"
 _CHECKPOINTS = "checkpoints"
 _STORE = "client_store"
 _LOCK = ".lock"
+_USERS_HEADER = ("user_id", "part")
 NUM_CHECKPOINTS_KEPT = 3
 _CONFIG_KEYS = ("settings", "data_fingerprint")
 
@@ -127,6 +131,26 @@ class RunDirectory:
     def store_path(self) -> pathlib.Path:
         """Where rows of clients are kept, if the algorithm keeps any."""
         return self.path / _STORE
+
+    def write_users(self, parts: Mapping[str, str]) -> None:
+        """Writes the part that each user is in, by the user's own id."""
+        path = self.path / USERS
+        part_path = path.with_name(f"{path.name}.part")
+        with open(part_path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([_USERS_HEADER, *parts.items()])
+        os.replace(part_path, path)
+
+    def read_users(self) -> dict[str, str] | None:
+        """Returns what `write_users` wrote, or None if it wrote nothing."""
+        path = self.path / USERS
+        if not path.exists():
+            return None
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if not rows or tuple(rows[0]) != _USERS_HEADER or any(len(row) != 2 for row in rows):
+            raise InputError(f"{path} must have the columns {', '.join(_USERS_HEADER)}.")
+        return dict(rows[1:])
 
     def write_final_metrics(self, metrics: dict[str, Any]) -> None:
         _write_json(self.path / FINAL_METRICS, metrics)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from fedrecon import rng
 from fedrecon.engine.values import Values, by_name, in_order
 from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.model_fn import initial_global_values
 from fedrecon.models.split_model import ModelFn
 from fedrecon.wiring.weights import ModelWeights, ServerWeights
 
@@ -32,9 +33,9 @@ def with_user_rows(
     seeds = rng.derive_seeds(seed, "user_rows", ids=np.arange(num_users))
 
     def initial_values():
-        variables = model_fn().global_weights
+        names = [weight.name for weight in model.global_weights]
         rows = model.initial_local_values(tf.constant(seeds))
-        return by_name(model.weights, [*(v.read_value() for v in variables), *rows])
+        return by_name(model.weights, [*initial_global_values(model_fn, names), *rows])
 
     return ServerWeights(model.weights, initial_values)
 

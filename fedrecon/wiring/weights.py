@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 
 from fedrecon.engine.values import Values, by_name, in_order
 from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.model_fn import initial_global_values
 from fedrecon.models.split_model import ModelFn
 from fedrecon.models.weights import Weight
 
@@ -73,7 +74,7 @@ def global_part(model_fn: ModelFn, model: FunctionalModel) -> ServerWeights:
     """
 
     def initial_values():
-        variables = model_fn().global_weights
-        return by_name(model.global_weights, (v.read_value() for v in variables))
+        names = [weight.name for weight in model.global_weights]
+        return by_name(model.global_weights, initial_global_values(model_fn, names))
 
     return ServerWeights(model.global_weights, initial_values)
