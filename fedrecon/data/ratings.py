@@ -531,9 +531,10 @@ def _order(
     Raises:
       RepeatedPairError: For the first row whose (user, item) came before.
     """
-    pairs = users.astype(np.int64) * len(item_names) + items
-    if (pairs[1:] > pairs[:-1]).all():
+    # Without int64, which takes three times as long; published files are in this order.
+    if ((users[1:] > users[:-1]) | ((users[1:] == users[:-1]) & (items[1:] > items[:-1]))).all():
         return None
+    pairs = users.astype(np.int64) * len(item_names) + items
     bits = len(pairs).bit_length()
     if pairs.max() < 2 ** (63 - bits):
         # With its row behind each pair, numbers are sorted: four times as fast as argsort.
