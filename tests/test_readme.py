@@ -24,7 +24,7 @@ OTHER_FLAGS = {
     *("set", "sweep", "search", "trials", "references"),
     *("only", "write", "page"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
-    *("no", "logdir"),
+    *("no", "nocache_ratings", "logdir"),
 }
 
 

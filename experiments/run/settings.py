@@ -56,8 +56,8 @@ class Settings:
     dataset: str = fields.data(
         "synthetic",
         "Data set: synthetic (generated here), movielens-100k, movielens-1m, movielens-10m, "
-        "movielens-20m, movielens-25m, movielens-32m, movielens-latest, movielens-latest-small or "
-        "ncf-ml-1m.",
+        "movielens-20m, movielens-25m, movielens-32m, movielens-latest, movielens-latest-small, "
+        "ncf-ml-1m or ncf-pinterest-20.",
         start=True,
     )
     data_dir: Optional[str] = fields.data(
