@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-import fedrecon
+from fedrecon import __version__
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.sources import default_cache_dir, reading
 
@@ -71,7 +71,7 @@ def _key(path: pathlib.Path, options: Any) -> str:
     # Columns may come in any order; a file is taken for compressed, or for parquet, by its suffix.
     how = {
         "format": FORMAT,
-        "fedrecon": fedrecon.__version__,
+        "fedrecon": __version__,
         "content": digest.hexdigest(),
         "suffixes": [each for each in (".gz", ".zip", ".parquet") if each in path.suffixes],
         "options": dataclasses.asdict(options),

@@ -117,7 +117,7 @@ def test_another_file_or_another_way_of_reading_is_read_anew(
     elif change == "format":
         monkeypatch.setattr(parsed_cache, "FORMAT", 0)
     elif change == "version":
-        monkeypatch.setattr("fedrecon.__version__", "0.0")
+        monkeypatch.setattr(parsed_cache, "__version__", "0.0")
     else:
         file = file.rename(file.with_suffix(".csv.gz"))
         with pytest.raises(DataError, match="is damaged or cut short"):  # It is not compressed.
