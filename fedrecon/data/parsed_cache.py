@@ -49,9 +49,9 @@ def read_through(
       options: How the file is read, a dataclass.
       read: Reads the file.
     """
+    if not path.is_file() or path.stat().st_size < _LEAST_BYTES:
+        return read()  # Which also says why a file cannot be read.
     with reading(path):
-        if path.stat().st_size < _LEAST_BYTES:
-            return read()
         key = _key(path, options)
     kept = default_cache_dir() / "ratings" / f"{key}.npz"
     ratings = _load(kept, name)
