@@ -1,5 +1,7 @@
 """Times rounds: of FedRecon, stock TFF against the cohort engine, on the same clients; of others.
 
+The suite `load` times the loading of a large file.
+
     python -m experiments.benchmark --suite=round
 
 Stock TFF is TFF's builder in TFF's own runtime; the cohort engine runs in the runtime of
@@ -24,6 +26,10 @@ the clients included. Suites:
   TensorFlow's Cholesky, `ratio`.
 - ranking: 6,040 users and 3,706 items, NeuMF, users' rows at hand: scores and ranks of 100
   candidates of each user (`seconds`), and of all items (`full_seconds`).
+- load: a generated csv file of `--load_rows` rows, in the layout of MovieLens 25M, each time in a
+  new process: `seconds` read and kept in the cache, `cached_seconds` from the cache, `ratio` of the
+  two; `peak_rss_mb` is of reading. It needs 1.2 GB of temporary files for 25 million rows. With
+  fewer than a million nothing is kept (`is_kept`).
 
 `peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
@@ -59,6 +65,7 @@ class Suite:
       dim: The number of factors without `--dim`.
       items: The number of items, for the results.
       has_native: Whether it can run in TFF's worker.
+      has_rounds: Whether it times anything of TensorFlow, over rounds.
     """
 
     function: str
@@ -66,6 +73,7 @@ class Suite:
     dim: int = 50
     items: int = NUM_ITEMS
     has_native: bool = True
+    has_rounds: bool = True
 
 
 SUITES = {
@@ -77,6 +85,7 @@ SUITES = {
     "fed_ncf": Suite("rounds:time_fed_ncf", ("data_dir",)),
     "exact": Suite("exact:time_exact", ("data_dir",)),
     "ranking": Suite("ranking:time_ranking"),
+    "load": Suite("load:time_load", ("load_rows",), has_rounds=False),
 }
 
 _SUITE = flags.DEFINE_string("suite", "round", f"The suite: {listed(SUITES)}.")
@@ -93,6 +102,9 @@ _DATA_DIR = flags.DEFINE_string(
     "Folder that has MovieLens 1M for skewed, the NCF files for fed_ncf, both for exact. Without "
     "it they are downloaded.",
 )
+_LOAD_ROWS = flags.DEFINE_integer(
+    "load_rows", 25_000_000, "Rows of the file of the suite load.", lower_bound=1_000
+)
 
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
 
@@ -107,6 +119,7 @@ def main(interruption: cli.Interruption) -> None:
         dim=_DIM.value or suite.dim,
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
+        load_rows=_LOAD_ROWS.value,
     )
     pids: list[int] = []
 
@@ -115,15 +128,12 @@ def main(interruption: cli.Interruption) -> None:
 
     module, function = suite.function.split(":")
     run = getattr(importlib.import_module(f"experiments.bench.{module}"), function)
-    result: dict[str, Any] = {
-        "suite": _SUITE.value,
-        "engine": "cohort",
-        "runtime": _RUNTIME.value,
-        "items": suite.items,
-        **run(sizes, start),
-        "peak_rss_mb": _peak_rss_mb(pids),
-        "rounds": sizes.rounds,
-    }
+    result: dict[str, Any] = {"suite": _SUITE.value}
+    if suite.has_rounds:
+        result.update(engine="cohort", runtime=_RUNTIME.value, items=suite.items)
+    result.update(run(sizes, start))
+    if suite.has_rounds:
+        result.update(peak_rss_mb=_peak_rss_mb(pids), rounds=sizes.rounds)
     print(json.dumps(result))
 
 
@@ -133,7 +143,9 @@ def _suite() -> Suite:
     if name not in SUITES:
         raise InputError(f"--suite={name} must be {listed(SUITES)}{did_you_mean(name, SUITES)}")
     suite = SUITES[name]
-    unused = [flag for flag in (*_SIZES, "data_dir") if flag not in suite.flags]
+    unused = [flag for flag in (*_SIZES, "data_dir", "load_rows") if flag not in suite.flags]
+    if not suite.has_rounds:
+        unused += ["rounds", "runtime", "gpu_memory_limit_mb"]
     refuse_given(unused, lambda flag: f"--{flag} has no effect with --suite={name}.")
     if not suite.has_native and _RUNTIME.value == "native":
         raise InputError(f"--suite={name} runs in this process only; TFF's worker has no GPUs.")

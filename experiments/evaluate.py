@@ -1,14 +1,23 @@
 """Evaluates a checkpoint of a run anew.
 
 python -m experiments.evaluate --run_dir=runs/first --group=unseen_test
+
+On other ratings of the same items, all of whose users count as unseen:
+
+python -m experiments.evaluate --run_dir=runs/first --other_ratings_file=february.csv
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 from absl import flags
 
-from experiments.run import cli, display, judged, past_run, runtime
-from fedrecon.data.population import GROUPS
+from experiments.run import cli, display, judged, past_run, runtime, settings
+from experiments.run.flags import refuse_given
+from experiments.run.others import load_others
+from fedrecon.data.other_ratings import OtherRatings
+from fedrecon.data.population import GROUPS, Population
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Required: the output directory of a run (experiments.train)."
@@ -25,6 +34,27 @@ _DATA_DIR = flags.DEFINE_string(
 _RATINGS_FILE = flags.DEFINE_string(
     "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
 )
+_OTHER_RATINGS_FILE = flags.DEFINE_string(
+    "other_ratings_file",
+    None,
+    "File of other ratings to judge the run on, whose items have the ids of the run's data. Its "
+    "users count as unseen; items that the run does not know are left out.",
+)
+_COLUMNS = flags.DEFINE_string(
+    "columns", None, "The columns of --other_ratings_file, as in experiments.train."
+)
+_OFF_SCALE = flags.DEFINE_string(
+    "off_scale",
+    None,
+    "What to do with ratings of --other_ratings_file that are not on the scale of the run: refuse "
+    "or drop.",
+)
+_DUPLICATES = flags.DEFINE_string(
+    "duplicates",
+    None,
+    "What to do where a user of --other_ratings_file rates an item more than once: refuse, latest "
+    "or mean.",
+)
 # By default that of the training.
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
@@ -34,11 +64,14 @@ def main(interruption: cli.Interruption) -> None:
     run, chosen, population = past_run.load(
         _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
     )
-    display.print_notes(population.ratings)
+    judged_on, others = _judged_on(chosen, population)
+    display.print_notes(judged_on.ratings)
+    if others is not None:
+        print(others.sentence())
 
-    groups = list(population.groups) if _GROUP.value is None else [_GROUP.value]
+    groups = list(judged_on.groups) if _GROUP.value is None else [_GROUP.value]
     for group in groups:
-        population.group(group)  # Raises where there is no such group.
+        judged_on.group(group)  # Raises where there is no such group.
 
     round_num = past_run.checkpoint(run, _ROUND.value)
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
@@ -49,9 +82,12 @@ def main(interruption: cli.Interruption) -> None:
         chosen, population, store_dir=run.store_path, store_round=round_num
     )
     state = run.open_checkpoints().load(round_num, algorithm.initialize())
-    judge = Judge(algorithm, population)
+    if others is not None:
+        # A row that is kept is of a user of the run, whatever the other users are called.
+        algorithm = dataclasses.replace(algorithm, kept_rows=None)
+    judge = Judge(algorithm, judged_on)
     metrics = {group: judge.metrics(state, group) for group in groups}
-    recorded = judged.record(chosen, population, judge, groups)
+    recorded = judged.record(chosen, judged_on, judge, groups)
     display.print_table(metrics)
     print()
     judged.print_record(recorded, population.feedback)
@@ -59,7 +95,35 @@ def main(interruption: cli.Interruption) -> None:
     for group, row in metrics.items():
         coverage = recorded[judged.COVERAGE][group]
         written = {**row, "round": round_num, judged.COVERAGE: coverage}
-        print(f"  {run.write_evaluation(group, written)}")
+        name = group
+        if others is not None:
+            name = f"other_{others.ratings.name}"
+            written.update(others.counts(), data_fingerprint=others.ratings.fingerprint())
+        print(f"  {run.write_evaluation(name, written)}")
+
+
+def _judged_on(
+    chosen: settings.Settings, population: Population
+) -> tuple[Population, OtherRatings | None]:
+    """Returns whose questions are asked, and what was left out where they are of another file."""
+    if _OTHER_RATINGS_FILE.value is None:
+        refuse_given(
+            ("columns", "off_scale", "duplicates"),
+            lambda flag: f"--{flag} has no effect without --other_ratings_file.",
+        )
+        return population, None
+    refuse_given(
+        ("group",),
+        lambda flag: f"--{flag} has no effect with --other_ratings_file: its users are all unseen.",
+    )
+    return load_others(
+        chosen,
+        population,
+        _OTHER_RATINGS_FILE.value,
+        columns=_COLUMNS.value,
+        off_scale=_OFF_SCALE.value,
+        duplicates=_DUPLICATES.value,
+    )
 
 
 if __name__ == "__main__":

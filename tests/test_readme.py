@@ -20,11 +20,20 @@ PAGES = ["README.md", "BUILD_NOTES.md", *(f"docs/{p.name}" for p in REPOSITORY.g
 # Flags that are no settings: of absl, of single binaries, of pip and tensorboard.
 OTHER_FLAGS = {
     *("flagfile", "help"),
-    *("run_dir", "group", "round", "suite", "algorithms", "seeds"),
+    *(
+        "run_dir",
+        "group",
+        "round",
+        "suite",
+        "load_rows",
+        "other_ratings_file",
+        "algorithms",
+        "seeds",
+    ),
     *("set", "sweep", "search", "trials", "references"),
     *("only", "write", "page"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
-    *("no", "logdir"),
+    *("no", "nocache_ratings", "logdir"),
 }
 
 

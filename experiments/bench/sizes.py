@@ -23,6 +23,7 @@ class Sizes:
       dim: Factors; None is the default of the suite.
       batch_size: Ratings in one step of a client.
       data_dir: Folder of the data sets; None downloads them.
+      load_rows: Rows of the file that is loaded.
     """
 
     rounds: int
@@ -31,6 +32,7 @@ class Sizes:
     dim: int | None
     batch_size: int
     data_dir: str | None
+    load_rows: int
 
     def described(self, **others: Any) -> dict[str, Any]:
         """Returns the sizes for the results, some of them replaced."""

@@ -15,7 +15,7 @@ from experiments.run.settings import Settings
 
 PRESETS = pathlib.Path(__file__).resolve().parents[1] / "presets"
 _ALL = "all"
-_DEPENDS = {"feedback": "implicit for ncf-ml-1m, fed_ials and ials; else explicit"}
+_DEPENDS = {"feedback": "implicit for the NCF files, fed_ials and ials; else explicit"}
 _WIDTH = 100
 _INDENT = " " * 8
 

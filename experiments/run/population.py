@@ -121,7 +121,10 @@ def read_ratings(settings: Settings) -> Ratings:
             duplicates=settings.duplicates,
         )
         return own_ratings.read_ratings(
-            settings.ratings_file, options=options, items_file=settings.items_file
+            settings.ratings_file,
+            options=options,
+            items_file=settings.items_file,
+            keep=settings.cache_ratings,
         )
     synthetic = {}
     if settings.dataset == "synthetic":

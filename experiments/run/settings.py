@@ -36,7 +36,7 @@ ENGINES = ("cohort", "debug", "stock")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
-    {"data_dir", "ratings_file", "items_file", "output_dir"}
+    {"data_dir", "ratings_file", "items_file", "cache_ratings", "output_dir"}
     | {"total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
 # Changes whenever files of older runs would be misread: config.json holds it. (1 had no number, and
@@ -56,8 +56,8 @@ class Settings:
     dataset: str = fields.data(
         "synthetic",
         "Data set: synthetic (generated here), movielens-100k, movielens-1m, movielens-10m, "
-        "movielens-20m, movielens-25m, movielens-32m, movielens-latest, movielens-latest-small or "
-        "ncf-ml-1m.",
+        "movielens-20m, movielens-25m, movielens-32m, movielens-latest, movielens-latest-small, "
+        "ncf-ml-1m or ncf-pinterest-20.",
         start=True,
     )
     data_dir: Optional[str] = fields.data(
@@ -110,6 +110,13 @@ class Settings:
         None,
         "File with the titles and genres of the items of --ratings_file, for people to read.",
         only=(relevance.OWN_FILE,),
+    )
+    cache_ratings: bool = fields.data(
+        True,
+        "Keep the ratings of a file of a million rows or more in the cache folder, as they were "
+        "read. The next run reads them from there, if the file is the same.",
+        only=(relevance.OWN_FILE,),
+        decides_questions=False,
     )
     positive_from: Optional[float] = fields.data(
         None,

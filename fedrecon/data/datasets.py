@@ -52,6 +52,8 @@ _CSV = MovieLensLayout(
     has_header=True,
     scale=RatingScale(0.5, 5, 0.5),
 )
+# Each rating is 1, and each time 0.
+_PINTEREST = NcfLayout("pinterest-20", RatingScale(0, 1, 1), allows_test_item=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +152,14 @@ VARIANTS: dict[str, Variant] = {
             NcfLayout(),
             1_000_209,
         ),
+        Variant(
+            "ncf-pinterest-20",
+            tuple(f"{_NCF}{file}" for file in _PINTEREST.files),
+            None,  # Nobody here has seen the published files.
+            "ncf-pinterest-20",
+            _PINTEREST,
+            1_500_809,
+        ),
     )
 }
 
@@ -205,7 +215,7 @@ def load_leave_one_out(
     variant = _variant(name)
     if not isinstance(variant.layout, NcfLayout):
         known = ", ".join(LEAVE_ONE_OUT_NAMES)
-        raise DataError(f"{name!r} has no published leave-one-out files; {known} has.")
+        raise DataError(f"{name!r} has no published leave-one-out files; {known} have.")
     source = _open(variant, data_dir, cache_dir)
     result = variant.layout.read_leave_one_out(source, name=name)
     _warn_if_incomplete(variant, result.train.num_ratings + result.test.num_ratings)

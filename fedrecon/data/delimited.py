@@ -33,6 +33,7 @@ _SEPARATORS = {"\t": "tabs", "::": "'::'", ";": "';'", "|": "'|'", ",": "','", "
 _SAMPLE_BYTES = 2**16
 _SAMPLE_ROWS = 50
 _ROWS_PER_CHUNK = 500_000
+_BYTES_PER_PART = 2**23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +81,14 @@ class TextTable:
         """Whether fields have these characters alone, without quotes, and lines end plainly."""
         plain = characters + self.delimiter.encode() + b"\n"
         start = self.data.find(b"\n") + 1 if self.header else 0
-        return not (self.is_quoted or self.data[start:].translate(None, plain))
+        return not self.is_quoted and not any(
+            self.data[first : first + _SAMPLE_BYTES].translate(None, plain)
+            for first in range(start, len(self.data), _SAMPLE_BYTES)
+        )
 
     def chunks(
         self, places: Mapping[str, int], dtypes: Mapping[str, Any]
-    ) -> Iterator[tuple[int, pd.DataFrame]]:
+    ) -> Iterator[tuple[int, dict[str, pd.Series]]]:
         """Yields some columns in stretches, each with the number of its first row.
 
         Args:
@@ -98,36 +102,69 @@ class TextTable:
         """
         import pandas as pd
 
-        width = len(self.sample[0])
-        names = {place: role for role, place in places.items()}
         try:
-            parts = pd.read_csv(
-                io.BytesIO(self.data),
-                sep=self.delimiter,
-                header=None,
-                skiprows=int(self.header is not None),
-                # All of them: with a choice of columns, pandas lets a field too many pass.
-                names=range(width),
-                index_col=False,
-                dtype={n: dtypes.get(names.get(n, ""), str) for n in range(width)},
-                keep_default_na=False,
-                na_filter=False,
-                skip_blank_lines=False,
-                quoting=csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE,
-                escapechar=self.escape,
-                encoding=self.encoding,
-                chunksize=_ROWS_PER_CHUNK,
-            )
+            parts = self._parsed(self.data, places, dtypes, chunksize=_ROWS_PER_CHUNK)
             first = 0
             while True:
                 with np.errstate(invalid="ignore"):  # pandas tries a cast before it refuses it.
                     part = next(parts, None)
                 if part is None:
                     return
-                yield first, part[list(names)].rename(columns=names)
+                yield first, {role: part[place] for role, place in places.items()}
                 first += len(part)
         except pd.errors.ParserError as error:
             raise DataError(_of_pandas(self.label, error)) from error
+
+    def parts(self) -> list[tuple[int, int]]:
+        """Returns where stretches of whole lines begin and end; no field may have quotes."""
+        bounds = []
+        start = self.data.find(b"\n") + 1 if self.header else 0
+        while start < len(self.data):
+            end = self.data.find(b"\n", start + _BYTES_PER_PART) + 1 or len(self.data)
+            bounds.append((start, end))
+            start = end
+        return bounds
+
+    def part(
+        self, bounds: tuple[int, int], places: Mapping[str, int], dtypes: Mapping[str, Any]
+    ) -> dict[str, pd.Series]:
+        """Returns some columns of one of `parts`. Raises `ValueError` if it cannot be read so."""
+        start, end = bounds
+        table = self._parsed(self.data[start:end], places, dtypes, skips_header=False)
+        return {role: table[place] for role, place in places.items()}
+
+    def _parsed(
+        self,
+        data: bytes,
+        places: Mapping[str, int],
+        dtypes: Mapping[str, Any],
+        *,
+        skips_header: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Returns what pandas reads, each column called by its place."""
+        import pandas as pd
+
+        width = len(self.sample[0])
+        names = {place: role for role, place in places.items()}
+        return pd.read_csv(
+            io.BytesIO(data),
+            sep=self.delimiter,
+            header=None,
+            skiprows=int(skips_header and self.header is not None),
+            # All of them: with a choice of columns, pandas lets a field too many pass.
+            names=range(width),
+            index_col=False,
+            # Of a column that nobody wants, one byte a row is the quickest to read.
+            dtype={n: dtypes.get(names[n], str) if n in names else "S1" for n in range(width)},
+            keep_default_na=False,
+            na_filter=False,
+            skip_blank_lines=False,
+            quoting=csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE,
+            escapechar=self.escape,
+            encoding=self.encoding,
+            **options,
+        )
 
     def _rows(self, text: io.StringIO) -> Any:
         return _csv_rows(text, self.delimiter, self.is_quoted, self.escape)

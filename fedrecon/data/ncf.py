@@ -1,7 +1,7 @@
-"""The leave-one-out files for MovieLens 1M of "Neural Collaborative Filtering" (He et al., 2017).
+"""The leave-one-out files of "Neural Collaborative Filtering" (He et al., 2017).
 
-Each user's latest rating is the test; 99 items that the user did not rate were drawn for it once,
-so that everyone ranks the same 100 candidates.
+Each user's latest rating is the test (of Pinterest, which has no times, some interaction). 99 items
+that the user did not rate were drawn for it once, so that everyone ranks the same 100 candidates.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.sources import Source
 from fedrecon.errors import DataError
 
-TRAIN_FILE = "ml-1m.train.rating"
-TEST_FILE = "ml-1m.test.rating"
-NEGATIVE_FILE = "ml-1m.test.negative"
 NUM_NEGATIVES = 99
-SCALE = RatingScale(1, 5, 1)
+_WHOLE_STARS = RatingScale(1, 5, 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +34,8 @@ class LeaveOneOut:
       test: The held-out ratings, in the id space of `train`; row `u` is user `u`.
       negatives: `[num_users, 99]`, int32, read-only: the items to rank the held-out one against.
         None is in the user's `train`, none comes twice. In the published files a few are the
-        held-out item itself (`num_negatives_equal_to_test_item`); in any other file that is
-        refused.
+        held-out item itself (`num_negatives_equal_to_test_item`); in other files for MovieLens
+        that is refused.
     """
 
     ratings: Ratings
@@ -59,17 +56,24 @@ class LeaveOneOut:
 
 @dataclasses.dataclass(frozen=True)
 class NcfLayout:
-    """The three files; the first may be compressed. Their numbers are dense ids already."""
+    """The three files; the first may be compressed. Their numbers are dense ids already.
+
+    Attributes:
+      prefix: What the names of the files begin with.
+      scale: The ratings that exist.
+      allows_test_item: Whether a user's held-out item may be among its negatives, in any file. The
+        authors drew negatives of all items that a user does not train on, so it happens.
+    """
+
+    prefix: str = "ml-1m"
+    scale: RatingScale = _WHOLE_STARS
+    allows_test_item: bool = False
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The files without which there is no data set."""
-        return (TRAIN_FILE, TEST_FILE, NEGATIVE_FILE)
-
-    @property
-    def scale(self) -> RatingScale:
-        """The ratings that exist."""
-        return SCALE
+    def files(self) -> tuple[str, str, str]:
+        """The files without which there is no data set: train, test and negatives."""
+        train, test, negatives = "train.rating", "test.rating", "test.negative"
+        return f"{self.prefix}.{train}", f"{self.prefix}.{test}", f"{self.prefix}.{negatives}"
 
     def read(self, source: Source, *, name: str) -> Ratings:
         """Returns all interactions, of both files; dense and original ids are the files' numbers.
@@ -90,23 +94,26 @@ class NcfLayout:
         """
         ratings, is_test = self._read(source, name)
         train, test = ratings.select(~is_test), ratings.select(is_test)
+        _, test_file, negative_file = self.files
         negatives = _parse_negatives(
-            source.read(NEGATIVE_FILE),
-            label=source.label(NEGATIVE_FILE),
+            source.read(negative_file),
+            label=source.label(negative_file),
             train=train,
             test=test,
-            test_label=source.label(TEST_FILE),
+            test_label=source.label(test_file),
+            allows_test_item=self.allows_test_item,
         )
         return LeaveOneOut(ratings, train, test, negatives)
 
     def _read(self, source: Source, name: str) -> tuple[Ratings, np.ndarray]:
         """Returns all interactions, and which of them are held out: bool, `[num_ratings]`."""
-        labels = [source.label(file) for file in (TRAIN_FILE, TEST_FILE)]
+        files = self.files[:2]
+        labels = [source.label(file) for file in files]
         train, test = (
             parse_rating_table(
-                source.read(file), label=label, separator="\t", header=None, scale=SCALE
+                source.read(file), label=label, separator="\t", header=None, scale=self.scale
             )
-            for file, label in zip((TRAIN_FILE, TEST_FILE), labels)
+            for file, label in zip(files, labels)
         )
         num_train = len(train.user_ids)
 
@@ -120,7 +127,7 @@ class NcfLayout:
             item_ids=np.concatenate([train.item_ids, test.item_ids]),
             ratings=np.concatenate([train.ratings, test.ratings]),
             timestamps=np.concatenate([train.timestamps, test.timestamps]),
-            scale=SCALE,
+            scale=self.scale,
             name_of_row=name_of_row,
         )
         for kind, ids in (("user", ratings.original_user_ids), ("item", ratings.original_item_ids)):
@@ -150,7 +157,13 @@ _PUBLISHED_NEGATIVES = "127853228a76b7d21c0481e8ef8d00dd009cd5c88670dbdd9e9debfd
 
 
 def _parse_negatives(
-    data: bytes, *, label: str, train: Ratings, test: Ratings, test_label: str
+    data: bytes,
+    *,
+    label: str,
+    train: Ratings,
+    test: Ratings,
+    test_label: str,
+    allows_test_item: bool,
 ) -> np.ndarray:
     r"""Returns int32 `[num_users, 99]` from lines `(user,item)\tnegative\t...`."""
     negatives = np.empty((test.num_users, NUM_NEGATIVES), np.int32)
@@ -181,7 +194,8 @@ def _parse_negatives(
                 f"{negatives[user].max()}."
             )
         if not is_published:
-            _check_negatives(negatives[user], where, train.item_ids[train.rows_of(user)], pair[1])
+            own = train.item_ids[train.rows_of(user)]
+            _check_negatives(negatives[user], where, own, None if allows_test_item else pair[1])
     if len(lines) != test.num_users:
         raise DataError(
             f"{label}: expected {test.num_users} lines, one per user as in {test_label}, found "
@@ -191,7 +205,9 @@ def _parse_negatives(
     return negatives
 
 
-def _check_negatives(negatives: np.ndarray, where: str, own: np.ndarray, held_out: int) -> None:
+def _check_negatives(
+    negatives: np.ndarray, where: str, own: np.ndarray, held_out: int | None
+) -> None:
     """Refuses a user's negatives among which the rank of the held-out item would be wrong."""
     distinct, counts = np.unique(negatives, return_counts=True)
     if counts.max() > 1:

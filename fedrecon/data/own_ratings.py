@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fedrecon.data import columns as columns_lib
+from fedrecon.data import parsed_cache
 from fedrecon.data.columns import ITEM, RATING, TIMESTAMP, USER
 from fedrecon.data.delimited import open_table
 from fedrecon.data.own_items import with_items
@@ -37,6 +38,7 @@ def read_ratings(
     *,
     options: ReadingOptions | None = None,
     items_file: str | os.PathLike | None = None,
+    keep: bool = True,
 ) -> Ratings:
     """Returns the ratings of a file: text with one row a line, or parquet.
 
@@ -48,6 +50,8 @@ def read_ratings(
       options: How it is read.
       items_file: A file with the titles of items, and perhaps their genres. Items that it lacks
         have no title.
+      keep: Whether the ratings of a large file are kept in the cache folder, as they were read, and
+        read from there the next time.
 
     Raises:
       DataError: If a file cannot be read, or for the first line that cannot be used.
@@ -55,18 +59,25 @@ def read_ratings(
     options = options or ReadingOptions()
     path = pathlib.Path(path).expanduser()
     name = path.name.partition(".")[0] or path.name
-    if ".parquet" in path.suffixes:
-        ratings = _of_parquet(path, name, options)
-    else:
-        rows, notes = rows_of_text(open_table(path), options)
 
-        def place(row: int) -> str:  # The file is read again, and not kept meanwhile.
-            return open_table(path).place(row)
+    def read() -> Ratings:
+        if ".parquet" in path.suffixes:
+            return _of_parquet(path, name, options)
+        return _of_text(path, name, options)
 
-        ratings = checked(name, rows, options, place, notes, prefix="--")
+    ratings = parsed_cache.read_through(path, name, options, read) if keep else read()
     if items_file is None:
         return ratings
     return with_items(ratings, open_table(items_file))
+
+
+def _of_text(path: pathlib.Path, name: str, options: ReadingOptions) -> Ratings:
+    rows, notes = rows_of_text(open_table(path), options)
+
+    def place(row: int) -> str:  # The file is read again, and not kept meanwhile.
+        return open_table(path).place(row)
+
+    return checked(name, rows, options, place, notes, prefix="--")
 
 
 def of_dataframe(

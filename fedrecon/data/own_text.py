@@ -7,8 +7,10 @@ and else they stay text. So 0151 and 151 are two, and no digit of a long number 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
-from typing import Any
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from fedrecon.data.own_values import (
 )
 from fedrecon.data.ratings import LARGEST_ID, CodedIds
 from fedrecon.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def rows_of_text(table: TextTable, options: ReadingOptions) -> tuple[Rows, list[str]]:
@@ -56,28 +61,16 @@ def _read_numbers(table: TextTable, places: Mapping[str, int]) -> Rows:
     """
     if len(places) < len(table.sample[0]) or not table.has_only(b"0123456789.-"):
         raise ValueError("There are other columns, or other texts.")
-    import pandas as pd
-
-    whole = [role for role in places if role != RATING]
-    found: dict[str, list[np.ndarray]] = {role: [] for role in places}
-    num_bytes = 0
-    for first, part in table.chunks(places, dict.fromkeys(whole, np.int64)):
-        for role in whole:
-            numbers = part[role].to_numpy()
-            if numbers.dtype != np.int64:  # From 2**63 on pandas reads uint64 all the same.
-                raise ValueError("Some numbers do not fit int64.")
-            num_bytes += _num_characters(numbers)
-            is_small = numbers.min() >= 0 and numbers.max() <= np.iinfo(np.int32).max
-            found[role].append(numbers.astype(np.int32) if is_small else numbers)
-        if RATING in places:
-            codes, labels = pd.factorize(part[RATING].to_numpy())
-            num_bytes += int(np.bincount(codes) @ [len(label) for label in labels])
-            place = functools.partial(_place_in, table, first)
-            found[RATING].append(numbers_of_series(pd.Series(labels), place)[codes])
-        num_bytes += len(places) * len(part)
-    if num_bytes != table.num_bytes():
+    # pandas reads without Python's lock, so each processor reads a part of the file.
+    with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        read = functools.partial(_numbers_of_part, table, places)
+        try:
+            parts = list(pool.map(read, table.parts()))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if sum(num_bytes for _, num_bytes in parts) != table.num_bytes():
         raise ValueError("Some numbers are not written plainly.")
-    columns = {role: np.concatenate(chunks) for role, chunks in found.items()}
+    columns = {role: np.concatenate([part[role] for part, _ in parts]) for role in places}
     times = columns.get(TIMESTAMP)
     return Rows(
         users=_coded_if_sparse(columns[USER]),
@@ -85,6 +78,34 @@ def _read_numbers(table: TextTable, places: Mapping[str, int]) -> Rows:
         ratings=columns.get(RATING),
         times=None if times is None else times.astype(np.int64, copy=False),
     )
+
+
+def _numbers_of_part(
+    table: TextTable, places: Mapping[str, int], bounds: tuple[int, int]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Returns the columns of a part of a file, and how long they are, plainly written."""
+    import pandas as pd
+
+    whole = [role for role in places if role != RATING]
+    # Ratings are few texts, of which pandas need not make a string for each row.
+    part = table.part(bounds, places, {**dict.fromkeys(whole, np.int64), RATING: "category"})
+    found = {}
+    num_bytes = len(places) * len(part[USER])
+    for role in whole:
+        numbers = part[role].to_numpy()
+        if numbers.dtype != np.int64:  # From 2**63 on pandas reads uint64 all the same.
+            raise ValueError("Some numbers do not fit int64.")
+        num_bytes += _num_characters(numbers)
+        is_small = numbers.min() >= 0 and numbers.max() <= np.iinfo(np.int32).max
+        found[role] = numbers.astype(np.int32) if is_small else numbers
+    if RATING in places:
+        codes, labels = pd.factorize(part[RATING])
+        num_bytes += int(np.bincount(codes) @ [len(label) for label in labels])
+        try:
+            found[RATING] = numbers_of_series(pd.Series(labels), str)[codes]
+        except DataError as error:  # Whoever reads with patience says where it stands.
+            raise ValueError("Some ratings are no numbers.") from error
+    return found, num_bytes
 
 
 def _num_characters(numbers: np.ndarray) -> int:
@@ -130,8 +151,8 @@ def _read(table: TextTable, places: Mapping[str, int], dtypes: Mapping[str, Any]
     times: list[np.ndarray] = []
     for first, part in table.chunks(places, dtypes):
         place = functools.partial(_place_in, table, first)
-        users.add(first, part[USER].to_numpy())
-        items.add(first, part[ITEM].to_numpy())
+        users.add(first, part[USER])
+        items.add(first, part[ITEM])
         if RATING in places:
             ratings.append(numbers_of_series(part[RATING], place))
         if TIMESTAMP in places:
@@ -159,7 +180,7 @@ class _Coder:
         self._labels: list[str] = []
         self._codes: list[np.ndarray] = []
 
-    def add(self, first: int, texts: np.ndarray) -> None:
+    def add(self, first: int, texts: pd.Series) -> None:
         import pandas as pd
 
         codes, labels = pd.factorize(texts)
@@ -169,7 +190,7 @@ class _Coder:
         of_label = np.fromiter(map(self._numbers.get, labels), np.int32, len(labels))
         self._codes.append(of_label[codes])
 
-    def _number(self, label: str, first: int, texts: np.ndarray) -> int:
+    def _number(self, label: str, first: int, texts: pd.Series) -> int:
         text = label.strip()
         if not text:
             raise DataError(

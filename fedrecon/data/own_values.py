@@ -114,7 +114,9 @@ def numbers_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> n
     if series.dtype.kind in "iuf":
         with np.errstate(over="ignore"):
             return series.to_numpy(np.float32, na_value=np.nan)
-    codes, labels = pd.factorize(series.to_numpy(object), use_na_sentinel=True)
+    if series.dtype != "category":
+        series = series.to_numpy(object)
+    codes, labels = pd.factorize(series, use_na_sentinel=True)
     # The last is of a missing one, whose code is -1.
     values = np.full(len(labels) + 1, np.nan, np.float32)
     for code, label in enumerate(labels):

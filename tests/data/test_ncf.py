@@ -212,7 +212,7 @@ def test_a_cut_gz_is_an_error(tmp_path):
 
 
 def test_other_data_sets_have_no_leave_one_out_files(tmp_path):
-    with pytest.raises(DataError, match=r"'movielens-1m' has no .* files; ncf-ml-1m has"):
+    with pytest.raises(DataError, match=r"'movielens-1m' has no .* files; ncf-ml-1m, ncf-pin"):
         load_leave_one_out("movielens-1m", data_dir=tmp_path)
 
 
@@ -230,3 +230,31 @@ def test_real_files(real_data_dir):
     rated = np.zeros((train.num_users, train.num_items), bool)
     rated[train.user_ids, train.item_ids] = True
     assert not rated[np.arange(train.num_users)[:, None], result.negatives].any()
+
+
+def test_pinterest_has_files_of_other_names_and_interactions_alone(leave_one_out_dir, tmp_path):
+    """As in the published test file, each rating is 1 and each time 0."""
+    for file in (leave_one_out_dir / "ncf-ml-1m").iterdir():
+        text = file.read_text()
+        if file.suffix == ".rating":
+            rows = [line.split("\t")[:2] for line in text.splitlines()]
+            text = "".join(f"{user}\t{item}\t1\t0\n" for user, item in rows)
+        (tmp_path / file.name.replace("ml-1m", "pinterest-20")).write_text(text)
+    files = load_leave_one_out("ncf-pinterest-20", data_dir=tmp_path)
+    expected = load_leave_one_out(data_dir=leave_one_out_dir)
+    np.testing.assert_array_equal(files.test_items, expected.test_items)
+    np.testing.assert_array_equal(files.negatives, expected.negatives)
+    assert set(files.ratings.ratings.tolist()) == {1}
+    assert files.num_negatives_equal_to_test_item == 0
+    # The authors drew negatives of all items that a user does not train on: the test item, too.
+    path = tmp_path / "pinterest-20.test.negative"
+    first, *others = path.read_text().splitlines()
+    pair, _, *items = first.split("\t")
+    path.write_text("\n".join(["\t".join([pair, str(files.test_items[0]), *items]), *others, ""]))
+    files = load_leave_one_out("ncf-pinterest-20", data_dir=tmp_path)
+    assert files.num_negatives_equal_to_test_item == 1
+    # An item that the user trains on is refused as before.
+    own = files.train.item_ids[files.train.rows_of(0)][0]
+    path.write_text("\n".join(["\t".join([pair, str(own), *items]), *others, ""]))
+    with pytest.raises(DataError, match=r"pinterest-20\.test\.negative, line 1: expected items th"):
+        load_leave_one_out("ncf-pinterest-20", data_dir=tmp_path)

@@ -156,6 +156,7 @@ def test_stretches_of_a_file_are_put_together(read, monkeypatch):
     for lines in (rows, [*rows, "a,b,3,9"], [*rows, "0,99,,9"]):
         expected = read(text(HEADER, *lines), off_scale="drop")
         monkeypatch.setattr(delimited, "_ROWS_PER_CHUNK", 8)
+        monkeypatch.setattr(delimited, "_BYTES_PER_PART", 40)
         assert read(text(HEADER, *lines), off_scale="drop").fingerprint() == expected.fingerprint()
         monkeypatch.undo()
 

@@ -22,6 +22,20 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
     assert result["peak_rss_mb"] > 100
 
 
+def test_loading_is_timed_in_processes_of_its_own(repository):
+    done = run_binary(repository, "benchmark", "--suite=load", "--load_rows=20000")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["suite"], result["rows"]) == ("load", 20000)
+    assert result["ratio"] == pytest.approx(result["seconds"] / result["cached_seconds"])
+    # pandas alone takes 50 MB, and TensorFlow, which is not needed, 300.
+    assert 50 < result["peak_rss_mb"] < 300
+    # "1,1,0.5,800000000" and an end of line: between 18 and 32 characters a row.
+    assert 18 * 20000 < result["file_mb"] * 2**20 < 32 * 20000
+    assert result["is_same"]
+    assert not result["is_kept"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -32,6 +46,8 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
         (["--suite=other"], "--suite=other must be round, skewed, catalogue, memory, gpu, "),
         (["--suite=fedncf"], "; did you mean fed_ncf?"),
         (["--suite=memory", "--data_dir=x"], "--data_dir has no effect with --suite=memory."),
+        (["--suite=load", "--rounds=9"], "--rounds has no effect with --suite=load."),
+        (["--suite=round", "--load_rows=5000"], "--load_rows has no effect with --suite=round."),
         (["--suite=ranking", "--dim=3"], "--dim has no effect with --suite=ranking."),
     ],
 )

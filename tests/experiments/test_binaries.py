@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from fedrecon.data.own_ratings import read_ratings
+from fedrecon.data.population import divide_by_user
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.run_directory import RunDirectory
 from tests.experiments.small import TIMEOUT, command, read_json, run_binary, small_flags
@@ -421,3 +423,59 @@ def test_a_file_of_ones_own_is_trained_on_and_judged_where_it_lies_now(
     found = read_json(path / "evaluation_unseen_test.json")
     final = read_json(path / "final_metrics.json")["unseen_test"]
     assert found["rmse"] == final["rmse"]
+
+
+def test_a_run_is_judged_on_other_ratings_of_its_items(repository, tmp_path_factory, tmp_path):
+    rng = np.random.default_rng(0)
+    header = "user,item,rating,timestamp"
+    rows = [
+        (f"user-{u}", f"B{i}", rng.integers(1, 6), time)
+        for u in range(40)
+        for time, i in enumerate(rng.choice(60, 14, replace=False))
+    ]
+
+    def write(name, rows):
+        path = tmp_path / name
+        path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+        return path
+
+    january = write("january.csv", rows)
+    flags = ("--algorithm=fed_recon_ls", "--unseen_halves=by_time", "--dim=4")
+    flags += ("--clients_per_round=4", "--total_rounds=2")
+    path, _ = run_through_a_pipe(
+        repository, tmp_path_factory, ("train", f"--ratings_file={january}", *flags)
+    )
+    final = read_json(path / "final_metrics.json")
+    ratings = read_ratings(january)
+    unseen = divide_by_user(ratings).groups["unseen_test"].users.tolist()
+    names = {ratings.user_name(user) for user in unseen}
+    # The same questions under other names, so the same answers; and items that nobody knows.
+    others = [(f"other-{user}", *row) for user, *row in rows if user in names]
+    others += [(f"other-{min(names)}", "unknown", 5, 99), ("stranger", "unknown", 1, 1)]
+    february = write("february.csv", others)
+    evaluate = ("evaluate", f"--run_dir={path}", f"--other_ratings_file={february}")
+    done = run(repository, *evaluate)
+    assert done.returncode == 0, done.stderr
+    assert "Left out: 1 items that the run does not know, with 2 ratings, and 1 user" in done.stdout
+    found = read_json(path / "evaluation_other_february.json")
+    for name in ("rmse", "accuracy", "num_examples"):
+        assert found[name] == pytest.approx(final["unseen_test"][name], rel=1e-5)
+    assert found["coverage"] == final["coverage"]["unseen_test"]
+    assert (found["num_items_left_out"], found["num_ratings_left_out"]) == (1, 2)
+    assert (found["num_users_left_out"], found["round"]) == (1, 2)
+
+    for arguments, sentence in (
+        (("--group=unseen_test",), "--group has no effect with --other_ratings_file"),
+        (("--columns=user=user,item=rating",), "--columns names no rating"),
+    ):
+        refused = run(repository, *evaluate, *arguments)
+        assert (refused.returncode, sentence in refused.stderr) == (1, True), refused.stderr
+    write("february.csv", [*others, ("x", "B1", 7, 3)])
+    refused = run(repository, *evaluate)
+    assert refused.returncode == 1
+    line = len(others) + 2
+    assert f"february.csv, line {line}: the rating 7 is not on the scale of the run" in (
+        refused.stderr
+    )
+    refused = run(repository, "evaluate", f"--run_dir={path}", "--off_scale=drop")
+    assert "--off_scale has no effect without --other_ratings_file." in refused.stderr
