@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 
+from experiments.run.names import OF_GENRES
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
+from fedrecon.data.features import genre_features
 from fedrecon.data.population import Population, divide_by_user, divide_for_ranking
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
@@ -17,9 +19,11 @@ def load_population(settings: Settings) -> Population:
     Raises:
       InputError: If a cohort would be larger than the number of training users, or the initial
         rating is not on the scale.
-      DataError: If the data cannot be read or divided.
+      DataError: If the data cannot be read or divided, or lack the features of items.
     """
     population = _load(of_data(settings))
+    if settings.item_features is not None or settings.algorithm in OF_GENRES:
+        genre_features(population.ratings)  # Refuses a data set without genres.
     scale = population.label_scale
     initial = settings.initial_rating
     if initial is not None and not scale.minimum <= initial <= scale.maximum:
@@ -46,6 +50,7 @@ def _load(settings: Settings) -> Population:
             order=settings.example_order,
             label_threshold=settings.label_threshold,
             held_out_fraction=settings.held_out_fraction,
+            cold_items_fraction=settings.cold_items_fraction,
             unseen_halves=settings.unseen_halves,
             support_batch_size=settings.support_batch_size,
         )
