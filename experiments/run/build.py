@@ -95,7 +95,9 @@ def _initial_rating(settings: Settings, ratings: Ratings) -> float:
 
 
 def _item_features(settings: Settings, ratings: Ratings) -> np.ndarray | None:
-    return None if settings.item_features is None else genre_features(ratings)[0]
+    if settings.item_features is None:
+        return None
+    return genre_features(ratings, norm=settings.item_features_norm)[0]
 
 
 @functools.lru_cache(maxsize=2)

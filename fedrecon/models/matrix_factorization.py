@@ -57,8 +57,9 @@ def matrix_factorization(
       user_l2: In place of `l2` for the local weights; None is the same.
       spread_out: The strength of `layers.SpreadOut` on the item rows `v_i`.
       item_features: `[num_items, f]` float32, such as `genre_features`; None for none. They are
-        known to everybody and not trained. Rows of norm 1 suit the rates that suit `v_i`: a step on
-        `W` then moves an item as far as a step on its own row does.
+        known to everybody and not trained. `W` takes the gradients of all items, so it moves much
+        further than a row `v_i` under plain averaging and where the optimizer is SGD: then smaller
+        features (a norm of 0.1 in place of 1) or lower rates keep it from diverging.
       item_initializer: Initializes the item rows, with its own seed. None is uniform in
         `[-0.05, 0.05)`, Keras's default, drawn by `seed`. With features, None is 0: a row that is
         never trained then adds no noise to `F_i W`.

@@ -6,7 +6,7 @@ import pytest
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.features import genre_features
 from fedrecon.data.splits import hold_out_items
-from fedrecon.errors import DataError
+from fedrecon.errors import DataError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,10 @@ def test_genres_by_hand(ratings):
     expected[:4] = [[0, 0, 1], [0, half, half], [0, 0, 0], [half, half, 0]]
     np.testing.assert_allclose(features, expected, rtol=1e-6)
     assert features.dtype == np.float32
+    short, _ = genre_features(listed, norm=0.1)
+    np.testing.assert_allclose(np.linalg.norm(short, axis=1)[:4], [0.1, 0.1, 0, 0.1], rtol=1e-6)
+    with pytest.raises(InputError, match="the norm of genre features is 0"):
+        genre_features(listed, norm=0)
 
 
 def test_no_genres_are_refused_in_a_sentence(ratings):

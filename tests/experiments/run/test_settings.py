@@ -41,6 +41,10 @@ def test_without_flags_the_defaults_hold(parse):
     )
     fed_ncf = parse("--algorithm=fed_ncf")
     assert (fed_ncf.averaging, fed_ncf.reconstruction) == ("by_row", "least_squares")
+    features = ("--item_features=genres",)
+    assert parse(*features).item_features_norm == 0.1
+    assert parse(*features, "--item_features_norm=0.3").item_features_norm == 0.3
+    assert parse(*features, "--algorithm=fed_recon_ls").item_features_norm == 1.0
     by_steps = parse("--algorithm=fed_ncf", "--reconstruction_epochs=2")
     assert (by_steps.reconstruction, by_steps.reconstruction_epochs) == ("gradient_steps", 2)
     neural = parse("--algorithm=fed_avg", "--model=gmf", "--label_threshold=4")
