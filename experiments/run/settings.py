@@ -271,8 +271,8 @@ class Settings:
     item_features_norm: float = fields.model(
         1.0,
         "Length of the features of an item. Gradient steps on features add up over all items that "
-        "have them; shorter features keep them from diverging. Default: 1; 0.1 for fed_recon, "
-        "stateful_fed_avg and centralized.",
+        "have them; shorter features keep them from diverging. Default: 1; 0.1 for fed_recon "
+        "and centralized.",
         positive=True,
         only=(*_MF, Having("item_features", ITEM_FEATURES)),
     )

@@ -159,7 +159,7 @@ def test_item_features_are_the_genres_of_the_data_set():
     ],
 )
 def test_genres_that_there_are_not_are_refused_when_the_data_are_loaded(changes):
-    with pytest.raises(DataError, match="^synthetic has no genres"):
+    with pytest.raises(DataError, match=r"^synthetic has no genres"):
         load_population(explicit(**changes))
 
 
