@@ -29,6 +29,7 @@ _NAMES = {
     "divide_by_user": "data.population",
     "divide_for_ranking": "data.population",
     "Population": "data.population",
+    "genre_features": "data.features",
     # Models.
     "SplitModel": "models.split_model",
     "model_fn": "models.model_fn",

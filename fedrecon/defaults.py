@@ -58,6 +58,11 @@ _IMPLICIT = {
 }
 
 
+# Of movielens-1m, seed 0: with features of norm 1 `fed_recon` diverges at rates of 0.1 and more,
+# and `centralized` loses 0.09 of RMSE on items that it trains on. The other algorithms gain.
+_SHORT_FEATURES = ("fed_recon", "centralized")
+
+
 def default_options(algorithm: str, feedback: str) -> Any:
     """Returns the options record of an algorithm.
 
@@ -85,6 +90,11 @@ def default_reconstruction(*, is_linear: bool) -> FedReconOptions:
         factorization are: then it is solved for, else fitted by gradient steps.
     """
     return _SOLVED if is_linear else _STEPS
+
+
+def default_features_norm(algorithm: str) -> float:
+    """Returns the length of the features of an item; see `genre_features`."""
+    return 0.1 if algorithm in _SHORT_FEATURES else 1.0
 
 
 def default_model(*, has_biases: bool = True) -> dict[str, Any]:

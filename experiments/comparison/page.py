@@ -40,6 +40,7 @@ COMPARISONS = {
     "ratings": Comparison("comparison_ml1m"),
     "fixed_halves": Comparison("comparison_ml1m", (_FEW, "--example_order=shuffle_once")),
     "by_time": Comparison("comparison_ml1m", (_FEW, "--unseen_halves=by_time")),
+    "cold_items": Comparison("comparison_cold_items_ml1m"),
     "paper": Comparison("comparison_paper_ml1m"),
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),

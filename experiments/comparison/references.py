@@ -30,7 +30,11 @@ def train(chosen: Settings, population: Population) -> Any:
     """Returns the trained `Baseline`."""
     examples = population.examples
     users, items, ratings = examples.interactions(population.train)
-    sizes = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
+    settings = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
+    settings["options"] = _options(chosen)
+    if chosen.algorithm in baselines.BY_GENRES:
+        train_baseline = baselines.BY_GENRES[chosen.algorithm]
+        settings["item_genres"] = population.ratings.item_genres
+        return train_baseline(users, items, ratings, **settings)
     tables = baselines.EXPLICIT if chosen.is_explicit else baselines.IMPLICIT
-    train_baseline = tables[chosen.algorithm]
-    return train_baseline(users, items, ratings, **sizes, options=_options(chosen))
+    return tables[chosen.algorithm](users, items, ratings, **settings)

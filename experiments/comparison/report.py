@@ -110,7 +110,8 @@ def _read_runs(run_dirs: Sequence[pathlib.Path]) -> tuple[Feedback, list[str], D
     _check_same(runs, "groups of users", lambda run: ", ".join(run.groups))
     _check_same(unchanged, "watched_group", lambda run: run.watched_group)
     first = next(iter(runs.values()))
-    groups = [group for group in ("seen_test", "unseen_test") if group in first.groups]
+    shown = ("seen_test", "unseen_test", "cold_test")
+    groups = [group for group in shown if group in first.groups]
     table = pd.DataFrame([{"path": path, **run.row()} for path, run in runs.items()])
     table["algorithm"] = pd.Categorical(table["algorithm"], table["algorithm"].unique())
     table = table.fillna({column: "" for column in table if column.startswith("changed_")})
@@ -181,7 +182,8 @@ def _headline(
 
     Where the winner has all ratings on one machine, the best of the others follows.
     """
-    measure, group = feedback.measures[0], groups[-1]
+    measure = feedback.measures[0]
+    group = "unseen_test" if "unseen_test" in groups else groups[-1]
     means = over_seeds(runs, "algorithm", f"{group}_{measure.name}")["mean"].dropna()
     if len(means) < 2:
         return []
@@ -267,8 +269,9 @@ def _quality_section(
         text,
         _table(pd.DataFrame(quality)),
         f"{feedback.note} Seen users took part in training; unseen users did not, and are served "
-        "from the ratings they give. Bold is the best mean of a column, and each mean whose "
-        "difference to it is noise: its 95% interval contains 0.",
+        "from the ratings they give. Cold users are unseen users who give the same ratings and are "
+        "asked for the ratings of items that nobody trains on. Bold is the best mean of a column, "
+        "and each mean whose difference to it is noise: its 95% interval contains 0.",
     ]
     return blocks, {}
 
@@ -332,7 +335,8 @@ _TOP_LISTS = {
 
 def _top_lists_sections(groups: list[str], runs: DataFrame) -> list[_Section]:
     """Returns a section, or none where no run has lists."""
-    if f"{groups[0]}_num_items_at_10" not in runs:
+    groups = [group for group in groups if f"{group}_num_items_at_10" in runs]
+    if not groups:
         return []
     parts = {}
     for group in groups:

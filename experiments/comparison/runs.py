@@ -142,6 +142,9 @@ def judged(
         if not name.endswith("_test"):
             continue
         cases, more, values = judge.cases(name), {}, dict(results.values)
+        if name == "cold_test":  # These users have the lists of `unseen_test`.
+            per_user[name] = PerUser(cases.users, results)
+            continue
         if name == "unseen_test":
             given = judge.results_by_given(state, name)
             more["given"] = {str(n): dict(feedback.means(own)) for n, own in given.items()}

@@ -10,6 +10,8 @@ import functools
 import os
 from typing import Any
 
+import numpy as np
+
 from experiments.run.options import (
     centralized_options,
     fed_avg_options,
@@ -26,6 +28,7 @@ from fedrecon.algorithms import (
     stock_fed_recon,
 )
 from fedrecon.algorithms.algorithm import Algorithm
+from fedrecon.data.features import genre_features
 from fedrecon.data.population import Population, label_scale
 from fedrecon.data.ratings import Ratings
 from fedrecon.models import matrix_factorization, neural_cf
@@ -69,6 +72,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
             user_bias=settings.user_bias,
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
+            item_features=_item_features(settings, ratings),
             initial_rating=_initial_rating(settings, ratings),
             spread_out=settings.spread_out,
             user_l2=user_l2,
@@ -90,6 +94,12 @@ def _initial_rating(settings: Settings, ratings: Ratings) -> float:
     if settings.initial_rating is not None:
         return settings.initial_rating
     return label_scale(ratings, settings.feedback, settings.label_threshold).middle
+
+
+def _item_features(settings: Settings, ratings: Ratings) -> np.ndarray | None:
+    if settings.item_features is None:
+        return None
+    return genre_features(ratings, norm=settings.item_features_norm)[0]
 
 
 @functools.lru_cache(maxsize=2)

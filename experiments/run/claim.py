@@ -63,6 +63,11 @@ def _started_from(
     trained = load_run(path)
     about = trained.about
     check_feedback(about, population.feedback)
+    if chosen.cold_items_fraction:
+        raise InputError(
+            f"--cold_items_fraction={chosen.cold_items_fraction} has no meaning with --warm_start: "
+            "the run to start from may have trained on the items that are held out."
+        )
     before = run_directory.RunDirectory(path).read_config()["settings"]
     for name in ("held_out_fraction", "evaluate_on"):
         _check_held_out(name, before, chosen)

@@ -58,6 +58,8 @@ def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[
         return found  # `Settings` refuses the pair, and says what to give.
     if is_matrix_factorization:
         found.update(defaults.default_model(has_biases=algorithm != "fed_ials"))
+    if values.get("item_features") is not None:
+        found["item_features_norm"] = defaults.default_features_norm(algorithm)
     return found
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import pathlib
 
+from experiments.run.names import OF_GENRES
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
+from fedrecon.data.features import genre_features
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
     Population,
@@ -25,9 +27,11 @@ def load_population(settings: Settings) -> Population:
     Raises:
       InputError: If a cohort would be larger than the number of training users, or the initial
         rating is not on the scale.
-      DataError: If the data cannot be read or divided.
+      DataError: If the data cannot be read or divided, or lack the features of items.
     """
     population = _load(of_data(settings), _users_file(settings))
+    if settings.item_features is not None or settings.algorithm in OF_GENRES:
+        genre_features(population.ratings)  # Refuses a data set without genres.
     scale = population.label_scale
     initial = settings.initial_rating
     if initial is not None and not scale.minimum <= initial <= scale.maximum:
@@ -77,6 +81,7 @@ def _load(settings: Settings, users_of: pathlib.Path | None) -> Population:
             order=settings.example_order,
             label_threshold=settings.label_threshold,
             held_out_fraction=settings.held_out_fraction,
+            cold_items_fraction=settings.cold_items_fraction,
             unseen_halves=settings.unseen_halves,
             support_batch_size=settings.support_batch_size,
         )

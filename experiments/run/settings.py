@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from experiments.run import fields, relevance
-from experiments.run.names import ALGORITHMS, REFERENCES
+from experiments.run.names import ALGORITHMS, OF_GENRES, REFERENCES
 from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
@@ -33,6 +33,7 @@ from fedrecon.options import (
 
 FEEDBACKS = ("explicit", "implicit")
 ENGINES = ("cohort", "debug", "stock")
+ITEM_FEATURES = ("genres",)
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
@@ -108,7 +109,8 @@ class Settings:
     )
     items_file: Optional[str] = fields.data(
         None,
-        "File with the titles and genres of the items of --ratings_file, for people to read.",
+        "File with the titles and genres of the items of --ratings_file: for people to read, and "
+        "for --item_features.",
         only=(relevance.OWN_FILE,),
     )
     cache_ratings: bool = fields.data(
@@ -199,6 +201,15 @@ class Settings:
         below=1.0,
         only=(relevance.EXPLICIT,),
     )
+    cold_items_fraction: float = fields.data(
+        0.0,
+        "Share of the items, drawn by the seed, that nobody trains on and no user gives. Unseen "
+        "users are asked for the ratings of these cold items in groups of their own, "
+        "cold_validation and cold_test.",
+        minimum=0.0,
+        below=1.0,
+        only=(relevance.EXPLICIT,),
+    )
     unseen_halves: str = fields.data(
         "random",
         "How an unseen user's ratings are halved. random: shuffled and cut into batches; even "
@@ -257,6 +268,21 @@ class Settings:
     user_bias: bool = fields.model(False, "Add a local bias of each user.", only=_MF)
     item_bias: bool = fields.model(False, "Add a global bias of each item.", only=_MF)
     global_bias: bool = fields.model(False, "Add one global bias of all ratings.", only=_MF)
+    item_features: Optional[str] = fields.model(
+        None,
+        "Features that add to the row and the bias of an item, so that an item which nobody rated "
+        "has a row, too. genres: the genres in the data set.",
+        choices=ITEM_FEATURES,
+        only=_MF,
+    )
+    item_features_norm: float = fields.model(
+        1.0,
+        "Length of the features of an item. Gradient steps on features add up over all items that "
+        "have them; shorter features keep them from diverging. Default: 1; 0.1 for fed_recon "
+        "and centralized.",
+        positive=True,
+        only=(*_MF, Having("item_features", ITEM_FEATURES)),
+    )
     initial_rating: Optional[float] = fields.model(
         None,
         "Initial value of the global bias, towards which predictions for users with few ratings "
@@ -532,6 +558,10 @@ class Settings:
                 f"{self.algorithm} is for implicit feedback; leave it out, or give "
                 "--feedback=implicit."
             )
+        if self.algorithm in ("global_mean", *OF_GENRES) and not self.is_explicit:
+            raise InputError(
+                f"{self.algorithm} predicts ratings; leave it out, or give --feedback=explicit."
+            )
         needs_labels = self.model in NEURAL_MODELS and self.is_explicit and self.is_trained
         if needs_labels and self.label_threshold is None:
             raise InputError(
@@ -545,7 +575,8 @@ class Settings:
                 "reconstruction by gradient steps."
             )
         if self.algorithm == "fed_ials":
-            for name in ("user_bias", "item_bias", "global_bias", "l2", "spread_out"):
+            biases = ("user_bias", "item_bias", "global_bias")
+            for name in (*biases, "item_features", "l2", "spread_out"):
                 if getattr(self, name):
                     raise InputError(
                         f"--{name} has no effect with --algorithm=fed_ials, whose model is an "

@@ -6,6 +6,9 @@ A group of evaluated users is named by two facts, whatever the feedback:
     seen_test           users of training, by ratings or items that decide nothing
     unseen_validation   users who take no part in training; settings may be chosen by them
     unseen_test         users who take no part in training and decide nothing
+
+Where items are held out, two more groups ask the unseen users for the ratings of these cold items,
+which nobody trains on and nobody gives: `cold_validation` and `cold_test`.
 """
 
 from __future__ import annotations
@@ -27,12 +30,16 @@ from fedrecon.data.examples import (
 from fedrecon.data.held_out import HeldOutItems
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.ratings import Ratings, RatingScale
-from fedrecon.data.splits import exact_fraction, hold_out_latest, split_by_user
+from fedrecon.data.splits import exact_fraction, hold_out_items, hold_out_latest, split_by_user
 from fedrecon.errors import DataError, InputError, check_at_least
 
 # The parts that users are divided into, by number.
 PARTS = ("train", "unseen_validation", "unseen_test")
-GROUPS = ("seen_validation", "seen_test", "unseen_validation", "unseen_test")
+GROUPS = (
+    *("seen_validation", "seen_test"),
+    *("unseen_validation", "unseen_test"),
+    *("cold_validation", "cold_test"),
+)
 EXPLICIT, IMPLICIT = "explicit", "implicit"
 UNSEEN_HALVES = ("random", "by_time")
 
@@ -45,6 +52,8 @@ class Group:
       users: `[n]` integer user ids, increasing.
       later: With explicit feedback, the ratings that seen users are asked for; None for unseen
         users, who are asked for a part of their own ratings.
+      cold: With explicit feedback, the ratings of cold items that unseen users are asked for in
+        place of a part of their other ratings; None for other groups.
       held_out: With implicit feedback, the item that each user is asked for.
       num_tied: Of how many users the ratings that are held out were drawn among others of the same
         time, some of which remain. What is held out before (test before validation) does not count.
@@ -52,6 +61,7 @@ class Group:
 
     users: np.ndarray
     later: ClientExamples | None = None
+    cold: ClientExamples | None = None
     held_out: HeldOutItems | None = None
     num_tied: int = 0
 
@@ -164,6 +174,7 @@ def divide_by_user(
     order: str = "shuffle_once",
     label_threshold: float | None = None,
     held_out_fraction: float = 0.0,
+    cold_items_fraction: float = 0.0,
     unseen_halves: str = "random",
     support_batch_size: int = 5,
     known_parts: np.ndarray | None = None,
@@ -182,6 +193,9 @@ def divide_by_user(
       held_out_fraction: The share of each training user's ratings, the latest, that become the
         group `seen_test`; the same share of the ratings before becomes `seen_validation`. 0 makes
         no seen groups.
+      cold_items_fraction: The share of the items that are cold: nobody trains on them, and no user
+        gives them. They make the groups `cold_validation` and `cold_test`, of unseen users who give
+        what they give as `unseen_validation` and `unseen_test`. 0 makes no such groups.
       unseen_halves: `"random"`: an unseen user's ratings are shuffled and cut into batches; even
         batches are given, odd ones are asked for, as in the paper's code. `"by_time"`: the earlier
         half is given, the later half is asked for.
@@ -189,8 +203,9 @@ def divide_by_user(
       known_parts: The part that each user had before; see `known_parts`.
 
     Raises:
-      DataError: If there are too few users or ratings (see `split_by_user`, `hold_out_latest`), or
-        if the label threshold is not on the scale of the ratings.
+      DataError: If there are too few users, items or ratings (see `split_by_user`,
+        `hold_out_latest`, `hold_out_items`), or if the label threshold is not on the scale of the
+        ratings.
     """
     if unseen_halves not in UNSEEN_HALVES:
         raise InputError(
@@ -205,7 +220,6 @@ def divide_by_user(
             "both labels."
         )
     split = split_by_user(ratings, seed=seed, known_parts=known_parts)
-    train = np.unique(split.train.user_ids)
     groups = {
         "unseen_validation": Group(np.unique(split.validation.user_ids)),
         "unseen_test": Group(np.unique(split.test.user_ids)),
@@ -216,14 +230,19 @@ def divide_by_user(
         label_threshold=label_threshold,
         seed=seed,
     )
+    asked = dataclasses.replace(options, max_ratings_per_user=None, order="shuffle_once")
     kept = ratings
+    if cold_items_fraction:
+        kept, cold = hold_out_items(ratings, fraction=cold_items_fraction, seed=seed)
+        groups.update(_cold_groups(groups, ClientExamples(cold, asked)))
+    # Who rated nothing but cold items has nothing to train on.
+    train = np.intersect1d(split.train.user_ids, kept.user_ids)
     if held_out_fraction and ratings.timestamps is None:
         raise DataError(
             f"{ratings.name} has no timestamps, so no latest ratings can be held out; give "
             "held_out_fraction=0, by which only unseen users are judged."
         )
     if held_out_fraction:
-        asked = dataclasses.replace(options, max_ratings_per_user=None, order="shuffle_once")
         for name in ("seen_test", "seen_validation"):
             kept, latest, num_tied = hold_out_latest(
                 kept, train, fraction=held_out_fraction, seed=seed
@@ -312,6 +331,20 @@ def divide_for_ranking(
         groups=_in_order(groups),
         seed=seed,
     )
+
+
+def _cold_groups(unseen: Mapping[str, Group], cold: ClientExamples) -> dict[str, Group]:
+    """Returns the groups of unseen users who are asked for the ratings of cold items."""
+    groups = {}
+    for name, group in unseen.items():
+        users = np.intersect1d(group.users, cold.users)
+        if not len(users):
+            raise DataError(
+                f"{cold.ratings.name}: none of the {len(group.users)} {name} users rated a cold "
+                "item, so none can be asked for; give a larger cold_items_fraction."
+            )
+        groups[name.replace("unseen", "cold")] = Group(users, cold=cold)
+    return groups
 
 
 def _ranked_group(users: np.ndarray, held_out: HeldOutItems) -> Group:

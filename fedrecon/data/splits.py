@@ -202,6 +202,43 @@ def hold_out_latest(ratings: Ratings, users: np.ndarray, *, fraction: float, see
     return HeldOut(ratings.select(~is_held_out), ratings.select(is_held_out), num_tied)
 
 
+def hold_out_items(ratings: Ratings, *, fraction: float, seed: int) -> tuple[Ratings, Ratings]:
+    """Holds out all ratings of some items, drawn at random: these items are cold.
+
+    Guarantees: of `n` items with ratings, `floor(fraction * n)` are cold; a cold item keeps no
+    rating, whoever rates it, and every other item keeps all of its ratings.
+
+    Cannot measure: how new items fare. Items drawn at random are as old and as popular as all
+    others, and their ratings are from users who chose them in full knowledge of the catalog.
+
+    Args:
+      ratings: What to hold out from.
+      fraction: The share, above 0 and below 1.
+      seed: Draws the items, `>= 0`.
+
+    Returns:
+      The ratings of the other items, and the ratings of the cold items.
+
+    Raises:
+      DataError: If the fraction is out of range, or is less than one item.
+    """
+    exact = exact_fraction(fraction) if 0 < fraction < 1 else 0
+    if not 0 < exact < 1:
+        raise DataError(
+            f"the fraction of cold items must be above 0 and below 1; found {fraction}."
+        )
+    items = np.unique(ratings.item_ids)
+    number = math.floor(exact * len(items))
+    if not number:
+        raise DataError(
+            f"{ratings.name} has {len(items)} items with ratings, of which a share of {fraction:g}"
+            f" is none; {math.ceil(1 / exact)} items would do."
+        )
+    cold = rng_lib.generator(seed, "hold_out_items").permutation(items)[:number]
+    is_cold = np.isin(ratings.item_ids, cold)
+    return ratings.select(~is_cold), ratings.select(is_cold)
+
+
 def exact_fraction(number: float) -> fractions_lib.Fraction:
     """Returns the simplest fraction near a number, which is what was meant: 1/10 for 0.1.
 

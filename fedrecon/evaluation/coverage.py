@@ -99,6 +99,9 @@ def coverage(population: Population, name: str, cases: Cases) -> Coverage:
 def _everybody(population: Population, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns the users whom a group is about, and those asked nothing by the reason."""
     group = population.group(name)
+    if group.cold is not None:
+        everybody = population.group(name.replace("cold", "unseen")).users
+        return everybody, {"who rated no cold item": np.setdiff1d(everybody, group.users)}
     if name.startswith("unseen"):
         if population.feedback != EXPLICIT:
             return group.users, {}

@@ -86,6 +86,8 @@ def _rating_cases(population: Population, name: str) -> Cases:
     else:
         batch_size = population.support_batch_size
         cases = protocols.alternating_batches(given, group.users, batch_size=batch_size)
+    if group.cold is not None:
+        cases = protocols.cold_items(cases, group.cold)
     return dataclasses.replace(cases, scale=population.label_scale)
 
 

@@ -119,6 +119,16 @@ def later_ratings(examples: Examples, users: np.ndarray, later: Examples) -> Cas
     return _cases(users, given, [later.examples(user) for user in users.tolist()])
 
 
+def cold_items(cases: Cases, cold: Examples) -> Cases:
+    """Returns the same users, who give the same, and are asked for ratings of cold items instead.
+
+    Args:
+      cases: Whose given ratings count.
+      cold: The ratings of the cold items, of which nothing is given.
+    """
+    return _cases(cases.users, cases.given, [cold.examples(user) for user in cases.users.tolist()])
+
+
 def held_out_among_negatives(
     examples: Examples, users: np.ndarray, held_out: HeldOutItems
 ) -> Cases:

@@ -4,12 +4,17 @@ The rating of item i by user u is predicted as `<u, v_i> + b_u + b_i + mu`, in t
 ratings; each bias is optional. The item rows `v_i`, the item biases `b_i` and the global bias `mu`
 are global; the user's row `u` and bias `b_u` are local. From the FedRecon paper (Singhal et al.
 2021, arXiv:2102.03448) and its code (google-research/federated, reconstruction/movielens).
+
+With known features `F_i` of the items, `v_i + F_i W` takes the place of `v_i`, and `b_i + F_i w`
+the place of `b_i`; `W` and `w` are global. So an item that nobody rated has a row, too: an item is
+the sum of its features' rows and a row of its own, as in LightFM (Kula 2015, arXiv:1507.08439).
 """
 
 from __future__ import annotations
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from fedrecon import rng
@@ -27,6 +32,7 @@ def matrix_factorization(
     l2: float = 0.0,
     user_l2: float | None = None,
     spread_out: float = 0.0,
+    item_features: np.ndarray | None = None,
     item_initializer: tf.keras.initializers.Initializer | None = None,
     user_initializer: tf.keras.initializers.Initializer | None = None,
     seed: int = 0,
@@ -35,6 +41,8 @@ def matrix_factorization(
 
     Its layers with weights are, in this order, `item_embedding`, `item_bias` and `global_bias`
     (global), and `user_embedding` and `user_bias` (local). Biases of users and items start at 0.
+    Features add global layers after `item_embedding`: `item_features` (`F`, frozen) and
+    `feature_embedding` (`W`), and after `item_bias`: `feature_bias` (`w`).
 
     Args:
       num_items: The number of items; ids are in `[0, num_items)`.
@@ -47,15 +55,21 @@ def matrix_factorization(
         serves users with few ratings badly. The middle of the scale is known without any data.
       l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
       user_l2: In place of `l2` for the local weights; None is the same.
-      spread_out: The strength of `layers.SpreadOut` on the item rows.
+      spread_out: The strength of `layers.SpreadOut` on the item rows `v_i`.
+      item_features: `[num_items, f]` float32, such as `genre_features`; None for none. They are
+        known to everybody and not trained. `W` takes the gradients of all items, so it moves much
+        further than a row `v_i` under plain averaging and where the optimizer is SGD: then smaller
+        features (a norm of 0.1 in place of 1) or lower rates keep it from diverging.
       item_initializer: Initializes the item rows, with its own seed. None is uniform in
-        `[-0.05, 0.05)`, Keras's default, drawn by `seed`.
+        `[-0.05, 0.05)`, Keras's default, drawn by `seed`. With features, None is 0: a row that is
+        never trained then adds no noise to `F_i W`.
       user_initializer: Initializes the user's row, which FedRecon draws anew in each round. None is
         as for the items.
       seed: Decides the default initial values, whatever else the process has built or drawn.
 
     Raises:
-      ValueError: If a size is not positive or a strength is negative.
+      ValueError: If a size is not positive, a strength is negative, or the features are not one
+        finite row for each item.
     """
     _check_sizes(num_items, dim)
     user_l2 = l2 if user_l2 is None else user_l2
@@ -65,12 +79,16 @@ def matrix_factorization(
     # Spread-out ties all rows of the table together, so that none can be trained alone.
     item_regularizer = layers.SpreadOut(spread_out, l2=l2) if spread_out else l2_regularizer
 
+    if item_initializer is None:
+        has_features = item_features is not None
+        item_initializer = "zeros" if has_features else _uniform(seed, "item_embedding/embeddings")
+
     item_id = tf.keras.Input([1], dtype=tf.int64, name="item_id")
     flatten_item = tf.keras.layers.Flatten(name="item_row")
     item_embedding = tf.keras.layers.Embedding(
         num_items,
         dim,
-        embeddings_initializer=item_initializer or _uniform(seed, "item_embedding/embeddings"),
+        embeddings_initializer=item_initializer,
         embeddings_regularizer=item_regularizer,
         name="item_embedding",
     )
@@ -81,11 +99,20 @@ def matrix_factorization(
         name="user_embedding",
     )
     global_layers, local_layers = [item_embedding], [user_embedding]
-    terms = [
-        layers.InnerProduct(name="inner_product")(
-            [user_embedding(item_id), flatten_item(item_embedding(item_id))]
+    item_row = flatten_item(item_embedding(item_id))
+    if item_features is not None:
+        table = _frozen_table(_checked_features(item_features, num_items))
+        features = tf.keras.layers.Flatten(name="features_row")(table(item_id))
+        layer = tf.keras.layers.Dense(
+            dim,
+            use_bias=False,
+            kernel_initializer=_uniform(seed, "feature_embedding/kernel"),
+            kernel_regularizer=l2_regularizer,
+            name="feature_embedding",
         )
-    ]
+        global_layers += [table, layer]
+        item_row = tf.keras.layers.Add(name="item_row_of_both")([item_row, layer(features)])
+    terms = [layers.InnerProduct(name="inner_product")([user_embedding(item_id), item_row])]
     if user_bias:
         layer = layers.UserEmbedding(1, "zeros", user_regularizer, name="user_bias")
         local_layers.append(layer)
@@ -100,6 +127,16 @@ def matrix_factorization(
         )
         global_layers.append(layer)
         terms.append(tf.keras.layers.Flatten(name="item_bias_row")(layer(item_id)))
+    if item_bias and item_features is not None:
+        layer = tf.keras.layers.Dense(
+            1,
+            use_bias=False,
+            kernel_initializer="zeros",
+            kernel_regularizer=l2_regularizer,
+            name="feature_bias",
+        )
+        global_layers.append(layer)
+        terms.append(layer(features))
     rating = tf.keras.layers.Add(name="sum")(terms) if len(terms) > 1 else terms[0]
     if global_bias:
         initializer = tf.keras.initializers.Constant(initial_rating)
@@ -120,6 +157,29 @@ def matrix_factorization(
 
 def _uniform(seed: int, weight: str) -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.RandomUniform(-0.05, 0.05, seed=rng.derive_seed(seed, weight))
+
+
+def _frozen_table(features: np.ndarray) -> tf.keras.layers.Embedding:
+    """Returns a table that is looked up by item id, so a client takes the rows of its own items."""
+    return tf.keras.layers.Embedding(
+        *features.shape,
+        embeddings_initializer=tf.keras.initializers.Constant(features),
+        trainable=False,
+        name="item_features",
+    )
+
+
+def _checked_features(item_features: np.ndarray, num_items: int) -> np.ndarray:
+    features = np.asarray(item_features, np.float32)
+    if features.ndim != 2 or len(features) != num_items or not features.shape[1]:
+        raise ValueError(
+            f"item_features must be [num_items, f] with num_items = {num_items} and f >= 1, but has"
+            f" the shape {list(features.shape)}."
+        )
+    if not np.isfinite(features).all():
+        item = int(np.argmin(np.isfinite(features).all(axis=1)))
+        raise ValueError(f"item_features must be finite, but the row of item {item} is not.")
+    return features
 
 
 def _check_sizes(num_items: int, dim: int) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -31,6 +32,17 @@ def test_an_aggregator_of_clients_gets_no_shards():
             clients_per_shard=2,
             aggregator_factory=secure_mean(1.0, weight_bound=1.0),
         )
+
+
+def test_item_features_are_refused_by_their_names():
+    features = np.ones([NUM_ITEMS, 2], np.float32)
+    model = mf(NUM_ITEMS, DIM, item_features=features)
+    message = (
+        "takes matrix factorization without biases; the model matrix_factorization has the weights "
+        "item_embedding/embeddings, feature_embedding/kernel, item_features/embeddings, "
+    )
+    with pytest.raises(InputError, match=message):
+        fed_ials.build_fed_ials(model, OPTIONS, num_users=NUM_USERS, clients_per_shard=2)
 
 
 def custom(*, combine, dim=DIM, local_dim=DIM, trains=(True, True)):

@@ -182,6 +182,13 @@ def test_our_rounds_are_the_same_in_tffs_runtime(assert_same_rounds, synthetic):
     assert_same_rounds(model, PAPER, examples, num_clients=12, ours_there=True)
 
 
+def test_item_features_are_as_in_stock_tff(assert_same_rounds, synthetic):
+    features = np.random.default_rng(0).normal(size=[synthetic.num_items, 4]) / 4.0
+    model = biased_mf(synthetic.num_items, item_features=features.astype(np.float32), l2=0.01)
+    examples = examples_of(synthetic, max_ratings=30)
+    assert_same_rounds(model, PAPER, examples, num_clients=12, num_rounds=2)
+
+
 # Sizes that reach the corners: a partial last batch, an item rated twice, a query of one rating, a
 # support without a query, one rating, none.
 CORNERS = [

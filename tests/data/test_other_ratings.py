@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedrecon.data.other_ratings import of_known_items, unseen_users
+from fedrecon.data.other_ratings import of_known_items, unseen_users, without_trained
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.synthetic import synthetic_ratings
@@ -46,11 +46,32 @@ def test_items_are_matched_by_their_ids():
         "num_items_left_out": 2,
         "num_ratings_left_out": 3,
         "num_users_left_out": 1,
+        "num_ratings_trained_on": 0,
     }
     assert others.sentence() == (
-        "Left out: 2 items that the run does not know, with 3 ratings, and 1 users who rate no "
-        "others."
+        "Left out: 2 items that the run does not know, with 3 ratings; 0 ratings that the run "
+        "trained on; and 1 users who have no others."
     )
+
+
+def test_ratings_that_the_run_trained_on_are_not_asked_for():
+    # Users a to j rate items 1 and 2; nine tenths of them train or validate.
+    population = divide_by_user(
+        ratings_of(*((user, item, 3) for user in "abcdefghij" for item in (1, 2)))
+    )
+    ratings = population.ratings
+    trained = ratings.user_name(population.train[0])
+    unseen = ratings.user_name(population.groups["unseen_test"].users[0])
+    rows = ((trained, 1, 3), (trained, 2, 4), (unseen, 1, 2), ("new", 2, 5))
+    other = of_known_items(ratings_of(*rows), ratings.original_item_ids)
+    left = without_trained(other, population)
+    assert left.num_ratings_trained_on == 2
+    assert left.num_users_left_out == 1
+    names = [left.ratings.user_name(user) for user in left.ratings.user_ids]
+    assert sorted(names) == sorted([unseen, "new"])
+    whole = of_known_items(ratings_of(*rows[:2]), ratings.original_item_ids)
+    with pytest.raises(DataError, match="the run trained on all ratings"):
+        without_trained(whole, population)
 
 
 def test_a_number_is_the_same_as_its_text():

@@ -347,6 +347,61 @@ def test_published_test_items_and_negatives_are_used_as_they_are(leave_one_out_d
     assert population.groups["seen_test"].num_tied == 0
 
 
+def test_cold_items_are_trained_on_and_given_by_nobody_and_asked_of_the_unseen():
+    options = {"max_ratings_per_user": None, "held_out_fraction": 0.25, "support_batch_size": 3}
+    whole = explicit(**options)
+    population = explicit(cold_items_fraction=0.2, **options)
+    cold = np.unique(population.groups["cold_test"].cold.ratings.item_ids)
+    assert len(cold) == 12  # A fifth of 60.
+    assert set(np.flatnonzero(population.training_counts() == 0)) >= set(cold)
+    every = {name: users for name, users in users_of(population).items() if "cold" not in name}
+    assert every.keys() == users_of(whole).keys()
+    for name, users in users_of(whole).items():
+        assert np.array_equal(users, every[name])  # The same users as without cold items.
+    for examples in (population.examples, population.given):
+        _, items, _ = examples.interactions(np.arange(60))
+        assert not np.isin(items, cold).any()
+    for name in ("seen_test", "seen_validation"):
+        assert not np.isin(population.groups[name].later.ratings.item_ids, cold).any()
+
+    ratings = population.ratings
+    for part in ("validation", "test"):
+        cases, warm = (
+            feedback_of(population).cases(population, f"{kind}_{part}")
+            for kind in ("cold", "unseen")
+        )
+        assert cases.scale == ratings.scale
+        given = dict(zip(warm.users.tolist(), warm.given))
+        for place, user in enumerate(cases.users.tolist()):
+            np.testing.assert_array_equal(cases.given[place], given[user])
+            rows = ratings.rows_of(user)
+            rows = rows[np.isin(ratings.item_ids[rows], cold)]
+            is_asked = cases.mask[place]
+            asked = dict(zip(cases.item_ids[place, is_asked], cases.labels[place, is_asked]))
+            assert asked == dict(zip(ratings.item_ids[rows], ratings.ratings[rows]))
+        found = coverage(population, f"cold_{part}", cases)
+        assert found.num_cold == found.num_asked == cases.mask.sum()
+        assert (found.num_users, found.num_judged) == (6, len(cases.users))
+
+
+def test_other_seeds_draw_other_cold_items_and_equal_ones_the_same():
+    def cold(**options):
+        group = explicit(cold_items_fraction=0.2, **options).groups["cold_test"]
+        return set(group.cold.ratings.item_ids.tolist())
+
+    assert cold() == cold(unseen_halves="by_time", label_threshold=4.0)
+    assert cold() != cold(seed=1)
+
+
+def test_cold_items_that_no_unseen_user_rated_are_refused():
+    ratings = ratings_of(60)
+    unseen = explicit().groups["unseen_test"].users
+    cold = explicit(cold_items_fraction=0.2).groups["cold_test"].cold.ratings.item_ids
+    is_left = ~(np.isin(ratings.user_ids, unseen) & np.isin(ratings.item_ids, cold))
+    with pytest.raises(DataError, match="none of the 6 unseen_test users rated a cold item"):
+        divide_by_user(ratings.select(is_left), cold_items_fraction=0.2)
+
+
 # --- both ---------------------------------------------------------------------------------------
 
 
@@ -354,7 +409,8 @@ def test_published_test_items_and_negatives_are_used_as_they_are(leave_one_out_d
     ("population", "there"),
     [
         (explicit(), "unseen_validation, unseen_test"),
-        (explicit(held_out_fraction=0.5), ", ".join(GROUPS)),
+        (explicit(held_out_fraction=0.5), ", ".join(GROUPS[:4])),
+        (explicit(held_out_fraction=0.5, cold_items_fraction=0.2), ", ".join(GROUPS)),
         (implicit(unseen_fraction=0.5), "seen_validation, seen_test, unseen_test"),
         (implicit(holds_out_validation=False), "seen_test"),
     ],

@@ -456,7 +456,7 @@ def test_a_run_is_judged_on_other_ratings_of_its_items(repository, tmp_path_fact
     evaluate = ("evaluate", f"--run_dir={path}", f"--other_ratings_file={february}")
     done = run(repository, *evaluate)
     assert done.returncode == 0, done.stderr
-    assert "Left out: 1 items that the run does not know, with 2 ratings, and 1 user" in done.stdout
+    assert "Left out: 1 items that the run does not know, with 2 ratings; 0 " in done.stdout
     found = read_json(path / "evaluation_other_february.json")
     for name in ("rmse", "accuracy", "num_examples"):
         assert found[name] == pytest.approx(final["unseen_test"][name], rel=1e-5)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from fedrecon.models import matrix_factorization
+from fedrecon.models.functional import FunctionalModel
 
 
 def _build(**kwargs):
@@ -138,6 +139,70 @@ def test_initializers_by_argument():
         user_initializer=tf.keras.initializers.Constant(0.5),
     )
     np.testing.assert_allclose(split.keras_model(tf.zeros([1, 1], tf.int64)), [[3.0]])
+
+
+FEATURES = np.float32([[1, 0], [0, 1], [0.6, 0.8], [0, 0], [1, 0]])
+
+
+def test_features_by_hand():
+    split = matrix_factorization.matrix_factorization(
+        5, 3, item_features=FEATURES, user_bias=True, item_bias=True, global_bias=True
+    )
+    *trainable, frozen = split.global_weights
+    values = {weight.name.split("/")[0]: weight for weight in trainable}
+    assert list(values) == [
+        *("item_embedding", "feature_embedding", "item_bias", "feature_bias", "global_bias"),
+    ]
+    assert [weight.name for weight in split.global_non_trainable_weights] == [frozen.name]
+    np.testing.assert_array_equal(frozen, FEATURES)
+    user, user_bias = split.local_weights
+    values["item_embedding"].assign(np.reshape(np.arange(15.0), [5, 3]))
+    values["feature_embedding"].assign([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    values["item_bias"].assign([[0.0], [0.1], [0.2], [0.3], [0.4]])
+    values["feature_bias"].assign([[1.0], [-1.0]])
+    values["global_bias"].assign(3.0)
+    user.assign([[1.0, 0.0, -1.0]])
+    user_bias.assign([[0.5]])
+    # Item 2: the row (6, 7, 8) + (8.6, 17.2, 25.8), the bias 0.2 + 0.6 - 0.8. Item 3 has no
+    # features: (9, 10, 11) and 0.3.
+    found = split.keras_model(tf.constant([[2], [3]], tf.int64))
+    np.testing.assert_allclose(found, [[-19.2 + 0.0 + 3.5], [-2.0 + 0.3 + 3.5]], rtol=1e-6)
+
+
+def test_an_item_that_nobody_trains_starts_as_its_features_say_and_as_long_as_without():
+    split = matrix_factorization.matrix_factorization(
+        400, 50, item_features=np.eye(400, 200, dtype=np.float32), seed=3
+    )
+    rows, of_features, _ = (weight.numpy() for weight in split.global_weights)
+    assert not rows.any()
+    np.testing.assert_allclose(of_features.std(), 0.1 / np.sqrt(12), rtol=0.03)
+
+
+def test_clients_look_the_features_up_and_train_none():
+    model = FunctionalModel(_build(item_features=FEATURES, item_bias=True, l2=0.1))
+    found = {w.name: (w.is_item_table, w.trainable) for w in model.global_weights}
+    assert found == {
+        "item_embedding/embeddings": (True, True),
+        "feature_embedding/kernel": (False, True),
+        "item_bias/embeddings": (True, True),
+        "feature_bias/kernel": (False, True),
+        "item_features/embeddings": (True, False),
+    }
+    assert [w.name for w in model.weights if w.regularizer is None] == ["item_features/embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.ones([4, 2]), r"num_items = 5 and f >= 1, but has the shape \[4, 2\]"),
+        (np.ones([5, 0]), r"has the shape \[5, 0\]"),
+        (np.ones(5), r"has the shape \[5\]"),
+        (np.where(np.arange(10).reshape(5, 2) == 7, np.nan, 1.0), "the row of item 3 is not"),
+    ],
+)
+def test_features_are_one_finite_row_for_each_item(features, message):
+    with pytest.raises(ValueError, match=message):
+        _build(item_features=features)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (5, 0)])

@@ -179,7 +179,7 @@ def test_a_started_model_has_the_structure_of_the_other():
 
 
 def test_users_keep_the_part_that_they_had():
-    ratings = ratings_of([10, 20, 30], num_users=40)
+    ratings = ratings_of([10, 20, 30, 40], num_users=40)
     first = parts_of(divide_by_user(ratings, seed=3))
     # Half of them are known; another seed draws the others.
     known = {user: part for user, part in first.items() if int(user) < 20}

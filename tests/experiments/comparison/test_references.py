@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.comparison import references
+from experiments.comparison import references, runs
 from experiments.run.population import load_population
 from experiments.run.settings import uses
 from fedrecon.evaluation.judge import BaselineScores, Judge
@@ -145,3 +145,21 @@ def test_a_models_bytes_are_those_of_its_arrays_and_of_what_it_rests_on():
     assert baseline.num_bytes == 8 * 260
     knn = references.train(EXPLICIT, population)
     assert knn.num_bytes == 4 * 260 * 260 + 8 * 260
+
+
+def test_cold_items_are_judged_like_others_and_recommended_from_like_no_others():
+    """The users of `cold_test` would get the lists of `unseen_test` once more."""
+    settings = of("global_mean", EXPLICIT, cold_items_fraction=0.2)
+    population = load_population(settings)
+    model = references.train(settings, population)
+    _, _, labels = population.examples.interactions(population.train)
+    np.testing.assert_allclose(model.means, np.full(260, labels.mean()), rtol=1e-6)
+    scores = BaselineScores()
+    judge = Judge.of_scores(scores, population)
+    groups, per_user = runs.judged(judge, scores, model, population)
+    cases = judge.cases("cold_test")
+    errors = cases.labels[cases.mask] - labels.mean()
+    assert groups["cold_test"].means["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert groups["cold_test"].coverage["num_cold"] == cases.mask.sum() > 0
+    np.testing.assert_array_equal(per_user["cold_test"].users, cases.users)
+    assert [name for name in groups if groups[name].top_lists] == ["seen_test", "unseen_test"]

@@ -12,7 +12,7 @@ from experiments.run.population import load_population, watched_group
 from experiments.run.settings import Settings
 from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.population import divide_by_user, divide_for_ranking
-from fedrecon.errors import InputError
+from fedrecon.errors import DataError, InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
@@ -133,6 +133,34 @@ def test_runs_that_differ_in_nothing_else_share_their_users():
         explicit(dim=5, clients_per_round=3, algorithm="centralized", batch_size=2)
     )
     assert again is population
+
+
+def with_genres(ratings):
+    genres = tuple((("Drama", "War") if item % 2 else ("War",)) for item in range(60))
+    return dataclasses.replace(ratings, item_genres=genres)
+
+
+def test_item_features_are_the_genres_of_the_data_set():
+    chosen = explicit(item_features="genres", item_features_norm=0.5, item_bias=True)
+    model = build.model_fn(chosen, with_genres(ratings_of(60)))()
+    (features,) = model.global_non_trainable_weights
+    half = 0.5 / np.sqrt(2)
+    np.testing.assert_allclose(features[:2], [[0, 0.5], [half, half]], rtol=1e-6)
+    (none,) = build.model_fn(explicit(), ratings_of(60))().global_weights
+    assert none.shape == [60, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item_features": "genres"},
+        {"algorithm": "genre_mean"},
+        {"algorithm": "genre_popularity"},
+    ],
+)
+def test_genres_that_there_are_not_are_refused_when_the_data_are_loaded(changes):
+    with pytest.raises(DataError, match=r"^synthetic has no genres"):
+        load_population(explicit(**changes))
 
 
 def test_an_initial_rating_that_no_rating_can_have_is_refused():

@@ -68,7 +68,7 @@ def test_names_of_before_are_accepted_with_a_note(parse, capsys, arguments, now,
         ("batchsize", "batch_size or minibatch_size"),
         ("client-epochs", "client_epochs"),
         ("ridges", "ridge"),
-        ("fraction", "held_out_fraction or unseen_fraction"),
+        ("fraction", "cold_items_fraction, held_out_fraction or unseen_fraction"),
     ],
 )
 def test_a_near_name_is_suggested_for_a_setting(parse, name, suggested):

@@ -41,6 +41,10 @@ def test_without_flags_the_defaults_hold(parse):
     )
     fed_ncf = parse("--algorithm=fed_ncf")
     assert (fed_ncf.averaging, fed_ncf.reconstruction) == ("by_row", "least_squares")
+    features = ("--item_features=genres",)
+    assert parse(*features).item_features_norm == 0.1
+    assert parse(*features, "--item_features_norm=0.3").item_features_norm == 0.3
+    assert parse(*features, "--algorithm=fed_recon_ls").item_features_norm == 1.0
     by_steps = parse("--algorithm=fed_ncf", "--reconstruction_epochs=2")
     assert (by_steps.reconstruction, by_steps.reconstruction_epochs) == ("gradient_steps", 2)
     neural = parse("--algorithm=fed_avg", "--model=gmf", "--label_threshold=4")
@@ -212,6 +216,9 @@ IMPLICIT = "--feedback=implicit"
             (IMPLICIT,),
             "implicit; it belongs to --feedback=explicit",
         ),
+        ("--cold_items_fraction=0.2", (IMPLICIT,), "--feedback=implicit"),
+        ("--item_features=genres", ("--model=gmf", IMPLICIT), "--model=matrix_factorization"),
+        ("--item_features=genres", ("--algorithm=fed_ials",), "--algorithm=fed_ials"),
         ("--example_order=by_time", (IMPLICIT,), "--feedback=implicit"),
         ("--unseen_halves=by_time", (IMPLICIT,), "--feedback=implicit"),
         ("--support_batch_size=2", (IMPLICIT,), "--feedback=implicit"),
@@ -346,6 +353,12 @@ def test_numbers_are_numbers(parse, argument, message):
         ({"l2": "0.5"}, "--l2=0.5 must be a number"),
         ({"model": None}, "--model=None must be text"),
         ({"algorithm": "fed_ials", "feedback": "implicit", "l2": 0.5}, "--l2 has no effect with"),
+        (
+            {"algorithm": "fed_ials", "feedback": "implicit", "item_features": "genres"},
+            "--item_features has no effect with --algorithm=fed_ials",
+        ),
+        ({"item_features": "genre"}, "--item_features=genre must be genres; did you mean genres"),
+        ({"algorithm": "genre_mean", "feedback": "implicit"}, "genre_mean predicts ratings; leave"),
     ],
 )
 def test_a_record_made_by_hand_is_checked_alike(wrong, message):
@@ -415,6 +428,7 @@ def test_people_are_shared_by_runs_that_differ_in_nothing_they_follow_from():
         **{"synthetic_num_items": 4, "synthetic_mean_ratings_per_user": 25},
         **{"max_ratings_per_user": 6, "feedback": "implicit", "negatives_per_positive": 7},
         **{"evaluate_on": "test", "unseen_fraction": 0.5, "held_out_fraction": 0.5},
+        **{"cold_items_fraction": 0.5},
         **{"example_order": "by_time", "label_threshold": 4.0, "seed": 8},
         **{"unseen_halves": "by_time", "support_batch_size": 2, "positive_from": 4.0},
         **{"min_ratings_per_user": 3, "min_ratings_per_item": 2},
@@ -487,12 +501,13 @@ def test_references_use_few_settings():
     data = {"dataset", "synthetic_num_users", "synthetic_num_items", "feedback", "seed"}
     data |= {"synthetic_mean_ratings_per_user", "max_ratings_per_user", "output_dir", "algorithm"}
     data |= {"min_ratings_per_user", "min_ratings_per_item"}
-    explicit = {"held_out_fraction", "example_order", "label_threshold"}
+    explicit = {"held_out_fraction", "example_order", "label_threshold", "cold_items_fraction"}
     explicit |= {"unseen_halves", "support_batch_size"}
     implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction", "positive_from"}
     of_ials = {"dim", "ridge", "unobserved_weight"}
     for algorithm, feedback, used in (
         ("popularity", "explicit", data | explicit),
+        ("genre_mean", "explicit", data | explicit),
         ("item_knn", "implicit", data | implicit),
         ("ials", "implicit", data | implicit | of_ials),
     ):
