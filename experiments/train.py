@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 
+from absl import flags
+
 from experiments.run import cli, display, judged, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
-from experiments.run.population import load_population
+from experiments.run.population import load_with_cohort
 from fedrecon.runs import run_directory
 from fedrecon.serving import files
 
@@ -22,7 +24,8 @@ define_flags()
 def main(interruption: cli.Interruption) -> None:
     chosen = settings_from_flags()
     refuse_unused([chosen])
-    population = load_population(chosen)
+    is_given = flags.FLAGS["clients_per_round"].present
+    chosen, population = load_with_cohort(chosen, is_cohort_given=bool(is_given))
     display.print_notes(population.ratings)
     with claimed(chosen, population) as run:
         started_from = run.read_config().get(STARTED_FROM)

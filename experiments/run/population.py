@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 
@@ -42,9 +43,24 @@ def load_population(settings: Settings) -> Population:
     if settings.is_trained and settings.clients_per_round > len(population.train):
         raise InputError(
             f"--clients_per_round={settings.clients_per_round} is more than the "
-            f"{len(population.train)} training users of {population.ratings.name}."
+            f"{len(population.train)} training users of {population.ratings.name}; give at most "
+            "that many."
         )
     return population
+
+
+def load_with_cohort(
+    settings: Settings, *, is_cohort_given: bool
+) -> tuple[Settings, Population]:
+    """Returns the settings and the population, as `load_population` loads it.
+
+    A cohort whose size nobody gave is no larger than the number of training users.
+    """
+    if is_cohort_given:
+        return settings, load_population(settings)
+    population = load_population(dataclasses.replace(settings, clients_per_round=1))
+    size = min(settings.clients_per_round, len(population.train))
+    return dataclasses.replace(settings, clients_per_round=size), population
 
 
 def _users_file(settings: Settings) -> pathlib.Path | None:
