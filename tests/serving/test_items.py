@@ -30,8 +30,10 @@ def again(items):
 ITEMS = items_of("Heat (1995)", "Heat Wave", "Alien", "ALIEN", "", "13")
 
 
-@pytest.mark.parametrize("item", [10, "10", " 10 ", np.int64(10), 10.0, np.float64(10), "hEAT (1995)",
-                                  "  Heat   (1995) "])  # fmt: skip
+@pytest.mark.parametrize(
+    "item",
+    [10, "10", " 10 ", np.int64(10), 10.0, np.float64(10), "hEAT (1995)", "  Heat   (1995) "],
+)
 def test_an_item_is_found_by_id_and_by_title(item):
     assert ITEMS.find(item) == 0
 
