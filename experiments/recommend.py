@@ -18,11 +18,15 @@ from absl import flags
 
 from experiments.run import cli, past_run
 from experiments.run.flags import refuse_comparison
-from fedrecon.data.columns import RATING, USER, choose_given
+from experiments.run.names import ALGORITHMS, REFERENCES, listed
+from fedrecon.data.columns import RATING, USER, choose_given, is_number
 from fedrecon.data.delimited import open_table
 from fedrecon.errors import InputError
+from fedrecon.runs import run_directory
 from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.serving import files
 from fedrecon.serving.files import load_run
+from fedrecon.serving.items import Items
 from fedrecon.serving.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -73,15 +77,21 @@ def main(interruption: cli.Interruption) -> None:
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} say twice who is served; give one of them.")
-    refuse_comparison(RunDirectory(_RUN_DIR.value).path)
-    recommender = load_run(_RUN_DIR.value)
+    run = RunDirectory(_RUN_DIR.value)
+    refuse_comparison(run.path)
+    if (run.path / run_directory.CONFIG).exists() and not (run.path / files.FOLDER).exists():
+        _refuse_reference(run)
+    recommender = load_run(run.path)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         table = _recommended(recommender)
     for warning in told:
         print(warning.message, file=sys.stderr)
     if not len(table):
-        raise InputError("no item is left to recommend; --min_ratings=0 leaves none out.")
+        raise InputError(
+            f"no item is left to recommend: --min_ratings={_MIN_RATINGS.value} and the given items "
+            f"leave out all {len(recommender.items):,}."
+        )
     print(_written(table, recommender))
 
 
@@ -94,7 +104,7 @@ def _recommended(recommender: Recommender) -> pd.DataFrame:
                 raise InputError("--explain is for one user, and --ratings has a column of users.")
             return recommender.recommend_many(given, _K.value, min_ratings=_MIN_RATINGS.value)
     elif _RATE.value:
-        given = dict(map(_pair, _RATE.value))
+        given = dict(_pair(recommender.items, text) for text in _RATE.value)
         if len(given) < len(_RATE.value):
             raise InputError("--rate names an item twice; give each item once.")
         if not any(rating is not None for rating in given.values()):
@@ -106,12 +116,14 @@ def _recommended(recommender: Recommender) -> pd.DataFrame:
         recommender.ratings = past.population.ratings
         given = _USER_ID.value
     else:
+        if _EXPLAIN.value:
+            raise InputError("--explain needs ratings; give --rate or --ratings.")
         print(
             "No ratings are given, so these are the items with the most training ratings. Give "
             '--rate="ITEM=STARS" or --ratings=FILE for recommendations of your own.',
             file=sys.stderr,
         )
-        table = recommender.popular(_K.value)
+        table = recommender.popular(_K.value, min_ratings=_MIN_RATINGS.value)
         return _ranked(table.rename(columns={"score": "num_ratings"}))
     placed = recommender.place(given)
     table = recommender.recommend(placed, _K.value, min_ratings=_MIN_RATINGS.value)
@@ -133,10 +145,24 @@ def _reasons(recommender: Recommender, placed, item) -> str:
     return ", ".join(f"{name} ({by:+.2f})" for name, by in zip(names, table["contribution"]))
 
 
-def _pair(text: str) -> tuple[str, str | None]:
-    # A title may hold an equals sign, and a rating does not.
-    item, equals, rating = text.rpartition("=")
-    return (item.strip(), rating.strip()) if equals else (text.strip(), None)
+def _pair(items: Items, text: str) -> tuple[str, str | None]:
+    """Returns the item and the rating of ITEM=STARS, or of ITEM alone, which may have a `=` too."""
+    item, equals, rating = (part.strip() for part in text.rpartition("="))
+    has_rating = equals and (is_number(rating) or items.find(item) is not None)
+    if has_rating and (items.find(item) is not None or items.find(text) is None):
+        return item, rating
+    return text.strip(), None
+
+
+def _refuse_reference(run: RunDirectory) -> None:
+    """Refuses a run of a comparison's reference, which leaves no model."""
+    settings = run.read_config()["settings"]
+    algorithm = settings.get("algorithm") if isinstance(settings, dict) else None
+    if algorithm in REFERENCES:
+        raise InputError(
+            f"{run.path} is a run of {algorithm}, a reference without rounds that leaves no model; "
+            f"give the run of {listed(ALGORITHMS)}."
+        )
 
 
 def _read(path: str) -> pd.DataFrame:

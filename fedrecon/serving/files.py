@@ -1,6 +1,6 @@
 """The files of a model that serves, which any language can read.
 
-    model.json     what the model is, how a user's vector is found, and SHA-256 of the other files
+    model.json     what the model is, how a user's vector is found, and SHA-256 of every file
     items.csv      row, item_id, title, genres, num_ratings: the meaning of the rows of tables
     tables.npz     `factors` [items, k] and `offsets` [items], float32; only of a linear model
     weights.npz    the global weights by name, as they were trained
@@ -10,6 +10,7 @@ docs/model_files.md says how to score with them. A folder is written whole or no
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -63,7 +64,8 @@ def write(recommender: Recommender, path: str | os.PathLike) -> None:
 
 def _write_files(recommender: Recommender, folder: pathlib.Path) -> None:
     model = recommender.model
-    (folder / _ITEMS).write_text(recommender.items.to_csv(), encoding="utf-8")
+    # As bytes: as text, a carriage return in a title would become another end of line.
+    (folder / _ITEMS).write_bytes(recommender.items.to_csv().encode())
     np.savez(folder / _WEIGHTS, **recommender.weights)
     described: dict[str, Any] = {
         "format": FORMAT,
@@ -82,6 +84,8 @@ def _write_files(recommender: Recommender, folder: pathlib.Path) -> None:
         described.update(
             kind=_STEPWISE,
             reconstruction={
+                "method": options.reconstruction,
+                "least_squares": dataclasses.asdict(options.least_squares),
                 "optimizer": options.reconstruction_optimizer.name,
                 "learning_rate": options.reconstruction_optimizer.learning_rate,
                 "batch_size": options.batch_size,
@@ -91,6 +95,7 @@ def _write_files(recommender: Recommender, folder: pathlib.Path) -> None:
             },
         )
     described["sha256"] = {file.name: _digest(file) for file in sorted(folder.iterdir())}
+    described["sha256"][_MODEL] = _digest_of_values(described)
     text = json.dumps(described, indent=2, allow_nan=False)
     (folder / _MODEL).write_text(text + "\n", encoding="utf-8")
 
@@ -106,15 +111,14 @@ def load_run(run_dir: str | os.PathLike, *, model: ModelFn | None = None) -> Rec
     Raises:
       InputError: If there is no model, or a file of it is missing or damaged.
     """
-    folder = pathlib.Path(run_dir)
-    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    run_dir = pathlib.Path(run_dir)
+    folder = run_dir / FOLDER if (run_dir / FOLDER).is_dir() else run_dir
     if not (folder / _MODEL).exists():
-        state = "its run is not finished" if (folder / "config.json").exists() else "it is no run"
-        raise InputError(f"{folder} holds no model: {state}. A run writes it when it ends.")
+        raise InputError(f"{run_dir} holds no model: {_reason_for_no_model(run_dir)}.")
     described = _described(folder)
     try:
         items = Items.from_csv(
-            (folder / _ITEMS).read_text(encoding="utf-8"),
+            (folder / _ITEMS).read_bytes().decode(),
             ids_are_text=described["ids_are_text"],
             label=str(folder / _ITEMS),
         )
@@ -130,8 +134,16 @@ def load_run(run_dir: str | os.PathLike, *, model: ModelFn | None = None) -> Rec
             weights=weights,
             model_description=described["model"],
         )
-    except (KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise InputError(f"{folder / _MODEL} cannot be read: {error!r}.") from error
+
+
+def _reason_for_no_model(run_dir: pathlib.Path) -> str:
+    if not (run_dir / "config.json").exists():
+        return "it is neither a run nor the folder of a model"
+    if any((run_dir / name).exists() for name in ("final_metrics.json", "results.json")):
+        return "it is the run of a baseline, or of a version that left none; train again"
+    return "its run is not finished, and a run writes it when it ends"
 
 
 def _described(folder: pathlib.Path) -> dict[str, Any]:
@@ -139,19 +151,24 @@ def _described(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / _MODEL
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-        found_format, digests = described["format"], described["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found_format, digests = described["format"], dict(described["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error!r}.") from error
     if found_format != FORMAT:
         raise InputError(
             f"{path} has format {found_format}; this version reads format {FORMAT}. Train again, "
             "or use the version that wrote it."
         )
-    for name, digest in digests.items():
+    needed = [_MODEL, _ITEMS, _WEIGHTS, *([_TABLES] if described.get("kind") == _LINEAR else [])]
+    for name in needed:
         file = folder / name
-        if not file.exists():
+        if not file.is_file():
             raise InputError(f"{file} is missing.")
-        if _digest(file) != digest:
+        try:
+            found = _digest_of_values(described) if name == _MODEL else _digest(file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error}.") from error
+        if found != digests.get(name):
             raise InputError(f"{file} is damaged: it is not what was written with {path}.")
     return described
 
@@ -168,7 +185,7 @@ def _linear(described: dict[str, Any], tables: dict[str, np.ndarray]) -> LinearM
 def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> StepwiseModel:
     from fedrecon.models.functional import FunctionalModel
     from fedrecon.models.model_fn import from_description
-    from fedrecon.options import FedReconOptions, OptimizerOptions
+    from fedrecon.options import FedReconOptions, LeastSquaresOptions, OptimizerOptions
     from fedrecon.serving.stepwise import StepwiseModel
 
     if model is None:
@@ -180,6 +197,8 @@ def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> Step
         model = from_description(described["model"])
     settings = described["reconstruction"]
     options = FedReconOptions(
+        reconstruction=settings["method"],
+        least_squares=LeastSquaresOptions(**settings["least_squares"]),
         reconstruction_optimizer=OptimizerOptions(settings["optimizer"], settings["learning_rate"]),
         batch_size=settings["batch_size"],
         reconstruction_epochs=settings["epochs"],
@@ -199,8 +218,15 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def _digest_of_values(described: dict[str, Any]) -> str:
+    """Returns SHA-256 of what model.json says, without this one; spaces do not count."""
+    others = {name: of for name, of in described["sha256"].items() if name != _MODEL}
+    text = json.dumps({**described, "sha256": others}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(path: pathlib.Path) -> str:

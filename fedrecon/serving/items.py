@@ -69,12 +69,14 @@ class Items:
           item: Its id, as a number or as text, or its title, whatever the case of its letters. A
             title that two items share finds none.
         """
-        text = str(item).strip()
-        row = self._row_of_id.get(text)
-        if row is None:
-            rows = self._rows_of_title.get(_plain(text), ())
-            row = rows[0] if len(rows) == 1 else None
-        return row
+        # A data frame whose column of ids has a gap makes numbers of them, such as 242.0.
+        is_whole = isinstance(item, float) and item.is_integer()
+        text = str(int(item) if is_whole else item)
+        for spelled in (text, text.strip()):
+            if spelled in self._row_of_id:
+                return self._row_of_id[spelled]
+        rows = self._rows_of_title.get(_plain(text), ())
+        return rows[0] if len(rows) == 1 else None
 
     def near(self, text: str, number: int = 3) -> list[str]:
         """Returns the items that somebody may have meant, the likeliest first: ids and titles.
@@ -114,7 +116,8 @@ class Items:
     def to_csv(self) -> str:
         """Returns a table with a header, one line an item, in the order of the rows."""
         text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        # Else a title with a carriage return in it would end the line.
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(_COLUMNS)
         for row, item in enumerate(self.ids.tolist()):
             genres = "|".join(self.genres[row])
@@ -133,18 +136,21 @@ class Items:
         Raises:
           InputError: If it is no such table.
         """
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-        if not rows or tuple(rows[0]) != _COLUMNS:
-            raise InputError(f"{label} must have the columns {', '.join(_COLUMNS)}.")
         try:
+            rows = list(csv.reader(io.StringIO(text, newline="")))
+            if not rows or tuple(rows[0]) != _COLUMNS:
+                raise InputError(f"{label} must have the columns {', '.join(_COLUMNS)}.")
             _, ids, titles, genres, counts = zip(*_checked(rows[1:]))
+            numbers = ids if ids_are_text else np.array([int(item) for item in ids], np.int64)
             return cls(
-                ids=np.array(ids) if ids_are_text else np.array([int(item) for item in ids]),
+                ids=np.array(numbers),
                 titles=titles,
                 genres=tuple(tuple(text.split("|")) if text else () for text in genres),
                 num_ratings=np.array([int(count) for count in counts], np.int64),
             )
-        except ValueError as error:
+        except InputError:
+            raise
+        except (ValueError, OverflowError, csv.Error) as error:
             raise InputError(f"{label} cannot be read: {error}.") from error
 
 

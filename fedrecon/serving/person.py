@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fedrecon.serving.items import Items
 if TYPE_CHECKING:
     import pandas as pd
 
+USER_COLUMNS = ("user", "user_id", "userId")
 ITEM_COLUMNS = ("item", "item_id", "movieId", "title")
 RATING_COLUMNS = ("rating", "score", "stars")
 
@@ -37,18 +39,22 @@ class Placed:
         return [_sentence(items, name) for name in self.unplaced]
 
 
-def place(items: Items, given: Any) -> Placed:
+def place(items: Items, given: Any, *, takes_ratings: bool = True) -> Placed:
     """Returns what a user gives as rows of items.
 
     Args:
       items: The items of the model.
-      given: A mapping of items to ratings; a data frame with a column of items and perhaps one of
-        ratings; or items alone. An item is an id or a title.
+      given: A mapping of items to ratings; a data frame of one user with a column of items and
+        perhaps one of ratings; or items alone. An item is an id or a title.
+      takes_ratings: Whether ratings count; otherwise only the items do.
 
     Raises:
-      InputError: If an item comes twice, a rating is no number, or a column is missing.
+      InputError: If nothing is given, an item comes twice, a rating is missing or no number, a
+        column is missing, or a data frame has several users.
     """
     pairs = _pairs(given)
+    if not pairs:
+        raise InputError("no item is given; `popular` needs none.")
     rows, ratings, unplaced, seen = [], [], [], {}
     for name, rating in pairs:
         row = items.find(name)
@@ -63,10 +69,11 @@ def place(items: Items, given: Any) -> Placed:
         seen[row] = str(name)
         rows.append(row)
         ratings.append(rating)
-    has_ratings = any(rating is not None for _, rating in pairs)
+    has_ratings = takes_ratings and any(rating is not None for _, rating in pairs)
+    names = [seen[row] for row in rows]
     return Placed(
         np.array(rows, np.int64),
-        _numbers(ratings) if has_ratings else None,
+        np.array(list(map(_number, names, ratings)), np.float64) if has_ratings else None,
         tuple(unplaced),
     )
 
@@ -91,6 +98,12 @@ def _pairs_of_table(table: pd.DataFrame) -> list[tuple[Any, Any]]:
             f"the columns are {', '.join(map(str, table.columns))}; one must be called "
             f"{' or '.join(ITEM_COLUMNS)}."
         )
+    user = column_of(table.columns, USER_COLUMNS)
+    if user is not None and table[user].nunique(dropna=False) > 1:
+        raise InputError(
+            f"the column {user} has {table[user].nunique(dropna=False)} users, and one is served; "
+            "`recommend_many` serves many."
+        )
     rating = column_of(table.columns, RATING_COLUMNS)
     ratings = [None] * len(table) if rating is None else table[rating].tolist()
     return list(zip(table[item].tolist(), ratings))
@@ -102,20 +115,16 @@ def column_of(columns: Iterable[Any], names: tuple[str, ...]) -> Any | None:
     return next((by_name[name.casefold()] for name in names if name.casefold() in by_name), None)
 
 
-def _numbers(ratings: list[Any]) -> np.ndarray:
+def _number(name: str, rating: Any) -> float:
     try:
-        return np.array([float(rating) for rating in ratings], np.float64)
+        number = float(rating)
     except (TypeError, ValueError):
-        wrong = next(rating for rating in ratings if not _is_number(rating))
-        raise InputError(f"the rating {wrong!r} is not a number.") from None
-
-
-def _is_number(rating: Any) -> bool:
-    try:
-        float(rating)
-    except (TypeError, ValueError):
-        return False
-    return True
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    is_missing = str(rating) in ("", "None", "nan", "<NA>")
+    found = "no rating" if is_missing else f"the rating {rating!r}, which is no number"
+    raise InputError(f"{name!r} has {found}; give each item a number of stars.")
 
 
 def _sentence(items: Items, name: str) -> str:

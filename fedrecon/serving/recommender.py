@@ -15,7 +15,7 @@ from fedrecon.evaluation.best_items import best_items
 from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
 from fedrecon.serving.linear import LinearModel
-from fedrecon.serving.person import Placed, column_of, place
+from fedrecon.serving.person import USER_COLUMNS, Placed, column_of, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Scores of a block of users: 4 bytes each.
 _SCORES_AT_ONCE = 4_000_000
-USER_COLUMNS = ("user", "user_id", "userId")
 
 
 class Recommender:
@@ -130,16 +129,15 @@ class Recommender:
         Raises:
           InputError: If the model has no such formula.
         """
-        import pandas as pd
-
         placed, row = self.place(ratings_or_user), self._row(item)
         ratings, contributions = self.contributions(placed, row)
         table = self.table(placed.rows, contributions).rename(columns={"score": "contribution"})
         table.insert(2, "rating", ratings)
         table = table.sort_values("contribution", ascending=False, kind="stable")
+        table = table.reset_index(drop=True)
         base = float(self.model.offsets[row])
         table.attrs.update(score=base + float(contributions.sum()), score_without_ratings=base)
-        return pd.DataFrame(table).reset_index(drop=True)
+        return table
 
     def contributions(self, placed: Placed, row: int) -> tuple[np.ndarray | None, np.ndarray]:
         """Returns given ratings `[n]` and what each adds to an item's score, `[n]`, by given item.
@@ -157,7 +155,7 @@ class Recommender:
                 "the model is fitted to drawn negatives besides the given items, so the given "
                 "items alone explain nothing; fed_ials draws none."
             )
-        rows, labels = self.about.given(placed.rows, placed.ratings, len(self.items))
+        rows, labels = self._given(placed)
         found = self.model.contributions(rows, labels, row)
         order = np.argsort(rows)[np.argsort(np.argsort(placed.rows))]
         return placed.ratings, found[order]
@@ -179,7 +177,8 @@ class Recommender:
           of the table.
 
         Raises:
-          InputError: If a column is missing, or no user gives an item that is known.
+          InputError: If a column or a user is missing, if what a user gives cannot be used, or if
+            no user gives an item that is known.
 
         Warns if items are unknown, and leaves out users all of whose items are.
         """
@@ -191,25 +190,36 @@ class Recommender:
                 f"the columns are {', '.join(map(str, table.columns))}; one must be called "
                 f"{' or '.join(USER_COLUMNS)}."
             )
+        missing = np.flatnonzero(table[user].isna())
+        if missing.size:
+            raise InputError(f"row {missing[0]} (from 0) has no {user}; give each row a user.")
         names, placed, unknown = [], [], []
         for name, of_user in table.groupby(user, sort=False):
-            found = place(self.items, of_user)
+            try:
+                found = self._placed(of_user)
+                if len(found.rows):
+                    self._given(found)
+            except InputError as error:
+                raise InputError(f"user {name}: {error}") from error
             (names if len(found.rows) else unknown).append(name)
             placed += [found] if len(found.rows) else []
-        if unknown:
-            warnings.warn(
-                f"{len(unknown)} users give no item that the model knows, and are left out: "
-                f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}.",
-                stacklevel=2,
-            )
-        num_unplaced = sum(len(one.unplaced) for one in placed)
-        if num_unplaced:
-            warnings.warn(
-                f"{num_unplaced} given items of other users are unknown, and are left out.",
-                stacklevel=2,
-            )
         if not names:
             raise InputError("no user gives an item that the model knows.")
+        if unknown:
+            listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+            warnings.warn(
+                f"Left out, as the model knows none of their items: {_counted(unknown, 'user')} "
+                f"({listed}).",
+                stacklevel=2,
+            )
+        unplaced = [item for one in placed for item in one.unplaced]
+        if unplaced:
+            listed = ", ".join(unplaced[:5]) + (", ..." if len(unplaced) > 5 else "")
+            warnings.warn(
+                f"Left out, as the model does not know them: {_counted(unplaced, 'given item')} of "
+                f"other users ({listed}).",
+                stacklevel=2,
+            )
         parts = []
         for name, (rows, scores) in zip(names, self.best_rows(placed, k, min_ratings=min_ratings)):
             part = self.table(rows, scores)
@@ -220,10 +230,11 @@ class Recommender:
 
     # --- items ------------------------------------------------------------------------------------
 
-    def popular(self, k: int = 10) -> pd.DataFrame:
+    def popular(self, k: int = 10, *, min_ratings: int = 1) -> pd.DataFrame:
         """Returns the items with the most training ratings, whose number is the `score`."""
         counts = self.items.num_ratings
-        rows = best_items(counts.astype(np.float64), _checked_k(k))
+        wanted = np.where(counts < min_ratings, -np.inf, counts)
+        rows = best_items(wanted, _checked_k(k))
         return self.table(rows, counts[rows])
 
     def similar_items(self, item: Any, k: int = 10, *, min_ratings: int = 1) -> pd.DataFrame:
@@ -272,7 +283,7 @@ class Recommender:
             return ratings_or_user
         if isinstance(ratings_or_user, (str, int, np.integer)):
             return self._placed_user(ratings_or_user)
-        placed = place(self.items, ratings_or_user)
+        placed = self._placed(ratings_or_user)
         if placed.unplaced:
             told = " ".join(placed.unplaced_sentences(self.items)[:3])
             if not len(placed.rows):
@@ -312,9 +323,10 @@ class Recommender:
         return pd.DataFrame({"item_id": self.items.ids[rows], "title": titles, "score": scores})
 
     def _vectors(self, placed: Sequence[Placed]) -> np.ndarray:
-        number = len(self.items)
-        given = [self.about.given(one.rows, one.ratings, number) for one in placed]
-        return self.model.user_vectors(given)
+        return self.model.user_vectors([self._given(one) for one in placed])
+
+    def _given(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+        return self.about.given(placed.rows, placed.ratings, len(self.items))
 
     def _row(self, item: Any) -> int:
         row = self.items.find(item)
@@ -323,6 +335,9 @@ class Recommender:
             offer = f" Did you mean {' or '.join(near)}?" if near else ""
             raise InputError(f"{str(item)!r} is no item of the model.{offer}")
         return row
+
+    def _placed(self, ratings: Any) -> Placed:
+        return place(self.items, ratings, takes_ratings=not self.about.is_implicit)
 
     def _placed_user(self, user: str | int) -> Placed:
         if self.ratings is None:
@@ -342,8 +357,14 @@ class Recommender:
 
 
 def _whole(user: str | int) -> int | str:
-    text = str(user)
-    return int(text) if text.lstrip("-").isdecimal() else text
+    try:
+        return int(str(user))
+    except ValueError:
+        return str(user)
+
+
+def _counted(things: Sequence[Any], name: str) -> str:
+    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _checked_k(k: int) -> int:
