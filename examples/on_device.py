@@ -1,7 +1,7 @@
 """Recommends items on a device. Needs NumPy, and tflite-runtime or TensorFlow.
 
-    python -m experiments.export --run_dir=runs/first --output_dir=exported
-    python examples/on_device.py exported --rate "Matrix, The (1999)=5" --rate "Babe (1995)=2"
+python -m experiments.export --run_dir=runs/first --output_dir=exported
+python examples/on_device.py exported --rate "Matrix, The (1999)=5" --rate "Babe (1995)=2"
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The export of a run as a user makes it, and the example that serves from it."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,6 @@ import pytest
 
 from fedrecon.serving.files import load_run
 from tests.experiments.small import TIMEOUT, read_json, run_binary, small_flags
-from tests.test_structure import imports_of
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +58,9 @@ def test_an_export_tells_sizes_latencies_and_the_loss(exported, trained):
 def test_the_example_recommends_what_the_recommender_does(exported, trained, repository, tmp_path):
     path, _ = exported
     script = repository / "examples" / "on_device.py"
-    assert not [
-        name for name in imports_of(script) if name.startswith(("fedrecon", "tensorflow_f"))
-    ]
+    modules = re.findall(r"^\s*(?:from|import) (\w+)", script.read_text(), flags=re.MULTILINE)
+    assert "numpy" in modules
+    assert not {"fedrecon", "tensorflow_federated"} & set(modules)
     assert len(script.read_text().splitlines()) <= 60
     lines = [f"{item},{rating}" for item, rating in [*RATINGS.items()][2:]]
     (tmp_path / "mine.csv").write_text("\n".join(["item,rating", *lines]))
