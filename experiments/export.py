@@ -12,9 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments.run import cli
-from experiments.run.flags import refuse_comparison
-from experiments.run.trained_on import population_of, settings_of
+from experiments.run import cli, past_run
+from experiments.run.flags import refuse_comparison, refuse_given
 from fedrecon.errors import InputError
 from fedrecon.runs import run_directory
 from fedrecon.serving import export, files, item_table
@@ -52,7 +51,8 @@ _RATINGS_FILE = flags.DEFINE_string(
     "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
 )
 # A card goes to other machines, which have no use for places on this one.
-_PLACES = ("data_dir", "items_file", "output_dir", "ratings_file")
+_PLACES = ("data_dir", "items_file", "output_dir", "ratings_file", "warm_start")
+_PLACES_OF_DATA = ("data_dir", "ratings_file")
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -75,6 +75,7 @@ def main(interruption: cli.Interruption) -> None:
 
 def _facts(run: run_directory.RunDirectory, recommender: Recommender) -> Facts:
     if not (run.path / run_directory.CONFIG).exists():
+        _refuse_places("on a model without its run")
         return Facts(None, None, "the folder holds a model without its run")
     chosen = run.read_config()["settings"]
     return Facts(
@@ -87,16 +88,23 @@ def _facts(run: run_directory.RunDirectory, recommender: Recommender) -> Facts:
 def _measured_loss(
     run: run_directory.RunDirectory, recommender: Recommender
 ) -> dict[str, Any] | str:
-    """Returns what quantization costs, or why that is not measured."""
+    """Returns what quantization costs, or why that is not measured.
+
+    Raises:
+      InputError: If the user says where the data is, and it cannot be loaded.
+    """
     if not _MEASURE.value:
+        _refuse_places("with --nomeasure")
         return "--nomeasure"
-    # A wrong flag is refused; only missing data is no error.
-    chosen = settings_of(run, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value)
     try:
-        population = population_of(run, chosen)
+        population = past_run.load(
+            str(run.path), data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
+        ).population
     except InputError as error:
+        if any(flags.FLAGS[name].present for name in _PLACES_OF_DATA):
+            raise
         print(f"What quantization costs is not measured: {error}")
-        return str(error)
+        return "the data could not be loaded"
     loss = quantization_loss(recommender.model, population)
     print(f"{loss['group']}, {loss['num_users']:,} users, by the kind of item table:")
     for kind, measures in loss["measures"].items():
@@ -104,6 +112,10 @@ def _measured_loss(
         told = (f"{name} {value:.5f} ({changes[name]:+.5f})" for name, value in measures.items())
         print(f"  {kind:8}  {'  '.join(told)}")
     return loss
+
+
+def _refuse_places(reason: str) -> None:
+    refuse_given(_PLACES_OF_DATA, lambda flag: f"--{flag} has no effect {reason}.")
 
 
 def _print_sizes(path: pathlib.Path) -> None:
