@@ -33,6 +33,7 @@ OTHER_FLAGS = {
     *("set", "sweep", "search", "trials", "references"),
     *("only", "write", "page"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
+    *("format", "quantize", "nomeasure", "rate"),
     *("no", "nocache_ratings", "logdir"),
 }
 

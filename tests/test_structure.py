@@ -107,6 +107,7 @@ def test_tff_internals_are_used_only_in_execution(repository):
         "experiments.compare",
         "experiments.benchmark",
         "experiments.check_leak",
+        "experiments.export",
     ],
 )
 def test_binaries_start_without_tensorflow(module):
