@@ -55,6 +55,13 @@ _DUPLICATES = flags.DEFINE_string(
     "What to do where a user of --other_ratings_file rates an item more than once: refuse, latest "
     "or mean.",
 )
+_NEW_ITEM_ROWS = flags.DEFINE_enum(
+    "new_item_rows",
+    "trained",
+    ("trained", "genres"),
+    "The rows of items without training ratings. trained: as the run left them, which is as they "
+    "were drawn. genres: from the rows of items with the same genres, as --warm_start begins them.",
+)
 # By default that of the training.
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
@@ -77,6 +84,9 @@ def main(interruption: cli.Interruption) -> None:
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
     from experiments.run import build
     from fedrecon.evaluation.judge import Judge
+    from fedrecon.serving.build import recommender_of
+    from fedrecon.serving.scores import RecommenderScores
+    from fedrecon.serving.warm_start import with_rows_from_content
 
     algorithm = build.build_algorithm(
         chosen, population, store_dir=run.store_path, store_round=round_num
@@ -86,6 +96,12 @@ def main(interruption: cli.Interruption) -> None:
         # A row that is kept is of a user of the run, whatever the other users are called.
         algorithm = dataclasses.replace(algorithm, kept_rows=None)
     judge = Judge(algorithm, judged_on)
+    if _NEW_ITEM_ROWS.value == "genres":
+        trained = recommender_of(
+            algorithm, state, population, name=chosen.algorithm, rounds=round_num
+        )
+        state = with_rows_from_content(trained)
+        judge = Judge.of_scores(RecommenderScores(), judged_on)
     metrics = {group: judge.metrics(state, group) for group in groups}
     recorded = judged.record(chosen, judged_on, judge, groups)
     display.print_table(metrics)
@@ -95,7 +111,7 @@ def main(interruption: cli.Interruption) -> None:
     for group, row in metrics.items():
         coverage = recorded[judged.COVERAGE][group]
         written = {**row, "round": round_num, judged.COVERAGE: coverage}
-        name = group
+        name = group if _NEW_ITEM_ROWS.value == "trained" else f"{group}_by_genres"
         if others is not None:
             name = f"other_{others.ratings.name}"
             written.update(others.counts(), data_fingerprint=others.ratings.fingerprint())

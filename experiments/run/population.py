@@ -49,9 +49,7 @@ def load_population(settings: Settings) -> Population:
     return population
 
 
-def load_with_cohort(
-    settings: Settings, *, is_cohort_given: bool
-) -> tuple[Settings, Population]:
+def load_with_cohort(settings: Settings, *, is_cohort_given: bool) -> tuple[Settings, Population]:
     """Returns the settings and the population, as `load_population` loads it.
 
     A cohort whose size nobody gave is no larger than the number of training users.

@@ -53,10 +53,13 @@ def check_feedback(about: About, feedback: str) -> None:
 def match_items(old: Items, ratings: Ratings) -> Matching:
     """Returns which items of a data set an old model knows, by their own ids.
 
+    An item without training ratings is not known: its row is as it was drawn.
+
     Raises:
       InputError: If it knows none of them.
     """
-    row_of = {str(item): row for row, item in enumerate(old.ids.tolist())}
+    trained = (old.num_ratings > 0).tolist()
+    row_of = {str(item): row for row, item in enumerate(old.ids.tolist()) if trained[row]}
     ids = [str(item) for item in ratings.original_item_ids.tolist()]
     rows = np.array([row_of.get(item, -1) for item in ids], np.int64)
     if (rows < 0).all():

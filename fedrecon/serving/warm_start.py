@@ -8,6 +8,7 @@ are. Rows of users do not take part: an algorithm that keeps some begins them an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.model_fn import StartedModelFn
 from fedrecon.models.split_model import ModelFn
+from fedrecon.serving.linear import LinearModel
 from fedrecon.serving.matching import match_items
 from fedrecon.serving.recommender import Recommender
 
@@ -72,6 +74,40 @@ def _rows(
     guessed = of_new @ fit_content(of_old, old, counts)
     is_known = (matched >= 0)[:, np.newaxis]
     return np.where(is_known, old[np.maximum(matched, 0)], guessed).astype(old.dtype)
+
+
+def with_rows_from_content(recommender: Recommender) -> Recommender:
+    """Returns a model that knows the items without training ratings by their genres.
+
+    Their rows are those with which a warm start begins new items; nothing is trained.
+
+    Args:
+      recommender: Its model is linear.
+
+    Raises:
+      InputError: If the model is not linear, or no item has genres.
+    """
+    items, model = recommender.items, recommender.model
+    if not isinstance(model, LinearModel):
+        raise InputError(
+            "only the item rows of a model that is linear in its local part are known."
+        )
+    if not any(items.genres):
+        raise InputError(f"the items of {recommender.about.data} have no genres.")
+    content, _ = _content(items.genres, None, 0)
+    counts = items.num_ratings.astype(np.float64)
+    is_new = items.num_ratings == 0
+    factors, offsets = model.factors.copy(), model.offsets.copy()
+    factors[is_new] = content[is_new] @ fit_content(content, factors, counts)
+    offsets[is_new] = (content[is_new] @ fit_content(content, offsets[:, np.newaxis], counts))[:, 0]
+    return Recommender(
+        items,
+        dataclasses.replace(model, factors=factors, offsets=offsets),
+        recommender.about,
+        weights=recommender.weights,
+        model_description=recommender.model_description,
+        ratings=recommender.ratings,
+    )
 
 
 def fit_content(content: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
