@@ -30,6 +30,9 @@ the clients included. Suites:
   new process: `seconds` read and kept in the cache, `cached_seconds` from the cache, `ratio` of the
   two; `peak_rss_mb` is of reading. It needs 1.2 GB of temporary files for 25 million rows. With
   fewer than a million nothing is kept (`is_kept`).
+- recommend: new users (`--clients`, 1,000 by default) with 20 to 200 ratings each, a linear model
+  with biases: their least squares and the ten best of 3,706 items (`seconds`), and of 100,000; and
+  the same from a data frame to a data frame (`table_seconds`). It needs no TensorFlow.
 
 `peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
@@ -39,6 +42,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -64,6 +68,7 @@ class Suite:
       flags: The flags of sizes and data that have an effect on it.
       dim: The number of factors without `--dim`.
       items: The number of items, for the results.
+      clients: The number of clients without `--clients`.
       has_native: Whether it can run in TFF's worker.
       has_rounds: Whether it times anything of TensorFlow, over rounds.
     """
@@ -72,6 +77,7 @@ class Suite:
     flags: tuple[str, ...] = ()
     dim: int = 50
     items: int = NUM_ITEMS
+    clients: int = 100
     has_native: bool = True
     has_rounds: bool = True
 
@@ -86,11 +92,14 @@ SUITES = {
     "exact": Suite("exact:time_exact", ("data_dir",)),
     "ranking": Suite("ranking:time_ranking"),
     "load": Suite("load:time_load", ("load_rows",), has_rounds=False),
+    "recommend": Suite("recommend:time_recommend", ("clients", "dim"), clients=1_000),
 }
 
 _SUITE = flags.DEFINE_string("suite", "round", f"The suite: {listed(SUITES)}.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
-_CLIENTS = flags.DEFINE_integer("clients", 100, "Clients in one round.", lower_bound=1)
+_CLIENTS = flags.DEFINE_integer(
+    "clients", None, "Clients in one round. Default: 100; 1,000 for recommend.", lower_bound=1
+)
 _RATINGS = flags.DEFINE_integer("ratings", 165, "Ratings of each client.", lower_bound=1)
 _DIM = flags.DEFINE_integer("dim", None, "Factors. Default: 50; 64 for memory.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -114,14 +123,14 @@ def main(interruption: cli.Interruption) -> None:
     suite = _suite()
     sizes = Sizes(
         rounds=_ROUNDS.value,
-        clients=_CLIENTS.value,
+        clients=_CLIENTS.value or suite.clients,
         ratings=_RATINGS.value,
         dim=_DIM.value or suite.dim,
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
         load_rows=_LOAD_ROWS.value,
     )
-    pids: list[int] = []
+    pids = [os.getpid()]
 
     def start() -> None:
         pids[:] = runtime.start(_RUNTIME.value, _GPU_MEMORY_LIMIT_MB.value, file=sys.stderr)

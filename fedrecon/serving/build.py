@@ -84,7 +84,11 @@ def served_model(
     rule = _rule(reconstruction, model, start_seed)
     if rule is None:
         return StepwiseModel(
-            model, values, reconstruction.options, start_seed=start_seed, num_items=num_items
+            reconstruction.model_fn,
+            values,
+            reconstruction.options,
+            start_seed=start_seed,
+            num_items=num_items,
         )
     factors, offsets = least_squares.linear_tables(model, values, num_items)
     parts = tuple((weight.name, weight.shape.num_elements()) for weight in model.local_weights)

@@ -183,7 +183,6 @@ def _linear(described: dict[str, Any], tables: dict[str, np.ndarray]) -> LinearM
 
 
 def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> StepwiseModel:
-    from fedrecon.models.functional import FunctionalModel
     from fedrecon.models.model_fn import from_description
     from fedrecon.options import FedReconOptions, LeastSquaresOptions, OptimizerOptions
     from fedrecon.serving.stepwise import StepwiseModel
@@ -204,14 +203,14 @@ def _stepwise(described, weights, model: ModelFn | None, num_items: int) -> Step
         reconstruction_epochs=settings["epochs"],
         reconstruction_steps_max=settings["steps_max"],
     )
-    functional = FunctionalModel(model())
-    shapes = {weight.name: tuple(weight.shape) for weight in functional.global_weights}
+    served = StepwiseModel(
+        model, weights, options, start_seed=settings["start_seed"], num_items=num_items
+    )
+    shapes = {weight.name: tuple(weight.shape) for weight in served.model.global_weights}
     found = {name: value.shape for name, value in weights.items()}
     if shapes != found:
         raise InputError(f"the model has the weights {shapes}, and the files have {found}.")
-    return StepwiseModel(
-        functional, weights, options, start_seed=settings["start_seed"], num_items=num_items
-    )
+    return served
 
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -220,13 +220,13 @@ class Recommender:
                 f"other users ({listed}).",
                 stacklevel=2,
             )
-        parts = []
-        for name, (rows, scores) in zip(names, self.best_rows(placed, k, min_ratings=min_ratings)):
-            part = self.table(rows, scores)
-            part.insert(0, "rank", np.arange(1, len(rows) + 1))
-            part.insert(0, "user", name)
-            parts.append(part)
-        return pd.concat(parts, ignore_index=True)
+        # One table of all users: a data frame for each takes longer than the arithmetic.
+        found = list(self.best_rows(placed, k, min_ratings=min_ratings))
+        counts = [len(rows) for rows, _ in found]
+        best = self.table(*map(np.concatenate, zip(*found)))
+        best.insert(0, "rank", np.concatenate([np.arange(1, count + 1) for count in counts]))
+        best.insert(0, "user", pd.Index(names).repeat(counts))
+        return best
 
     # --- items ------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from fedrecon.engine.calls import compile_scoring
 from fedrecon.engine.shards import shard_spec
 from fedrecon.engine.values import Values, by_name, in_order
 from fedrecon.models.functional import FunctionalModel
+from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedReconOptions
 from fedrecon.serving.linear import Given
 
@@ -30,6 +31,7 @@ class StepwiseModel:
     """A Keras model that is reconstructed by gradient steps.
 
     Attributes:
+      model_fn: Builds the model.
       model: The model.
       values: The whole global values, by the names of the weights.
       options: How the local part is fitted.
@@ -40,19 +42,20 @@ class StepwiseModel:
 
     def __init__(
         self,
-        model: FunctionalModel,
+        model_fn: ModelFn,
         values: Values,
         options: FedReconOptions,
         *,
         start_seed: int,
         num_items: int,
     ):
-        self.model = model
+        self.model_fn = model_fn
+        self.model = FunctionalModel(model_fn())
         self.values = values
         self.options = options
         self.start_seed = start_seed
         self.num_items = num_items
-        self.parts = tuple((w.name, w.shape.num_elements()) for w in model.local_weights)
+        self.parts = tuple((w.name, w.shape.num_elements()) for w in self.model.local_weights)
 
     def user_vectors(self, given: Given) -> np.ndarray:
         """Returns `[n, k]` float32: the vector of each user, from rows of items and labels."""
@@ -108,8 +111,14 @@ class StepwiseModel:
             return [tf.identity(value) for value in in_order(self.model.local_weights, values)]
 
         spec = shard_spec(self.options.batch_size, _USERS_AT_ONCE)
-        return compile_after_reconstruction(self.model, self.options, spec, local_values)
+        return compile_after_reconstruction(
+            self._callable_model(), self.options, spec, local_values
+        )
 
     @functools.cached_property
     def _score(self):
-        return compile_scoring(self.model, _USERS_AT_ONCE)
+        return compile_scoring(self._callable_model(), _USERS_AT_ONCE)
+
+    def _callable_model(self) -> FunctionalModel:
+        # Keras calls no model once another was built inside of a graph, as TFF does in between.
+        return FunctionalModel(self.model_fn())
