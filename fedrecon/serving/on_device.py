@@ -1,10 +1,14 @@
 """A linear model in TensorFlow operations that every TensorFlow Lite runtime has.
 
 The same arithmetic as `fedrecon.serving.linear`, in float32. Systems of equations are solved by
-conjugate gradients (Hestenes and Stiefel 1952), since TensorFlow Lite has no Cholesky. The other
-choice was Gauss-Jordan elimination, each step of which writes the whole matrix anew. For 193
-unknowns it took 3 to 7 ms in the interpreter, against 0.3 to 0.7 ms, with the same error or up to
-fourteen times as much. For 51 it took 0.27 ms, against 0.05 to 0.55 ms.
+conjugate gradients (Hestenes and Stiefel 1952), since TensorFlow Lite has no Cholesky. They only
+multiply by the given rows, and `E'E` is never formed, so no digits are lost in it. The other choice
+was Gauss-Jordan elimination, each step of which writes the whole matrix anew. Measured in the
+interpreter with one thread, for 20 and 300 ratings and condition numbers of 9 to 4,000:
+
+                          relative error       ms, 51 unknowns    ms, 193 unknowns
+    conjugate gradients   1e-7 to 4e-7         0.2 to 1.1         0.3 to 7
+    Gauss-Jordan          6e-7 to 3e-4         0.1 to 0.4         5 to 8
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from fedrecon.serving.item_table import StoredTable
 from fedrecon.serving.linear import GradientSteps, ImplicitLeastSquares, LeastSquares, LinearModel
 
 # Conjugate gradients end where the residual has shrunk to this part of the first. A second pass
-# starts from a residual that is worked out anew, so both need only half of the digits of float32.
+# starts from a residual that is worked out anew, so each needs only half of the digits, and the
+# rounding of the first is corrected.
 _TOLERANCE = 1e-5
 _PASSES = 2
 SIGNATURES = ("reconstruct", "score", "score_items")

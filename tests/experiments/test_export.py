@@ -1,6 +1,9 @@
 """The export of a run as a user makes it, and the example that serves from it."""
 
+import json
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -101,6 +104,18 @@ def test_the_folder_of_a_model_alone_is_exported_too(trained, repository, tmp_pa
     card = read_json(tmp_path / "out" / "model_card.json")
     assert (card["settings"], card["metrics"]) == (None, None)
     assert "without its run" in card["quantization_loss"]["not_measured"]
+
+
+def test_without_the_data_of_the_run_nothing_is_measured(trained, repository, tmp_path):
+    moved = pathlib.Path(shutil.copytree(trained, tmp_path / "moved"))
+    config = read_json(moved / "config.json")
+    (moved / "config.json").write_text(json.dumps({**config, "data_fingerprint": "another"}))
+    flags = (f"--run_dir={moved}", f"--output_dir={tmp_path / 'out'}", "--format=numpy")
+    result = run_binary(repository, "export", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "What quantization costs is not measured: the ratings of synthetic" in result.stdout
+    found = read_json(tmp_path / "out" / "model_card.json")["quantization_loss"]
+    assert found == {"not_measured": "the data could not be loaded"}
 
 
 @pytest.mark.parametrize(
