@@ -266,7 +266,7 @@ class Recommender:
     # --- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the model to a folder, which `Recommender.load` reads; see `serving.files`."""
+        """Writes the model to a folder, which `load_run` reads; see `serving.files`."""
         from fedrecon.serving import files
 
         files.write(self, path)
