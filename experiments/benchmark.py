@@ -24,6 +24,9 @@ the clients included. Suites:
   TensorFlow's Cholesky, `ratio`.
 - ranking: 6,040 users and 3,706 items, NeuMF, users' rows at hand: scores and ranks of 100
   candidates of each user (`seconds`), and of all items (`full_seconds`).
+- recommend: new users (`--clients`, 1,000 by default) with 20 to 200 ratings each, a linear model
+  with biases: their least squares and the ten best of 3,706 items (`seconds`), and of 100,000; and
+  the same from a data frame to a data frame (`table_seconds`). It needs no TensorFlow.
 
 `peak_rss_mb` is the sum of the peaks of this process and, if one was used, TFF's worker.
 """
@@ -33,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +62,7 @@ class Suite:
       flags: The flags of sizes and data that have an effect on it.
       dim: The number of factors without `--dim`.
       items: The number of items, for the results.
+      clients: The number of clients without `--clients`.
       has_native: Whether it can run in TFF's worker.
     """
 
@@ -65,6 +70,7 @@ class Suite:
     flags: tuple[str, ...] = ()
     dim: int = 50
     items: int = NUM_ITEMS
+    clients: int = 100
     has_native: bool = True
 
 
@@ -77,11 +83,14 @@ SUITES = {
     "fed_ncf": Suite("rounds:time_fed_ncf", ("data_dir",)),
     "exact": Suite("exact:time_exact", ("data_dir",)),
     "ranking": Suite("ranking:time_ranking"),
+    "recommend": Suite("recommend:time_recommend", ("clients", "dim"), clients=1_000),
 }
 
 _SUITE = flags.DEFINE_string("suite", "round", f"The suite: {listed(SUITES)}.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each engine.", lower_bound=5)
-_CLIENTS = flags.DEFINE_integer("clients", 100, "Clients in one round.", lower_bound=1)
+_CLIENTS = flags.DEFINE_integer(
+    "clients", None, "Clients in one round. Default: 100; 1,000 for recommend.", lower_bound=1
+)
 _RATINGS = flags.DEFINE_integer("ratings", 165, "Ratings of each client.", lower_bound=1)
 _DIM = flags.DEFINE_integer("dim", None, "Factors. Default: 50; 64 for memory.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -102,13 +111,13 @@ def main(interruption: cli.Interruption) -> None:
     suite = _suite()
     sizes = Sizes(
         rounds=_ROUNDS.value,
-        clients=_CLIENTS.value,
+        clients=_CLIENTS.value or suite.clients,
         ratings=_RATINGS.value,
         dim=_DIM.value or suite.dim,
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
     )
-    pids: list[int] = []
+    pids = [os.getpid()]
 
     def start() -> None:
         pids[:] = runtime.start(_RUNTIME.value, _GPU_MEMORY_LIMIT_MB.value, file=sys.stderr)

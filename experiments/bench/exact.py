@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from experiments.bench.rounds import NOT_COMPARED, seconds_of, time_algorithm
-from experiments.bench.sizes import Sizes, Start
+from experiments.bench.rounds import NOT_COMPARED, time_algorithm
+from experiments.bench.sizes import Sizes, Start, seconds_of
 from experiments.run.settings import Settings
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start
+from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start, seconds_of
 from experiments.run import build
 from experiments.run.population import load_population
 from experiments.run.settings import Settings
@@ -300,9 +300,3 @@ def _time_rounds(
         seconds.append(time.perf_counter() - began)
     print(f"{name}: {statistics.median(seconds):.4f} s a round", file=sys.stderr)
     return Timing(seconds, list(process.get_model_weights(state).trainable))
-
-
-def seconds_of(run: Callable[[np.ndarray], None], users: np.ndarray) -> float:
-    began = time.perf_counter()
-    run(users)
-    return time.perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,3 +46,10 @@ class Sizes:
 
 # Starts the runtime of the cohort engine.
 Start = Callable[[], None]
+
+
+def seconds_of(run: Callable[[Any], None], users: Any) -> float:
+    """Returns how long `run(users)` takes."""
+    began = time.perf_counter()
+    run(users)
+    return time.perf_counter() - began

@@ -22,6 +22,17 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
     assert result["peak_rss_mb"] > 100
 
 
+def test_new_users_are_served_from_catalogues_of_two_sizes(repository):
+    done = run_binary(repository, "benchmark", "--suite=recommend", "--clients=20", "--dim=3")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["suite"], result["users"], result["dim"]) == ("recommend", 20, 3)
+    assert [of["items"] for of in result["catalogues"]] == result["items"] == [3706, 100_000]
+    for of in result["catalogues"]:
+        assert of["users_per_second"] == pytest.approx(20 / of["seconds"])
+    assert result["peak_rss_mb"] > 20
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
