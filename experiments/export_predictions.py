@@ -42,6 +42,8 @@ def main(interruption: cli.Interruption) -> None:
     output = pathlib.Path(_OUTPUT.value)
     if not output.parent.is_dir():
         raise InputError(f"{output.parent} is no folder; make it, or give another --output.")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; give --output=FILE, the csv file to write.")
     run, chosen, population = past_run.load(
         _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
     )
