@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import fedrecon as fr
 from fedrecon import rng
