@@ -19,21 +19,13 @@ PAGES = ["README.md", "BUILD_NOTES.md", *(f"docs/{p.name}" for p in REPOSITORY.g
 
 # Flags that are no settings: of absl, of single binaries, of pip and tensorboard.
 OTHER_FLAGS = {
-    *("flagfile", "help"),
-    *(
-        "run_dir",
-        "group",
-        "round",
-        "suite",
-        "load_rows",
-        "other_ratings_file",
-        "algorithms",
-        "seeds",
-    ),
+    *("flagfile", "help", "run_dir", "algorithms", "seeds", "suite", "load_rows"),
+    *("group", "round", "other_ratings_file", "new_item_rows", "output"),
     *("set", "sweep", "search", "trials", "references"),
     *("only", "write", "page"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
-    *("format", "quantize", "nomeasure", "rate"),
+    *("rate", "ratings", "user_id", "k", "explain", "min_ratings"),
+    *("format", "quantize", "nomeasure"),
     *("no", "nocache_ratings", "logdir"),
 }
 

@@ -24,6 +24,20 @@ def test_they_are_those_of_sorting_whatever_the_ties(seed, k):
     assert found.tolist() == sorted_by_hand(scores.tolist(), k)
 
 
+@pytest.mark.parametrize("holes", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("has_nan", [False, True])
+@pytest.mark.parametrize("k", [1, 7, 20, 39, 40])
+def test_of_a_large_catalogue_too(k, has_nan, holes):
+    # 39 blocks of 128, and 8 places more; many scores are tied.
+    generator = np.random.default_rng(k)
+    scores = generator.integers(0, 900, size=5_000).astype(np.float32)
+    scores[generator.random(5_000) < holes] = -np.inf
+    scores[-3:] = 2_000  # Beyond the last block.
+    if has_nan:
+        scores[[5, 200]] = np.nan
+    assert best_items(scores, k).tolist() == sorted_by_hand(scores.tolist(), k)
+
+
 def test_no_score_that_is_no_number_takes_the_place_of_another():
     scores = np.array([np.nan, 1.0, np.nan, 3.0, 2.0, np.nan, 0.0])
     assert best_items(scores, 2).tolist() == [3, 4]
