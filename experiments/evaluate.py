@@ -19,20 +19,12 @@ from experiments.run.others import load_others
 from fedrecon.data.other_ratings import OtherRatings
 from fedrecon.data.population import GROUPS, Population
 
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Required: the output directory of a run (experiments.train)."
-)
+_RUN_DIR, _DATA_DIR, _RATINGS_FILE = past_run.define_flags()
 _GROUP = flags.DEFINE_enum(
     "group", None, GROUPS, "Which users to evaluate; by default every group that the run has."
 )
 _ROUND = flags.DEFINE_integer(
     "round", None, "The checkpoint after this round; by default the last.", lower_bound=0
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where the data set is now, if not where it was in training."
-)
-_RATINGS_FILE = flags.DEFINE_string(
-    "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
 )
 _OTHER_RATINGS_FILE = flags.DEFINE_string(
     "other_ratings_file",

@@ -21,9 +21,7 @@ from fedrecon.serving.card import Facts
 from fedrecon.serving.quantization_loss import quantization_loss
 from fedrecon.serving.recommender import Recommender
 
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Required: the output directory of a run (experiments.train)."
-)
+_RUN_DIR, _DATA_DIR, _RATINGS_FILE = past_run.define_flags()
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "Required: a new folder, or the folder of an export to replace."
 )
@@ -43,12 +41,6 @@ _MEASURE = flags.DEFINE_bool(
     "measure",
     True,
     "Measure on the run's data, if it can be loaded, what float16 and int8 cost its test users.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where the data set is now, if not where it was in training."
-)
-_RATINGS_FILE = flags.DEFINE_string(
-    "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
 )
 # A card goes to other machines, which have no use for places on this one.
 _PLACES = ("data_dir", "items_file", "output_dir", "ratings_file", "warm_start")

@@ -18,19 +18,11 @@ from experiments.run import cli, past_run, runtime
 from fedrecon.data.population import GROUPS
 from fedrecon.errors import InputError
 
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Required: the output directory of a run (experiments.train)."
-)
+_RUN_DIR, _DATA_DIR, _RATINGS_FILE = past_run.define_flags()
 _GROUP = flags.DEFINE_enum("group", "unseen_test", GROUPS, "Which users.")
 _OUTPUT = flags.DEFINE_string("output", None, "Required: the csv file to write; .gz compresses.")
 _ROUND = flags.DEFINE_integer(
     "round", None, "The checkpoint after this round; by default the last.", lower_bound=0
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where the data set is now, if not where it was in training."
-)
-_RATINGS_FILE = flags.DEFINE_string(
-    "ratings_file", None, "Where the file of ratings is now, if not where it was in training."
 )
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 

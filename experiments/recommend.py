@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "csv", "json")
 _NUM_REASONS = 2
 
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Required: the output directory of a finished run (experiments.train)."
-)
+_RUN_DIR, _DATA_DIR, _RATINGS_FILE = past_run.define_flags(when="With --user_id: ")
 _RATINGS = flags.DEFINE_string(
     "ratings",
     None,
@@ -57,12 +55,6 @@ _MIN_RATINGS = flags.DEFINE_integer(
 )
 _EXPLAIN = flags.DEFINE_bool(
     "explain", False, "Name the given ratings that add the most to each recommendation's score."
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "With --user_id: where the data set is now, if not where it was in training."
-)
-_RATINGS_FILE = flags.DEFINE_string(
-    "ratings_file", None, "With --user_id: where the file of ratings is now."
 )
 
 

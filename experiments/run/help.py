@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 
-from experiments.run import defaults, fields, relevance, runtime
+from experiments.run import defaults, fields, past_run, relevance, runtime
 from experiments.run.settings import Settings
 
 PRESETS = pathlib.Path(__file__).resolve().parents[1] / "presets"
@@ -79,7 +79,8 @@ def _own_flags() -> list[str]:
     """Returns the names of the flags that the binary defines beside the settings."""
     by_module = flags.FLAGS.flags_by_module_dict()
     # absl names the module that is run by its path.
-    found = [*by_module.get(sys.argv[0], []), *by_module.get(runtime.__name__, [])]
+    modules = (past_run.__name__, sys.argv[0], runtime.__name__)
+    found = [flag for module in modules for flag in by_module.get(module, [])]
     return [flag.name for flag in found if not isinstance(flag, (HelpFlag, app.HelpfullFlag))]
 
 

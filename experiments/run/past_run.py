@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from absl import flags
+
 from experiments.run import settings
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import load_population
@@ -20,6 +22,20 @@ class PastRun(NamedTuple):
     run: RunDirectory
     settings: Settings
     population: Population
+
+
+def define_flags(*, when: str = "") -> tuple[flags.FlagHolder, ...]:
+    """Defines --run_dir, --data_dir and --ratings_file.
+
+    Args:
+      when: In which case the last two have an effect, for their help.
+    """
+    help_texts = {
+        "run_dir": "Required: the output directory of a run (experiments.train).",
+        "data_dir": f"{when}Where the data set is now, if not where it was in training.",
+        "ratings_file": f"{when}Where the file of ratings is now, if not where it was in training.",
+    }
+    return tuple(flags.DEFINE_string(name, None, text) for name, text in help_texts.items())
 
 
 def open_run(path: str | None) -> RunDirectory:
