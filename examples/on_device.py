@@ -22,38 +22,39 @@ except ImportError:
     Interpreter = lite.Interpreter
 
 
-def read_ratings(given):
-    """Returns (item, rating) pairs of --rate, and of a file with the columns item and rating."""
-    pairs = [text.rpartition("=")[::2] for text in given.rate]
-    if given.ratings:
-        with open(given.ratings, newline="", encoding="utf-8") as file:
-            pairs += [(line["item"], line["rating"]) for line in csv.DictReader(file)]
-    return [(item, float(rating)) for item, rating in pairs]
+def recommend(given):
+    """Prints the ten items with the highest scores."""
+    card = json.loads((given.folder / "model_card.json").read_text(encoding="utf-8"))
+    with open(given.folder / "items.csv", newline="", encoding="utf-8") as file:
+        items = list(csv.DictReader(file))
+    row_of = {item["title"].casefold(): row for row, item in enumerate(items)}
+    row_of.update({item["item_id"].casefold(): row for row, item in enumerate(items)})
+    pairs = [text.rpartition("=")[::2] if "=" in text else (text, "1") for text in given.rate]
+    pairs, scale = [(item, float(rating)) for item, rating in pairs], card["scale"]
+    for name, rating in pairs:
+        if name.casefold() not in row_of:
+            raise ValueError(f"{name!r} is no title and no id in items.csv")
+        if card["feedback"] == "explicit" and not scale["minimum"] <= rating <= scale["maximum"]:
+            raise ValueError(f"{rating:g} is not from {scale['minimum']:g} to {scale['maximum']:g}")
+    rows = np.array([row_of[item.casefold()] for item, _ in pairs], np.int32)
+    ratings = np.array([rating for _, rating in pairs], np.float32)
+    if card["label_threshold"] is not None:  # See ratings_mean in the card.
+        ratings = (ratings >= card["label_threshold"]).astype(np.float32)
+    model = Interpreter(str(given.folder / "model.tflite"), num_threads=1)
+    vector = model.get_signature_runner("reconstruct")(item_rows=rows, ratings=ratings)
+    scores = model.get_signature_runner("score")(**vector)["scores"]
+    scores[rows] = -np.inf
+    scores[[int(item["num_ratings"]) == 0 for item in items]] = -np.inf  # Nothing is known of them.
+    for place, row in enumerate(np.argsort(-scores, kind="stable")[:10], start=1):
+        print(f"{place:2}  {scores[row]:8.4f}  {items[row]['title'] or items[row]['item_id']}")
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("folder", type=pathlib.Path)
-parser.add_argument("--rate", action="append", default=[], help="ITEM=RATING, by title or id")
-parser.add_argument("--ratings", help="a CSV file with the columns item and rating")
-given = parser.parse_args()
-
-card = json.loads((given.folder / "model_card.json").read_text(encoding="utf-8"))
-with open(given.folder / "items.csv", newline="", encoding="utf-8") as file:
-    items = list(csv.DictReader(file))
-row_of = {item["title"].casefold(): row for row, item in enumerate(items)}
-row_of.update({item["item_id"].casefold(): row for row, item in enumerate(items)})
-pairs = read_ratings(given)
-for name in [item for item, _ in pairs if item.casefold() not in row_of]:
-    sys.exit(f"error: {name!r} is no title and no id in items.csv.")
-rows = np.array([row_of[item.casefold()] for item, _ in pairs], np.int32)
-ratings = np.array([rating for _, rating in pairs], np.float32)
-if card["label_threshold"] is not None:  # See ratings_mean in the card.
-    ratings = (ratings >= card["label_threshold"]).astype(np.float32)
-
-model = Interpreter(str(given.folder / "model.tflite"), num_threads=1)
-vector = model.get_signature_runner("reconstruct")(item_rows=rows, ratings=ratings)["user_vector"]
-scores = model.get_signature_runner("score")(user_vector=vector)["scores"]
-scores[rows] = -np.inf
-scores[[int(item["num_ratings"]) == 0 for item in items]] = -np.inf  # Nothing is known of these.
-for place, row in enumerate(np.argsort(-scores, kind="stable")[:10], start=1):
-    print(f"{place:2}  {scores[row]:8.4f}  {items[row]['title'] or items[row]['item_id']}")
+parser.add_argument("folder", type=pathlib.Path, help="an export in the format tflite")
+parser.add_argument(
+    "--rate", action="append", default=[], help="ITEM=RATING, or ITEM, by title or id"
+)
+try:
+    recommend(parser.parse_args())
+except (OSError, KeyError, ValueError) as error:
+    sys.exit(f"error: {error}.")

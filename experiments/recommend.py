@@ -129,12 +129,18 @@ def _ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _reasons(recommender: Recommender, placed, item) -> str:
-    """Returns the given ratings that add the most to the score of an item."""
+def _reasons(recommender: Recommender, placed, item) -> list[dict]:
+    """Returns the given ratings that add the most to the score of an item, as records."""
     table = recommender.explain(placed, item).head(_NUM_REASONS)
     table = table[table["contribution"] > 0]
-    names = [title or str(item) for item, title in zip(table["item_id"], table["title"])]
-    return ", ".join(f"{name} ({by:+.2f})" for name, by in zip(names, table["contribution"]))
+    return json.loads(table.to_json(orient="records"))
+
+
+def _in_words(reasons: list[dict]) -> str:
+    return ", ".join(
+        f"{reason['title'] or reason['item_id']} ({reason['contribution']:+.2f})"
+        for reason in reasons
+    )
 
 
 def _pair(items: Items, text: str) -> tuple[str, str | None]:
@@ -174,21 +180,25 @@ def _read(path: str) -> pd.DataFrame:
 
 def _written(table: pd.DataFrame, recommender: Recommender) -> str:
     """Returns the table as text in the format that is wanted."""
-    if _FORMAT.value == "csv":
-        return table.to_csv(index=False).rstrip("\n")
     if _FORMAT.value == "json":
         rows = json.loads(table.to_json(orient="records"))
         return json.dumps({"run_dir": _RUN_DIR.value, "recommendations": rows}, indent=2)
+    if "because_of" in table.columns:
+        table["because_of"] = [_in_words(reasons) for reasons in table["because_of"]]
+    if _FORMAT.value == "csv":
+        return table.to_csv(index=False).rstrip("\n")
     name = "stars" if recommender.about.predicts_ratings else "score"
     shown = table.rename(columns={"score": name, "item_id": "id"})
     if not recommender.items.has_titles:
         shown = shown.drop(columns="title")
-    return shown.to_string(
+    shown["rank"] = [f"{rank:>4}" for rank in shown["rank"]]
+    text = shown.to_string(
         index=False,
         justify="left",
         float_format="{:.2f}".format,
         formatters=_left_justified(shown),
     )
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _left_justified(table: pd.DataFrame) -> dict:

@@ -13,6 +13,7 @@ from fedrecon.algorithms import centralized, fed_avg, fed_ials, fed_ncf, fed_rec
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
+    PARTS,
     Population,
     divide_by_user,
     divide_for_ranking,
@@ -31,7 +32,7 @@ from fedrecon.runs.divergence import DivergenceCheck
 from fedrecon.serving.build import recommender_of
 from fedrecon.serving.matching import check_feedback
 from fedrecon.serving.recommender import Recommender
-from fedrecon.serving.warm_start import warm_started
+from fedrecon.serving.warm_start import model_of, parts_before, warm_started
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +150,9 @@ def fit(
       aggregator: Aggregates the clients' updates; see `build_fed_recon`. Only `fed_recon`,
         `fed_recon_ls` and `fed_ials` take one.
       is_aggregator_linear: See `build_fed_recon`.
-      warm_start: A trained model to start from, of the same kind and width; see
-        `serving.warm_start`. None starts from random values.
+      warm_start: A trained model to start from, as `load_run` or an earlier `fit` returns it; see
+        `serving.warm_start`. Its model is the model, unless `model` says how to build it for the
+        new items. Its users keep the part that they had. None starts from random values.
       context: The TFF execution context to train in; None makes an in-process context. The
         default context of the process stays as it is.
 
@@ -170,15 +172,18 @@ def fit(
                 f"{algorithm} takes no aggregator; {', '.join(_TAKE_AGGREGATORS)} take one."
             )
         more.update(aggregator_factory=aggregator, is_aggregator_linear=is_aggregator_linear)
-    population = _population(ratings, algorithm, seed)
+    population = _population(ratings, algorithm, seed, warm_start)
     if algorithm in _RECONSTRUCTING and model is None:
         more["reconstruction"] = default_reconstruction(is_linear=True)
     if clients_per_round is None:
         clients_per_round = max(1, min(100, len(population.train) // 5))
-    build_model = model or _default_model(population, algorithm)
+    build_model = model
     if warm_start is not None:
         check_feedback(warm_start.about, population.feedback)
+        _check_unseen(population, warm_start)
+        build_model = model or model_of(warm_start, population.ratings.num_items)
         build_model = warm_started(build_model, warm_start, population.ratings)
+    build_model = build_model or _default_model(population, algorithm)
     if context is None:
         context = InProcessContext()
         end_quietly()
@@ -200,14 +205,31 @@ def fit(
     return Fitted(prepared, population, state, judge, results, judged, metrics, rows, recommender)
 
 
-def _population(ratings, algorithm: str, seed: int) -> Population:
+def _population(ratings, algorithm: str, seed: int, warm_start: Recommender | None) -> Population:
     if isinstance(ratings, Population):
         return ratings
+    data = ratings.ratings if isinstance(ratings, LeaveOneOut) else ratings
+    # Whoever trained the model to start from is no unseen user.
+    parts = None if warm_start is None else parts_before(warm_start, data)
     if algorithm == "fed_ials":
-        return divide_for_ranking(ratings, seed=seed, negatives_per_positive=0, unseen_fraction=0.1)
+        return divide_for_ranking(
+            ratings, seed=seed, negatives_per_positive=0, unseen_fraction=0.1, known_parts=parts
+        )
     if isinstance(ratings, LeaveOneOut):
-        return divide_for_ranking(ratings, seed=seed, unseen_fraction=0.1)
-    return divide_by_user(ratings, seed=seed, held_out_fraction=0.1)
+        return divide_for_ranking(ratings, seed=seed, unseen_fraction=0.1, known_parts=parts)
+    return divide_by_user(ratings, seed=seed, held_out_fraction=0.1, known_parts=parts)
+
+
+def _check_unseen(population: Population, warm_start: Recommender) -> None:
+    """Refuses a population whose unseen users trained the model to start from."""
+    before = parts_before(warm_start, population.ratings) == PARTS.index("train")
+    for name, group in population.groups.items():
+        trained = int(before[group.users].sum())
+        if not name.startswith("seen") and trained:
+            raise InputError(
+                f"{trained} of the {len(group.users)} {name} users trained the model to start "
+                "from; divide the users with known_parts."
+            )
 
 
 def _default_model(population: Population, algorithm: str) -> ModelFn:

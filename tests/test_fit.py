@@ -85,3 +85,23 @@ def test_an_aggregator_sees_the_updates(ratings):
 def test_bad_arguments_are_one_sentence(ratings, arguments, message):
     with pytest.raises(fr.InputError, match=message):
         fr.fit(ratings, **arguments)
+
+
+@pytest.mark.slow
+def test_a_warm_start_has_the_model_of_the_run_and_no_unseen_user_who_trained_it(ratings):
+    first = fr.fit(ratings, rounds=4, seed=1)
+    trained = {user for user, part in first.recommender.parts.items() if part == "train"}
+    second = fr.fit(ratings, rounds=1, seed=2, warm_start=first.recommender)
+    for group in ("unseen_validation", "unseen_test"):
+        users = second.population.groups[group].users
+        assert not trained & {ratings.user_name(user) for user in users}
+    # The model is the first one's. By the same seed the same is asked, so it starts as that ended.
+    again = fr.fit(ratings, rounds=1, seed=1, warm_start=first.recommender)
+    ended = first.curves["unseen_validation/rmse"].iloc[-1]
+    assert again.curves["unseen_validation/rmse"].iloc[0] == pytest.approx(ended, abs=1e-5)
+    divided = fr.divide_by_user(ratings, seed=2)
+    with pytest.raises(fr.InputError, match="trained the model to start from; divide the users"):
+        fr.fit(divided, rounds=1, warm_start=first.recommender)
+    first.recommender.parts = None
+    with pytest.raises(fr.InputError, match="does not say whom it was trained on"):
+        fr.fit(ratings, rounds=1, warm_start=first.recommender)

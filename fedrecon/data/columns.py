@@ -179,6 +179,13 @@ def choose_given(
         title = places.pop(TITLE, None)
         if ITEM not in places and title is not None:
             places[ITEM] = title
+        known = {name for names in _NAMES.values() for name in names}
+        others = [name for name in header if _plain(name) not in known | {""}]
+        if ITEM in places and others:
+            raise DataError(
+                f"{label}: it cannot be told what the column {others[0]!r} is; call it user if it "
+                "says who rates, and leave it out otherwise."
+            )
     if ITEM not in places:
         held = f"its header is {','.join(header)!r}" if header else f"it has {num_columns} columns"
         raise DataError(

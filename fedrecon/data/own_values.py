@@ -198,6 +198,7 @@ def checked(
         scale = options.rating_scale or _inferred(ratings, name, name_of_row, prefix)
         if options.rating_scale is None:
             notes.append(f"Ratings are {scale}, as found; {prefix}rating_scale sets another scale.")
+            notes += _stray_ends(ratings, prefix)
         kept = _on_scale(name, ratings, scale, options, name_of_row, notes, prefix)
         if kept is not None:
             ratings = ratings[kept]
@@ -284,6 +285,26 @@ def _inferred(
             f"out, or {scale}{least:g},{most:g},{step:g} if it is a rating."
         )
     return RatingScale(float(least), float(most), float(step))
+
+
+def _stray_ends(ratings: np.ndarray, prefix: str) -> list[str]:
+    """Returns a sentence for each end of the scale that only a few far ratings make."""
+    import pandas as pd
+
+    counts = pd.Series(ratings).value_counts().sort_index()
+    values, counts = counts.index.to_numpy(np.float64), counts.to_numpy()
+    told = []
+    for end, next_to, side in ((-1, -2, "above"), (0, 1, "below")):
+        gap = abs(values[end] - values[next_to])
+        few = counts[end] <= max(1, len(ratings) // 1000)
+        if few and len(values) > 2 and gap > (values[-1] - values[0]) / 4:
+            told.append(
+                f"Only {counts[end]:,} of {len(ratings):,} ratings "
+                f"{'is' if counts[end] == 1 else 'are'} {side} "
+                f"{values[next_to]:g}: {values[end]:g}. If that is a mistake, give "
+                f"{prefix}rating_scale and {prefix}off_scale=drop."
+            )
+    return told
 
 
 def _on_scale(

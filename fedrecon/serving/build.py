@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from fedrecon import rng
 from fedrecon.algorithms.algorithm import Algorithm, Reconstruction
-from fedrecon.data.population import Population
+from fedrecon.data.population import Population, parts_of
 from fedrecon.engine import least_squares
 from fedrecon.engine.calls import initial_local_values
 from fedrecon.engine.values import Values
@@ -60,6 +60,7 @@ def recommender_of(
         weights=values,
         model_description=description(reconstruction.model_fn),
         ratings=population.ratings,
+        parts=parts_of(population),
     )
 
 

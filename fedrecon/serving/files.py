@@ -10,9 +10,11 @@ docs/model_files.md says how to score with them. A folder is written whole or no
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -133,9 +135,21 @@ def load_run(run_dir: str | os.PathLike, *, model: ModelFn | None = None) -> Rec
             About.from_json(described["about"]),
             weights=weights,
             model_description=described["model"],
+            parts=_parts(run_dir),
         )
     except (OSError, KeyError, TypeError) as error:
         raise InputError(f"{folder / _MODEL} cannot be read: {error!r}.") from error
+
+
+def _parts(run_dir: pathlib.Path) -> dict[str, str] | None:
+    """Returns who trained, if the directory of the run is at hand."""
+    path = run_dir / "users.csv"
+    if not path.is_file():
+        return None
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    if not rows or rows[0] != ["user_id", "part"] or any(len(row) != 2 for row in rows):
+        raise InputError(f"{path} must have the columns user_id and part.")
+    return dict(rows[1:])
 
 
 def _reason_for_no_model(run_dir: pathlib.Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Recommender:
       weights: The global weights by name, as they were trained.
       model_description: From which the Keras model can be built again; see `model_fn.description`.
       ratings: The data, for user ids; None if it is not at hand.
+      parts: Who trained and who did not, by the users' own ids (see `population.parts_of`); None if
+        only a model is at hand. A warm start needs it.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Recommender:
         weights: dict[str, np.ndarray],
         model_description: dict[str, Any] | None = None,
         ratings: Ratings | None = None,
+        parts: Mapping[str, str] | None = None,
     ):
         self.items = items
         self.model = model
@@ -62,6 +65,7 @@ class Recommender:
         self.weights = weights
         self.model_description = model_description
         self.ratings = ratings
+        self.parts = parts
 
     # --- for one user -----------------------------------------------------------------------------
 

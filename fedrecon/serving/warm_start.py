@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedrecon.data.population import known_parts
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
-from fedrecon.models.model_fn import StartedModelFn
+from fedrecon.models.model_fn import StartedModelFn, from_description
 from fedrecon.models.split_model import ModelFn
 from fedrecon.serving.linear import LinearModel
 from fedrecon.serving.matching import match_items
@@ -76,6 +77,36 @@ def _rows(
     return np.where(is_known, old[np.maximum(matched, 0)], guessed).astype(old.dtype)
 
 
+def model_of(trained: Recommender, num_items: int) -> ModelFn:
+    """Returns the function that builds the same model for another number of items.
+
+    Raises:
+      InputError: If code outside of this package built the model.
+    """
+    described = trained.model_description
+    if described is None:
+        raise InputError(
+            "code outside of this package built the model to start from; pass the function that "
+            "builds it for the new items, as model=..."
+        )
+    arguments = {**described["arguments"], "num_items": num_items}
+    return from_description({**described, "arguments": arguments})
+
+
+def parts_before(trained: Recommender, ratings: Ratings) -> np.ndarray:
+    """Returns the part that each user had before, `[num_users]`; see `population.known_parts`.
+
+    Raises:
+      InputError: If the model does not say whom it was trained on.
+    """
+    if trained.parts is None:
+        raise InputError(
+            "the model to start from does not say whom it was trained on, so its users could be "
+            "taken for unseen ones; load it from the directory of its run."
+        )
+    return known_parts(ratings, trained.parts)
+
+
 def with_rows_from_content(recommender: Recommender) -> Recommender:
     """Returns a model that knows the items without training ratings by their genres.
 
@@ -107,6 +138,7 @@ def with_rows_from_content(recommender: Recommender) -> Recommender:
         weights=recommender.weights,
         model_description=recommender.model_description,
         ratings=recommender.ratings,
+        parts=recommender.parts,
     )
 
 

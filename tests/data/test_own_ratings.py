@@ -640,3 +640,14 @@ def test_what_is_left_out_of_a_data_frame_is_said():
     ratings = Ratings.from_dataframe(frame, **PLACES, duplicates="latest")
     assert rows_of(ratings)[0] == (1, 98, 1, 2000000000)
     assert "1 pairs of user and item come more than once, in 2 rows" in " ".join(ratings.notes)
+
+
+def test_a_stray_rating_that_widens_the_scale_is_told():
+    stars = [1 + n % 5 for n in range(1_000)]
+    table = pd.DataFrame({"u": range(1_001), "i": [0] * 1_001, "r": [*stars, 11]})
+    found = Ratings.from_dataframe(table, user="u", item="i", rating="r")
+    assert found.scale.maximum == 11
+    told = "Only 1 of 1,001 ratings is above 5: 11. If that is a mistake, give rating_scale and "
+    assert told in " ".join(found.notes)
+    usual = Ratings.from_dataframe(table[:-1], user="u", item="i", rating="r")
+    assert "Only" not in " ".join(usual.notes)

@@ -65,17 +65,29 @@ def test_the_example_recommends_what_the_recommender_does(exported, trained, rep
     assert "numpy" in modules
     assert not {"fedrecon", "tensorflow_federated"} & set(modules)
     assert len(script.read_text().splitlines()) <= 60
-    lines = [f"{item},{rating}" for item, rating in [*RATINGS.items()][2:]]
-    (tmp_path / "mine.csv").write_text("\n".join(["item,rating", *lines]))
-    rates = [f"--rate={item}={rating}" for item, rating in [*RATINGS.items()][:2]]
-    result = subprocess.run(
-        [sys.executable, str(script), str(path), *rates, "--ratings=mine.csv"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        cwd=tmp_path,
-        check=False,
-    )
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            cwd=tmp_path,
+            check=False,
+        )
+
+    name = next(iter(RATINGS))
+    for wrong, sentence in (
+        ((path, f"--rate={name}=9"), "error: 9 is not from 1 to 5."),
+        ((path, f"--rate={name}=x"), "error: could not convert string to float: 'x'."),
+        ((path, "--rate=nothing=3"), "error: 'nothing' is no title and no id in items.csv."),
+        ((tmp_path / "nowhere",), "No such file or directory"),
+    ):
+        result = run(*wrong)
+        assert result.returncode == 1
+        assert sentence in result.stderr
+        assert "Traceback" not in result.stderr
+    result = run(path, *(f"--rate={item}={rating}" for item, rating in RATINGS.items()))
     assert result.returncode == 0, result.stderr
     expected = load_run(trained).recommend(RATINGS)
     found = [line.split(maxsplit=2) for line in result.stdout.splitlines()]

@@ -55,6 +55,7 @@ FILES = {
     "empty.csv": "",
     "header.csv": "item,rating\n",
     "wide.csv": "a,b,c,d,e\n1,2,3,4,5\n",
+    "reader.csv": "reader,book_id,stars\nanna,100,5\nbob,103,1\n",
     "binary.csv": "item,rating\n100,5\0\n",
 }
 
@@ -264,6 +265,10 @@ def test_each_user_of_a_file_is_served(line, name):
         ("empty.csv", "empty.csv is empty."),
         ("header.csv", "header.csv"),
         ("wide.csv", "it cannot be told which column is the item"),
+        (
+            "reader.csv",
+            "it cannot be told what the column 'reader' is; call it user if",
+        ),
         ("binary.csv", "binary.csv holds a byte 0"),
         ("min_ratings", "--min_ratings=1000000 and the given items leave out all 30."),
         ("two_ways", "--ratings and --rate say twice who is served; give one of them."),
