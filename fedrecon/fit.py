@@ -152,7 +152,9 @@ def fit(
       is_aggregator_linear: See `build_fed_recon`.
       warm_start: A trained model to start from, as `load_run` or an earlier `fit` returns it; see
         `serving.warm_start`. Its model is the model, unless `model` says how to build it for the
-        new items. Its users keep the part that they had. None starts from random values.
+        new items. Its users keep the part that they had, and no later ratings of seen users are
+        held out, since the model may have trained on them; of a `Population`, what seen users are
+        asked for is left to the caller. None starts from random values.
       context: The TFF execution context to train in; None makes an in-process context. The
         default context of the process stays as it is.
 
@@ -208,16 +210,24 @@ def fit(
 def _population(ratings, algorithm: str, seed: int, warm_start: Recommender | None) -> Population:
     if isinstance(ratings, Population):
         return ratings
-    data = ratings.ratings if isinstance(ratings, LeaveOneOut) else ratings
-    # Whoever trained the model to start from is no unseen user.
-    parts = None if warm_start is None else parts_before(warm_start, data)
-    if algorithm == "fed_ials":
+    if warm_start is None:
+        before, fraction = None, 0.1
+    else:
+        data = ratings.ratings if isinstance(ratings, LeaveOneOut) else ratings
+        # Whoever trained the earlier model is no unseen user. It may also have trained on the later
+        # ratings of seen users, and on the item before their last one.
+        before, fraction = parts_before(warm_start, data), 0.0
+    if algorithm == "fed_ials" or isinstance(ratings, LeaveOneOut):
+        negatives = {"negatives_per_positive": 0} if algorithm == "fed_ials" else {}
         return divide_for_ranking(
-            ratings, seed=seed, negatives_per_positive=0, unseen_fraction=0.1, known_parts=parts
+            ratings,
+            seed=seed,
+            unseen_fraction=0.1,
+            holds_out_validation=warm_start is None,
+            known_parts=before,
+            **negatives,
         )
-    if isinstance(ratings, LeaveOneOut):
-        return divide_for_ranking(ratings, seed=seed, unseen_fraction=0.1, known_parts=parts)
-    return divide_by_user(ratings, seed=seed, held_out_fraction=0.1, known_parts=parts)
+    return divide_by_user(ratings, seed=seed, held_out_fraction=fraction, known_parts=before)
 
 
 def _check_unseen(population: Population, warm_start: Recommender) -> None:

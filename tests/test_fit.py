@@ -95,6 +95,11 @@ def test_a_warm_start_has_the_model_of_the_run_and_no_unseen_user_who_trained_it
     for group in ("unseen_validation", "unseen_test"):
         users = second.population.groups[group].users
         assert not trained & {ratings.user_name(user) for user in users}
+    # The first run may have trained on whatever would be held out of seen users.
+    assert set(second.metrics) == {"unseen_validation", "unseen_test"}
+    assert second.population.examples.num_examples(int(second.population.train[0])) == len(
+        ratings.rows_of(int(second.population.train[0]))
+    )
     # The model is the first one's. By the same seed the same is asked, so it starts as that ended.
     again = fr.fit(ratings, rounds=1, seed=1, warm_start=first.recommender)
     ended = first.curves["unseen_validation/rmse"].iloc[-1]
