@@ -195,10 +195,12 @@ def checked(
         ratings, scale = np.ones(count, np.float32), _INTERACTION_SCALE
         notes.append("Each row is an interaction, with rating 1.")
     else:
-        scale = options.rating_scale or _inferred(ratings, name, name_of_row, prefix)
-        if options.rating_scale is None:
+        scale = options.rating_scale
+        if scale is None:
+            distinct = _distinct(ratings, name_of_row)
+            scale = _inferred(distinct, ratings, name, name_of_row, prefix)
             notes.append(f"Ratings are {scale}, as found; {prefix}rating_scale sets another scale.")
-            notes += _stray_ends(ratings, prefix)
+            notes += _stray_ends(distinct, ratings, prefix)
         kept = _on_scale(name, ratings, scale, options, name_of_row, notes, prefix)
         if kept is not None:
             ratings = ratings[kept]
@@ -252,10 +254,8 @@ def _seconds(times: np.ndarray, name_of_row: Callable[[int], str], notes: list[s
     return times
 
 
-def _inferred(
-    ratings: np.ndarray, name: str, name_of_row: Callable[[int], str], prefix: str
-) -> RatingScale:
-    """Returns the smallest scale that the ratings are on."""
+def _distinct(ratings: np.ndarray, name_of_row: Callable[[int], str]) -> np.ndarray:
+    """Returns the ratings that come, increasing, float64; NaN is none."""
     import pandas as pd
 
     # 0.1 as float32 is more than 0.1; its text is not.
@@ -263,6 +263,17 @@ def _inferred(
     if not np.isfinite(distinct).all():
         row = int(np.argmax(np.isinf(ratings)))
         raise DataError(f"{name_of_row(row)}: expected the rating to be a number, found infinity.")
+    return distinct
+
+
+def _inferred(
+    distinct: np.ndarray,
+    ratings: np.ndarray,
+    name: str,
+    name_of_row: Callable[[int], str],
+    prefix: str,
+) -> RatingScale:
+    """Returns the smallest scale that the ratings are on."""
     if len(distinct) < 2:
         found = f"each rating is {distinct[0]:g}" if len(distinct) else "there is no rating"
         without = f"{prefix}no_ratings" if prefix else "rating=None"
@@ -287,21 +298,19 @@ def _inferred(
     return RatingScale(float(least), float(most), float(step))
 
 
-def _stray_ends(ratings: np.ndarray, prefix: str) -> list[str]:
+def _stray_ends(distinct: np.ndarray, ratings: np.ndarray, prefix: str) -> list[str]:
     """Returns a sentence for each end of the scale that only a few far ratings make."""
-    import pandas as pd
-
-    counts = pd.Series(ratings).value_counts().sort_index()
-    values, counts = counts.index.to_numpy(np.float64), counts.to_numpy()
+    if len(distinct) < 3:
+        return []
     told = []
     for end, next_to, side in ((-1, -2, "above"), (0, 1, "below")):
-        gap = abs(values[end] - values[next_to])
-        few = counts[end] <= max(1, len(ratings) // 1000)
-        if few and len(values) > 2 and gap > (values[-1] - values[0]) / 4:
+        if abs(distinct[end] - distinct[next_to]) <= (distinct[-1] - distinct[0]) / 4:
+            continue
+        count = int(np.count_nonzero(ratings == ratings.dtype.type(distinct[end])))
+        if count <= max(1, len(ratings) // 1000):
             told.append(
-                f"Only {counts[end]:,} of {len(ratings):,} ratings "
-                f"{'is' if counts[end] == 1 else 'are'} {side} "
-                f"{values[next_to]:g}: {values[end]:g}. If that is a mistake, give "
+                f"Only {count:,} of {len(ratings):,} ratings {'is' if count == 1 else 'are'} "
+                f"{side} {distinct[next_to]:g}: {distinct[end]:g}. If that is a mistake, give "
                 f"{prefix}rating_scale and {prefix}off_scale=drop."
             )
     return told

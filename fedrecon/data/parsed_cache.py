@@ -26,7 +26,7 @@ from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.sources import default_cache_dir, reading
 
 # Changes whenever the same file would be read otherwise, or kept otherwise.
-FORMAT = 1
+FORMAT = 2
 # Reading a million rows takes about as long as starting Python with TensorFlow; fewer leave nothing
 # behind. A compressed row takes two bytes or more, so smaller files are not even looked up.
 _LEAST_RATINGS = 1_000_000
