@@ -60,9 +60,8 @@ _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default=None)
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    run, chosen, population = past_run.load(
-        _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
-    )
+    past = past_run.load(_RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value)
+    run, chosen, population = past
     judged_on, others = _judged_on(chosen, population)
     display.print_notes(judged_on.ratings)
     if others is not None:
@@ -74,16 +73,12 @@ def main(interruption: cli.Interruption) -> None:
 
     round_num = past_run.checkpoint(run, _ROUND.value)
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
-    from experiments.run import build
     from fedrecon.evaluation.judge import Judge
     from fedrecon.serving.build import recommender_of
     from fedrecon.serving.scores import RecommenderScores
     from fedrecon.serving.warm_start import with_rows_from_content
 
-    algorithm = build.build_algorithm(
-        chosen, population, store_dir=run.store_path, store_round=round_num
-    )
-    state = run.open_checkpoints().load(round_num, algorithm.initialize())
+    algorithm, state = past_run.restored(past, round_num)
     if others is not None:
         # A row that is kept is of a user of the run, whatever the other users are called.
         algorithm = dataclasses.replace(algorithm, kept_rows=None)
@@ -103,10 +98,12 @@ def main(interruption: cli.Interruption) -> None:
     for group, row in metrics.items():
         coverage = recorded[judged.COVERAGE][group]
         written = {**row, "round": round_num, judged.COVERAGE: coverage}
-        name = group if _NEW_ITEM_ROWS.value == "trained" else f"{group}_by_genres"
+        name = group
         if others is not None:
             name = f"other_{others.ratings.name}"
             written.update(others.counts(), data_fingerprint=others.ratings.fingerprint())
+        if _NEW_ITEM_ROWS.value == "genres":
+            name = f"{name}_by_genres"
         print(f"  {run.write_evaluation(name, written)}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 
 from experiments.run import cli, past_run
-from experiments.run.flags import refuse_comparison, refuse_given
+from experiments.run.flags import refuse_given
 from fedrecon.errors import InputError
 from fedrecon.runs import run_directory
 from fedrecon.serving import export, files, item_table
@@ -49,11 +49,9 @@ _PLACES_OF_DATA = ("data_dir", "ratings_file")
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    for name, value in (("run_dir", _RUN_DIR.value), ("output_dir", _OUTPUT_DIR.value)):
-        if value is None:
-            raise InputError(f"give --{name}=DIR.")
-    run = run_directory.RunDirectory(_RUN_DIR.value)
-    refuse_comparison(run.path)
+    run = past_run.directory(_RUN_DIR.value)
+    if _OUTPUT_DIR.value is None:
+        raise InputError("give --output_dir=DIR.")
     path = pathlib.Path(_OUTPUT_DIR.value)
     export.check_folder(path)
     recommender = files.load_run(run.path)

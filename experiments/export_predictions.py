@@ -36,21 +36,16 @@ def main(interruption: cli.Interruption) -> None:
         raise InputError(f"{output.parent} is no folder; make it, or give another --output.")
     if output.is_dir():
         raise InputError(f"{output} is a folder; give --output=FILE, the csv file to write.")
-    run, chosen, population = past_run.load(
-        _RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value
-    )
+    past = past_run.load(_RUN_DIR.value, data_dir=_DATA_DIR.value, ratings_file=_RATINGS_FILE.value)
+    run, chosen, population = past
     population.group(_GROUP.value)  # Raises where there is no such group.
     round_num = past_run.checkpoint(run, _ROUND.value)
 
     runtime.start(_RUNTIME.value or chosen.runtime, _GPU_MEMORY_LIMIT_MB.value)
-    from experiments.run import build
     from fedrecon.evaluation.judge import Judge
     from fedrecon.evaluation.scoring import ModelScores
 
-    algorithm = build.build_algorithm(
-        chosen, population, store_dir=run.store_path, store_round=round_num
-    )
-    state = run.open_checkpoints().load(round_num, algorithm.initialize())
+    algorithm, state = past_run.restored(past, round_num)
     cases = Judge(algorithm, population).cases(_GROUP.value)
     scores = ModelScores(algorithm).scores(state, cases)
     num_lines = _write(output, population.ratings, cases, scores)

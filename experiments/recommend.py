@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from experiments.run import cli, past_run
-from experiments.run.flags import refuse_comparison
 from experiments.run.names import ALGORITHMS, REFERENCES, listed
 from fedrecon.data.columns import RATING, USER, choose_given, is_number
 from fedrecon.data.delimited import open_table
@@ -60,8 +59,7 @@ _EXPLAIN = flags.DEFINE_bool(
 
 def main(interruption: cli.Interruption) -> None:
     del interruption  # There is nothing to save.
-    if _RUN_DIR.value is None:
-        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
+    run = past_run.directory(_RUN_DIR.value)
     given = [
         name
         for name, value in (("--ratings", _RATINGS), ("--rate", _RATE), ("--user_id", _USER_ID))
@@ -69,8 +67,6 @@ def main(interruption: cli.Interruption) -> None:
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} say twice who is served; give one of them.")
-    run = RunDirectory(_RUN_DIR.value)
-    refuse_comparison(run.path)
     if (run.path / run_directory.CONFIG).exists() and not (run.path / files.FOLDER).exists():
         _refuse_reference(run)
     recommender = load_run(run.path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.run import settings
 from experiments.run.settings import Settings
-from fedrecon.data.population import Population, parts_of
+from fedrecon.data.population import Population, parts_of, write_parts
 from fedrecon.errors import InputError
 from fedrecon.runs import run_directory
 from fedrecon.serving.files import load_run
@@ -46,8 +46,8 @@ def claimed(chosen: Settings, population: Population):
     if chosen.warm_start is not None:
         wanted[STARTED_FROM] = _started_from(chosen, run, population)
     with run.claim(wanted, free_settings=settings.FREE):
-        if run.read_users() is None:
-            run.write_users(parts_of(population))
+        if not run.users_path.exists():
+            write_parts(run.users_path, parts_of(population))
         yield run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
@@ -14,6 +14,9 @@ from experiments.run.settings import Settings
 from fedrecon.data.population import Population
 from fedrecon.errors import InputError
 from fedrecon.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from fedrecon.algorithms.algorithm import Algorithm  # It imports TensorFlow.
 
 
 class PastRun(NamedTuple):
@@ -38,16 +41,26 @@ def define_flags(*, when: str = "") -> tuple[flags.FlagHolder, ...]:
     return tuple(flags.DEFINE_string(name, None, text) for name, text in help_texts.items())
 
 
+def directory(path: str | None) -> RunDirectory:
+    """Returns the directory of a run or of a model.
+
+    Raises:
+      InputError: If no path is given, or it is the directory of a comparison.
+    """
+    if path is None:
+        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
+    run = RunDirectory(path)
+    refuse_comparison(run.path)
+    return run
+
+
 def open_run(path: str | None) -> RunDirectory:
     """Returns the directory of a run.
 
     Raises:
       InputError: If no path is given, or it is no run.
     """
-    if path is None:
-        raise InputError("give --run_dir=DIR, the output directory of experiments.train.")
-    run = RunDirectory(path)
-    refuse_comparison(run.path)
+    run = directory(path)
     settings.check_format(run.read_config(), run.path)
     return run
 
@@ -100,3 +113,13 @@ def checkpoint(run: RunDirectory, round_num: int | None) -> int:
             f"{', '.join(map(str, checkpoints))}."
         )
     return checkpoints[-1] if round_num is None else round_num
+
+
+def restored(past: PastRun, round_num: int) -> tuple[Algorithm, Any]:
+    """Returns the algorithm of a run and its state after a round; a runtime has been started."""
+    from experiments.run import build  # It imports TensorFlow.
+
+    algorithm = build.build_algorithm(
+        past.settings, past.population, store_dir=past.run.store_path, store_round=round_num
+    )
+    return algorithm, past.run.open_checkpoints().load(round_num, algorithm.initialize())

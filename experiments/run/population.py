@@ -16,6 +16,7 @@ from fedrecon.data.population import (
     divide_by_user,
     divide_for_ranking,
     known_parts,
+    read_parts,
 )
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
@@ -62,15 +63,15 @@ def load_with_cohort(settings: Settings, *, is_cohort_given: bool) -> tuple[Sett
 
 
 def _users_file(settings: Settings) -> pathlib.Path | None:
-    """Returns the directory of the run that says which users train; None draws them.
+    """Returns the file that says which users train; None draws them.
 
     Whoever trained the model that a run starts from is no unseen user of it.
     """
     if settings.warm_start is None:
         return None
     for path in (settings.output_dir, settings.warm_start):
-        if path is not None and RunDirectory(path).read_users() is not None:
-            return pathlib.Path(path)
+        if path is not None and RunDirectory(path).users_path.exists():
+            return RunDirectory(path).users_path
     raise InputError(
         f"--warm_start={settings.warm_start} is no directory of a run with {USERS}, which says "
         "whom it was trained on; train it again with this version."
@@ -78,11 +79,11 @@ def _users_file(settings: Settings) -> pathlib.Path | None:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(settings: Settings, users_of: pathlib.Path | None) -> Population:
+def _load(settings: Settings, users_file: pathlib.Path | None) -> Population:
     """Loads the data that the many runs of a comparison share once."""
 
     def parts(ratings: Ratings):
-        before = None if users_of is None else RunDirectory(users_of).read_users()
+        before = None if users_file is None else read_parts(users_file)
         return None if before is None else known_parts(ratings, before)
 
     if settings.is_explicit:

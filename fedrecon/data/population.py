@@ -13,8 +13,11 @@ which nobody trains on and nobody gives: `cold_validation` and `cold_test`.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
+import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,6 +38,7 @@ from fedrecon.errors import DataError, InputError, check_at_least
 
 # The parts that users are divided into, by number.
 PARTS = ("train", "unseen_validation", "unseen_test")
+_PARTS_HEADER = ("user_id", "part")
 GROUPS = (
     *("seen_validation", "seen_test"),
     *("unseen_validation", "unseen_test"),
@@ -157,6 +161,29 @@ def known_parts(ratings: Ratings, before: Mapping[str, str]) -> np.ndarray:
     number = {name: place for place, name in enumerate(PARTS)}
     names = map(str, ratings.original_user_ids.tolist())
     return np.array([number[before[name]] if name in before else -1 for name in names], np.int8)
+
+
+def write_parts(path: pathlib.Path, parts: Mapping[str, str]) -> None:
+    """Writes what `parts_of` returned as a csv file, whole or not at all."""
+    part_path = path.with_name(f"{path.name}.part")
+    with open(part_path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_PARTS_HEADER, *parts.items()])
+    os.replace(part_path, path)
+
+
+def read_parts(path: pathlib.Path) -> dict[str, str] | None:
+    """Returns what `write_parts` wrote; None if there is no such file.
+
+    Raises:
+      InputError: If the file has other columns.
+    """
+    if not path.exists():
+        return None
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or tuple(rows[0]) != _PARTS_HEADER or any(len(row) != 2 for row in rows):
+        raise InputError(f"{path} must have the columns {', '.join(_PARTS_HEADER)}.")
+    return dict(rows[1:])
 
 
 def label_scale(ratings: Ratings, feedback: str, label_threshold: float | None) -> RatingScale:

@@ -19,7 +19,6 @@ a run that is killed can be resumed.
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import json
 import os
@@ -48,7 +47,6 @@ EVENTS = "events"
 _CHECKPOINTS = "checkpoints"
 _STORE = "client_store"
 _LOCK = ".lock"
-_USERS_HEADER = ("user_id", "part")
 NUM_CHECKPOINTS_KEPT = 3
 _CONFIG_KEYS = ("settings", "data_fingerprint")
 
@@ -132,25 +130,10 @@ class RunDirectory:
         """Where rows of clients are kept, if the algorithm keeps any."""
         return self.path / _STORE
 
-    def write_users(self, parts: Mapping[str, str]) -> None:
-        """Writes the part that each user is in, by the user's own id."""
-        path = self.path / USERS
-        part_path = path.with_name(f"{path.name}.part")
-        with open(part_path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([_USERS_HEADER, *parts.items()])
-        os.replace(part_path, path)
-
-    def read_users(self) -> dict[str, str] | None:
-        """Returns what `write_users` wrote, or None if it wrote nothing."""
-        path = self.path / USERS
-        if not path.exists():
-            return None
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) != _USERS_HEADER or any(len(row) != 2 for row in rows):
-            raise InputError(f"{path} must have the columns {', '.join(_USERS_HEADER)}.")
-        return dict(rows[1:])
+    @property
+    def users_path(self) -> pathlib.Path:
+        """Where it is written which users train; see `population.write_parts`."""
+        return self.path / USERS
 
     def write_final_metrics(self, metrics: dict[str, Any]) -> None:
         _write_json(self.path / FINAL_METRICS, metrics)

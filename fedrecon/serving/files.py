@@ -10,11 +10,9 @@ docs/model_files.md says how to score with them. A folder is written whole or no
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedrecon import __version__
+from fedrecon.data.population import read_parts
 from fedrecon.errors import InputError
 from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
@@ -135,21 +134,10 @@ def load_run(run_dir: str | os.PathLike, *, model: ModelFn | None = None) -> Rec
             About.from_json(described["about"]),
             weights=weights,
             model_description=described["model"],
-            parts=_parts(run_dir),
+            parts=read_parts(run_dir / "users.csv"),
         )
     except (OSError, KeyError, TypeError) as error:
         raise InputError(f"{folder / _MODEL} cannot be read: {error!r}.") from error
-
-
-def _parts(run_dir: pathlib.Path) -> dict[str, str] | None:
-    """Returns who trained, if the directory of the run is at hand."""
-    path = run_dir / "users.csv"
-    if not path.is_file():
-        return None
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
-    if not rows or rows[0] != ["user_id", "part"] or any(len(row) != 2 for row in rows):
-        raise InputError(f"{path} must have the columns user_id and part.")
-    return dict(rows[1:])
 
 
 def _reason_for_no_model(run_dir: pathlib.Path) -> str:

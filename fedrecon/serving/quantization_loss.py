@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from fedrecon.data.population import Population
 from fedrecon.evaluation.feedback import Feedback, feedback_of
 from fedrecon.evaluation.protocols import Cases
 from fedrecon.serving.item_table import KINDS, StoredTable
 from fedrecon.serving.linear import LinearModel
-
-# Scores of a block of users: 4 bytes each.
-_SCORES_AT_ONCE = 4_000_000
+from fedrecon.serving.scores import scores_of_cases
 
 
 def quantization_loss(model: LinearModel, population: Population) -> dict[str, Any]:
@@ -50,17 +46,5 @@ def quantization_loss(model: LinearModel, population: Population) -> dict[str, A
 
 
 def _measures(model: LinearModel, cases: Cases, feedback: Feedback) -> dict[str, float]:
-    means = feedback.means(feedback.judge(cases, _scores(model, cases), None))
+    means = feedback.means(feedback.judge(cases, scores_of_cases(model, cases), None))
     return {measure.name: means[measure.name] for measure in feedback.measures}
-
-
-def _scores(model: LinearModel, cases: Cases) -> np.ndarray:
-    """Returns `[n, m]` float32: the score of each item asked about; padding gets anything."""
-    vectors = model.user_vectors(cases.given)
-    scores = np.empty(cases.item_ids.shape, np.float32)
-    size = max(1, _SCORES_AT_ONCE // model.num_items)
-    for start in range(0, len(vectors), size):
-        part = slice(start, start + size)
-        items = np.maximum(cases.item_ids[part], 0)
-        scores[part] = np.take_along_axis(model.scores(vectors[part]), items, axis=1)
-    return scores

@@ -16,14 +16,12 @@ from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
 from fedrecon.serving.linear import LinearModel
 from fedrecon.serving.person import USER_COLUMNS, Placed, column_of, place
+from fedrecon.serving.scores import score_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fedrecon.serving.stepwise import StepwiseModel
-
-# Scores of a block of users: 4 bytes each.
-_SCORES_AT_ONCE = 4_000_000
 
 
 class Recommender:
@@ -308,14 +306,11 @@ class Recommender:
         _checked_k(k)
         never = np.flatnonzero(self.items.num_ratings < min_ratings)
         never = np.union1d(never, np.fromiter(hidden, np.int64, len(hidden)))
-        step = max(1, _SCORES_AT_ONCE // len(self.items))
-        for start in range(0, len(placed), step):
-            block = placed[start : start + step]
-            scores = self.model.scores(self._vectors(block))
+        for block, scores in score_blocks(self.model, [self._given(one) for one in placed]):
             scores[:, never] = -np.inf
-            for of_user, scored in zip(block, scores):
+            for place_of_user, scored in zip(block.tolist(), scores):
                 if not includes_given:
-                    scored[of_user.rows] = -np.inf
+                    scored[placed[place_of_user].rows] = -np.inf
                 rows = best_items(scored, k)
                 yield rows, scored[rows]
 

@@ -178,7 +178,7 @@ def many_users(number=70):
 @pytest.mark.parametrize("scores_at_once", [1, 7 * NUM_ITEMS, 4_000_000])
 @pytest.mark.parametrize("build", [recommender, implicit_recommender])
 def test_many_at_once_get_what_each_gets_alone(monkeypatch, build, scores_at_once):
-    monkeypatch.setattr("fedrecon.serving.recommender._SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr("fedrecon.serving.scores._SCORES_AT_ONCE", scores_at_once)
     model, users = build(), many_users()
     many = model.recommend_many(table_of(users), 4, min_ratings=3)
     assert list(many.columns) == ["user", "rank", "item_id", "title", "score"]
