@@ -243,13 +243,11 @@ def _check_unseen(population: Population, warm_start: Recommender) -> None:
 
 
 def _default_model(population: Population, algorithm: str) -> ModelFn:
-    ratings, has_biases = population.ratings, algorithm != "fed_ials"
-    biases = default_model(has_biases=has_biases)
-    if has_biases:
-        biases["initial_rating"] = population.label_scale.middle
-    return model_fn(
-        matrix_factorization, ratings.num_items, dim=_DIM, seed=population.seed, **biases
-    )
+    arguments: dict[str, Any] = default_model(algorithm, population.feedback)
+    if arguments["global_bias"]:
+        arguments["initial_rating"] = population.label_scale.middle
+    num_items = population.ratings.num_items
+    return model_fn(matrix_factorization, num_items, dim=_DIM, seed=population.seed, **arguments)
 
 
 def _watched(population: Population) -> str | None:

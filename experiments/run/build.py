@@ -72,6 +72,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
             user_bias=settings.user_bias,
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
+            mean_user=settings.mean_user,
             item_features=_item_features(settings, ratings),
             initial_rating=_initial_rating(settings, ratings),
             spread_out=settings.spread_out,

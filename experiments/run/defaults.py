@@ -57,7 +57,7 @@ def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[
     except InputError:
         return found  # `Settings` refuses the pair, and says what to give.
     if is_matrix_factorization:
-        found.update(defaults.default_model(has_biases=algorithm != "fed_ials"))
+        found.update(defaults.default_model(algorithm, feedback))
     if values.get("item_features") is not None:
         found["item_features_norm"] = defaults.default_features_norm(algorithm)
     return found

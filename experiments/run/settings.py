@@ -268,6 +268,12 @@ class Settings:
     user_bias: bool = fields.model(False, "Add a local bias of each user.", only=_MF)
     item_bias: bool = fields.model(False, "Add a global bias of each item.", only=_MF)
     global_bias: bool = fields.model(False, "Add one global bias of all ratings.", only=_MF)
+    mean_user: bool = fields.model(
+        False,
+        "Add a global row to each user's own, so that users who give little are served as the mean "
+        "user is.",
+        only=_MF,
+    )
     item_features: Optional[str] = fields.model(
         None,
         "Features that add to the row and the bias of an item, so that an item which nobody rated "
@@ -576,7 +582,7 @@ class Settings:
             )
         if self.algorithm == "fed_ials":
             biases = ("user_bias", "item_bias", "global_bias")
-            for name in (*biases, "item_features", "l2", "spread_out"):
+            for name in (*biases, "mean_user", "item_features", "l2", "spread_out"):
                 if getattr(self, name):
                     raise InputError(
                         f"--{name} has no effect with --algorithm=fed_ials, whose model is an "

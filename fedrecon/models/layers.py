@@ -62,17 +62,29 @@ class UserEmbedding(tf.keras.layers.Layer):
 
 
 class Bias(tf.keras.layers.Layer):
-    """Adds one trained number, `bias` of shape `[]`, to its input of any shape."""
+    """Adds one trained number, or one trained row, to each row of its input.
 
-    def __init__(self, initializer="zeros", regularizer=None, **kwargs):
+    `bias` has the shape `[]`, or `[dim]` for inputs `[..., dim]`.
+    """
+
+    def __init__(self, initializer="zeros", regularizer=None, *, dim: int | None = None, **kwargs):
+        """Creates the layer.
+
+        Args:
+          initializer: An argument of `tf.keras.initializers.get`.
+          regularizer: An argument of `tf.keras.regularizers.get`, or None.
+          dim: The length of the row, `>= 1`; None for a number.
+          **kwargs: `name` and the other arguments of a Keras layer.
+        """
         super().__init__(**kwargs)
+        self.dim = dim
         self.bias_initializer = tf.keras.initializers.get(initializer)
         self.bias_regularizer = tf.keras.regularizers.get(regularizer)
 
     def build(self, input_shape):
         self.bias = self.add_weight(
             name="bias",
-            shape=(),
+            shape=() if self.dim is None else (self.dim,),
             initializer=self.bias_initializer,
             regularizer=self.bias_regularizer,
         )
@@ -86,6 +98,7 @@ class Bias(tf.keras.layers.Layer):
             **super().get_config(),
             "initializer": tf.keras.initializers.serialize(self.bias_initializer),
             "regularizer": tf.keras.regularizers.serialize(self.bias_regularizer),
+            "dim": self.dim,
         }
 
 

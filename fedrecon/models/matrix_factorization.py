@@ -5,6 +5,11 @@ ratings; each bias is optional. The item rows `v_i`, the item biases `b_i` and t
 are global; the user's row `u` and bias `b_u` are local. From the FedRecon paper (Singhal et al.
 2021, arXiv:2102.03448) and its code (google-research/federated, reconstruction/movielens).
 
+With a mean user `m`, `u + m` takes the place of `u`. `m` is global: the server learns it. What a
+user gives then decides how far the user is from the mean user, and who gives little stays near it.
+A prior whose mean is learned, as in hierarchical Bayes and as the learned initial values of MAML
+(Finn et al. 2017, arXiv:1703.03400).
+
 With known features `F_i` of the items, `v_i + F_i W` takes the place of `v_i`, and `b_i + F_i w`
 the place of `b_i`; `W` and `w` are global. So an item that nobody rated has a row, too: an item is
 the sum of its features' rows and a row of its own, as in LightFM (Kula 2015, arXiv:1507.08439).
@@ -28,6 +33,7 @@ def matrix_factorization(
     user_bias: bool = False,
     item_bias: bool = False,
     global_bias: bool = False,
+    mean_user: bool = False,
     initial_rating: float = 0.0,
     l2: float = 0.0,
     user_l2: float | None = None,
@@ -39,8 +45,9 @@ def matrix_factorization(
 ) -> split_model.SplitModel:
     """Returns a matrix factorization with mean squared error as its loss.
 
-    Its layers with weights are, in this order, `item_embedding`, `item_bias` and `global_bias`
-    (global), and `user_embedding` and `user_bias` (local). Biases of users and items start at 0.
+    Its layers with weights are, in this order, `item_embedding`, `mean_user`, `item_bias` and
+    `global_bias` (global), and `user_embedding` and `user_bias` (local). Biases of users and items
+    start at 0, as does the mean user.
     Features add global layers after `item_embedding`: `item_features` (`F`, frozen) and
     `feature_embedding` (`W`), and after `item_bias`: `feature_bias` (`w`).
 
@@ -50,6 +57,9 @@ def matrix_factorization(
       user_bias: Whether to add `b_u`.
       item_bias: Whether to add `b_i`.
       global_bias: Whether to add `mu`.
+      mean_user: Whether to add `m` to the user's row. Without it, items that are liked in general
+        get a part of their rating from what users have in common, which whoever gives few ratings
+        does not have: they are predicted too low.
       initial_rating: The initial value of `mu`. Reconstruction shrinks a user's part towards 0, and
         so the user's predictions towards `mu + b_i`. While that is far from typical ratings, it
         serves users with few ratings badly. The middle of the scale is known without any data.
@@ -112,7 +122,12 @@ def matrix_factorization(
         )
         global_layers += [table, layer]
         item_row = tf.keras.layers.Add(name="item_row_of_both")([item_row, layer(features)])
-    terms = [layers.InnerProduct(name="inner_product")([user_embedding(item_id), item_row])]
+    user_row = user_embedding(item_id)
+    if mean_user:
+        layer = layers.Bias(regularizer=l2_regularizer, dim=dim, name="mean_user")
+        global_layers.append(layer)
+        user_row = layer(user_row)
+    terms = [layers.InnerProduct(name="inner_product")([user_row, item_row])]
     if user_bias:
         layer = layers.UserEmbedding(1, "zeros", user_regularizer, name="user_bias")
         local_layers.append(layer)

@@ -53,6 +53,12 @@ def test_bias_adds_one_number():
     assert layer.bias.shape == ()
 
 
+def test_bias_of_a_length_adds_one_row():
+    layer = layers.Bias(tf.constant_initializer([0.5, -1.0]), dim=2)
+    np.testing.assert_array_equal(layer(tf.constant([[1.0, 2.0], [3.0, 4.0]])), [[1.5, 1], [3.5, 3]])
+    assert layer.bias.shape == (2,)
+
+
 def test_inner_product_is_row_by_row():
     left, right = tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([[5.0, 6.0], [7.0, -8.0]])
     np.testing.assert_array_equal(layers.InnerProduct()([left, right]), [[17], [-11]])
@@ -63,6 +69,7 @@ def test_inner_product_is_row_by_row():
     [
         layers.UserEmbedding(2, "ones", tf.keras.regularizers.L2(0.5), name="user"),
         layers.Bias("ones", tf.keras.regularizers.L2(0.5), name="bias"),
+        layers.Bias("ones", tf.keras.regularizers.L2(0.5), dim=3, name="row"),
     ],
 )
 def test_layers_can_be_made_again_from_their_config(layer):

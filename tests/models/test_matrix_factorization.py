@@ -32,6 +32,20 @@ def test_predictions_by_hand():
     np.testing.assert_allclose(predictions, [[7.3], [3.1], [7.3]], rtol=1e-6)
 
 
+def test_the_mean_user_adds_to_the_user():
+    split = matrix_factorization.matrix_factorization(3, 2, item_bias=True, mean_user=True)
+    items, mean_user, item_bias = split.global_weights
+    (user,) = split.local_weights
+    assert not mean_user.numpy().any()
+    items.assign([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    mean_user.assign([0.5, 1.0])
+    item_bias.assign([[0.1], [0.2], [0.3]])
+    user.assign([[2.0, -1.0]])
+    predictions = split.keras_model(tf.constant([[2], [0]], tf.int64))
+    # Item 2: 5 * 2.5 + 6 * 0 + 0.3; item 0: 1 * 2.5 + 2 * 0 + 0.1.
+    np.testing.assert_allclose(predictions, [[12.8], [2.6]], rtol=1e-6)
+
+
 def test_without_biases_it_is_the_inner_product():
     split = _build()
     (items,), (user,) = split.global_weights, split.local_weights
@@ -63,6 +77,7 @@ def test_split_layer_names_and_shapes():
         ({"user_bias": True}, ["user_embedding", "user_bias"]),
         ({"item_bias": True}, ["item_embedding", "item_bias"]),
         ({"global_bias": True}, ["item_embedding", "global_bias"]),
+        ({"mean_user": True}, ["item_embedding", "mean_user"]),
     ],
 )
 def test_each_bias_alone(biases, expected):
@@ -73,11 +88,13 @@ def test_each_bias_alone(biases, expected):
 
 
 def test_the_regularization_of_every_weight():
-    split = _build(user_bias=True, item_bias=True, global_bias=True, l2=0.5, spread_out=2.0)
+    split = _build(
+        user_bias=True, item_bias=True, global_bias=True, mean_user=True, l2=0.5, spread_out=2.0
+    )
     for weight in split.global_weights + split.local_weights:
         weight.assign(tf.ones_like(weight))
-    # l2: 15 + 5 + 1 + 3 + 1 ones; spread-out: 5 * 4 ordered pairs with the inner product 3.
-    expected = 0.5 * 25 + 2.0 * np.sqrt(20 * 9)
+    # l2: 15 + 3 + 5 + 1 + 3 + 1 ones; spread-out: 5 * 4 ordered pairs with the inner product 3.
+    expected = 0.5 * 28 + 2.0 * np.sqrt(20 * 9)
     np.testing.assert_allclose(sum(split.keras_model.losses), expected, rtol=1e-6)
     assert _build().keras_model.losses == []
 

@@ -28,7 +28,7 @@ def parse():
 
 
 def test_without_flags_the_defaults_hold(parse):
-    biases = {"user_bias": True, "item_bias": True, "global_bias": True}
+    biases = dict.fromkeys(("user_bias", "item_bias", "global_bias", "mean_user"), True)
     assert parse() == Settings(
         output_dir="out", **biases, reconstruction_epochs=5, client_learning_rate=0.5
     )
