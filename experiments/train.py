@@ -15,10 +15,13 @@ from experiments.run import cli, display, judged, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort
-from fedrecon.runs import run_directory
+from fedrecon.runs import run_directory, trackers
 from fedrecon.serving import files
 
 define_flags()
+_TRACKER = flags.DEFINE_enum(
+    "tracker", None, trackers.TRACKERS, "Also tell the run to MLflow or to Weights & Biases."
+)
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -42,7 +45,7 @@ def main(interruption: cli.Interruption) -> None:
             from experiments.run import training
 
             runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
-            finished = training.train(chosen, population, run, interruption)
+            finished = training.train(chosen, population, run, interruption, tracker=_tracker(run))
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
             if started_from is not None:
@@ -61,6 +64,13 @@ def main(interruption: cli.Interruption) -> None:
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
+
+
+def _tracker(run: run_directory.RunDirectory) -> trackers.Tracker | None:
+    if _TRACKER.value is None:
+        return None
+    settings = run.read_config()["settings"]
+    return trackers.open_tracker(_TRACKER.value, run.path.name, settings)
 
 
 def _final_metrics(finished, population, total_rounds):

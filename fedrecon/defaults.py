@@ -97,7 +97,7 @@ def default_features_norm(algorithm: str) -> float:
     return 0.1 if algorithm in _SHORT_FEATURES else 1.0
 
 
-def default_model(algorithm: str, feedback: str) -> dict[str, bool]:
+def default_model(algorithm: str, feedback: str) -> dict[str, Any]:
     """Returns arguments of `matrix_factorization`: all three biases, or none for federated iALS.
 
     Without biases, users who give few ratings are predicted near 0; without a mean user, items that
@@ -105,7 +105,10 @@ def default_model(algorithm: str, feedback: str) -> dict[str, bool]:
     round, learns the mean user in place of them and loses 0.009 of RMSE.
     """
     has_biases = algorithm != "fed_ials"
+    is_explicit = has_biases and feedback != IMPLICIT
     return {
         **dict.fromkeys(("user_bias", "item_bias", "global_bias"), has_biases),
-        "mean_user": has_biases and algorithm != "fed_avg" and feedback != IMPLICIT,
+        "mean_user": is_explicit and algorithm != "fed_avg",
+        # Without a penalty it overfits the users of a small data set.
+        "l2": 0.00002 if is_explicit and algorithm == "centralized" else 0.0,
     }

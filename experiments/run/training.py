@@ -21,6 +21,7 @@ from fedrecon.data.population import Population
 from fedrecon.evaluation.judge import Judge
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.runs.trackers import Tracker
 from fedrecon.runs.training import Training, TrainingOptions
 from fedrecon.serving import files
 from fedrecon.serving.build import recommender_of
@@ -54,6 +55,7 @@ def train(
     interruption: cli.Interruption,
     *,
     title: str | None = None,
+    tracker: Tracker | None = None,
 ) -> FinishedRun:
     """Does the rounds that are not done, in a runtime that has been started.
 
@@ -64,12 +66,13 @@ def train(
       interruption: Saves the last whole round when it comes.
       title: What to call the run where it is one of many, which then shows a progress bar that
         leaves no trace, and no line an evaluation.
+      tracker: Is told the rounds that are evaluated.
     """
     if run.checkpoints():  # The run that it started from is not needed any more.
         chosen = dataclasses.replace(chosen, warm_start=None)
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
     judge, watched = Judge(algorithm, population), watched_group(chosen)
-    recorder = RunRecorder(run)
+    recorder = RunRecorder(run, settings=run.read_config()["settings"])
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
@@ -89,6 +92,8 @@ def train(
     def stop():
         training.stop()
         recorder.close()
+        if tracker is not None:
+            tracker.close(is_finished=False)
         print("The same command resumes this run where it ended.", file=sys.stderr)
 
     # The curves at the end need it; meanwhile the first rounds wait for XLA.
@@ -105,6 +110,8 @@ def train(
 
     def on_round(round_num, row):
         evaluated = {name: row[name] for name in row if name.startswith(f"{watched}/")}
+        if evaluated and tracker is not None:
+            tracker.log(round_num, row)
         if evaluated and title is None:
             text = display.describe(watched, evaluated)
             text = f"round {round_num:5}  {text}  ({row['seconds']:.0f} s)"
@@ -118,8 +125,15 @@ def train(
     if title is None and done < options.total_rounds:
         tqdm.write("Compiling the first evaluation and the first rounds.", file=sys.stdout)
         sys.stdout.flush()
-    with interruption.do_first(stop), contextlib.closing(bar):
+    with interruption.do_first(stop), contextlib.closing(bar), _told(tracker):
         state = training.run(on_round)
+        if done < options.total_rounds:
+            of_users = judge.results(state, watched)
+            is_judged = of_users.counts > 0
+            recorder.write_users(
+                options.total_rounds,
+                {f"{watched}/{name}": own[is_judged] for name, own in of_users.values.items()},
+            )
     recorder.close()
     metrics = recorder.metrics(options.total_rounds, watched)
     seconds = recorder.seconds(options.total_rounds)
@@ -128,6 +142,19 @@ def train(
         metrics = judge.metrics(state, watched)
         seconds += time.monotonic() - start
     return FinishedRun(algorithm, judge, state, watched, metrics, seconds)
+
+
+@contextlib.contextmanager
+def _told(tracker: Tracker | None):
+    """Ends what a tracker is told: the run is finished unless an error ends it."""
+    try:
+        yield
+    except BaseException:
+        if tracker is not None:
+            tracker.close(is_finished=False)
+        raise
+    if tracker is not None:
+        tracker.close(is_finished=True)
 
 
 def write_model(

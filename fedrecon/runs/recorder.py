@@ -5,10 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fedrecon.errors import InputError
+from fedrecon.runs.events import Events
 from fedrecon.runs.metrics_file import MetricsFile, Row
 from fedrecon.runs.run_directory import EVENTS, METRICS, RunDirectory
 
@@ -24,11 +27,18 @@ class RunRecorder:
     failure nothing more is written, and the next call that would write raises what failed.
     """
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, run: RunDirectory, *, settings: Mapping[str, Any] | None = None):
+        """Opens the files of a run.
+
+        Args:
+          run: The directory, claimed.
+          settings: Those that TensorBoard shows with the results; None for none.
+        """
         self._run = run
+        self._settings = settings or {}
         self._checkpoints = run.open_checkpoints()
         self._metrics = MetricsFile(run.path / METRICS)
-        self._events: Any = None
+        self._events: Events | None = None
         self._rows: list[tuple[int, Row]] = []
         self._rows_written = time.monotonic()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -97,19 +107,18 @@ class RunRecorder:
 
         def write():
             self._metrics.append(rows)
-            self._write_events(rows)
+            self._open_events().write_rows(rows)
 
         self._start(write)
 
-    def _write_events(self, rows: list[tuple[int, Row]]) -> None:
-        import tensorflow as tf
+    def write_users(self, round_num: int, users: Mapping[str, np.ndarray]) -> None:
+        """Writes values of single users for TensorBoard; see `Events.write_users`."""
+        self._start(lambda: self._open_events().write_users(round_num, users))
 
+    def _open_events(self) -> Events:
         if self._events is None:  # Only a run that goes on writes; opening one to read does not.
-            self._events = tf.summary.create_file_writer(str(self._run.path / EVENTS))
-        with self._events.as_default():
-            for round_num, row in rows:
-                for name, value in row.items():
-                    tf.summary.scalar(name, value, step=round_num)
+            self._events = Events(self._run.path / EVENTS, self._settings)
+        return self._events
 
     def flush(self) -> None:
         """Writes everything but TensorBoard's events, for which see `close`; waits for it."""

@@ -55,7 +55,9 @@ def test_bias_adds_one_number():
 
 def test_bias_of_a_length_adds_one_row():
     layer = layers.Bias(tf.constant_initializer([0.5, -1.0]), dim=2)
-    np.testing.assert_array_equal(layer(tf.constant([[1.0, 2.0], [3.0, 4.0]])), [[1.5, 1], [3.5, 3]])
+    np.testing.assert_array_equal(
+        layer(tf.constant([[1.0, 2.0], [3.0, 4.0]])), [[1.5, 1], [3.5, 3]]
+    )
     assert layer.bias.shape == (2,)
 
 
