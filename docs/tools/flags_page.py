@@ -1,4 +1,4 @@
-"""Writes docs/flags.md, the reference of all flags, from the table of settings and from the binaries.
+"""Writes docs/flags.md, the reference of all flags, from the settings and the binaries.
 
     python -m docs.tools.flags_page            # writes the page
     python -m docs.tools.flags_page --check    # ends with status 1 if the page is another
@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments.run import defaults, fields, relevance
-from experiments.run.help import default_in_words
 from experiments.run.names import ALGORITHMS
 from experiments.run.settings import Settings, decides_questions
 
@@ -40,7 +39,7 @@ own = [flags.FLAGS[flag] for flag in help.own_flags()]
 print(json.dumps({
     "own": [[flag.name, help.default_in_words(flag.default), flag.help] for flag in own],
     "has_settings": "total_rounds" in flags.FLAGS,
-    "missing": [f.name for f in help.dataclasses.fields(help.Settings) if f.name not in flags.FLAGS],
+    "missing": [name for name in help.Settings.__dataclass_fields__ if name not in flags.FLAGS],
 }))
 """
 
@@ -109,9 +108,10 @@ def default_of(field: dataclasses.Field) -> str:
         return "none; required"
     if field.name == "feedback":
         return "`implicit` for the NCF files, `no_ratings`, `fed_ials` and `ials`; else `explicit`"
-    if len(set(defaults.by_algorithm(field.name).values())) > 1:
+    values = _by_algorithm(field)
+    if len(values) > 1:
         return "[by algorithm](#defaults-by-algorithm)"
-    return _as_code(defaults.told(field.name) or default_in_words(field.default))
+    return _cell(values.pop() if values else field.default) or "not given"
 
 
 def commands() -> dict[str, dict]:
@@ -137,7 +137,7 @@ def _of_commands(found: Mapping[str, dict]) -> Iterator[str]:
     yield _OF_COMMANDS
     for name, described in found.items():
         if name == "train":
-            assert not described["own"] and not described["missing"]
+            assert not described["own"]
             continue
         yield f"### {name}\n"
         if described["has_settings"]:
@@ -148,9 +148,7 @@ def _of_commands(found: Mapping[str, dict]) -> Iterator[str]:
             yield from _entry("####", flag, _as_code(default), _marked(text.partition(";\n")[0]))
 
 
-def _entry(
-    level: str, name: str, default: str, explanation: str, only: str = ""
-) -> Iterator[str]:
+def _entry(level: str, name: str, default: str, explanation: str, only: str = "") -> Iterator[str]:
     yield f"{level} `--{name}`\n"
     yield f"{explanation}\n"
     yield f"Default: {default}." + (f" Only with {_marked(only)}." if only else "") + "\n"
@@ -205,9 +203,9 @@ def _table_by_algorithm() -> Iterator[str]:
     yield "| setting | " + " | ".join(f"`{name}`" for name in ALGORITHMS) + " |"
     yield "|---" * (len(ALGORITHMS) + 1) + "|"
     for field in dataclasses.fields(Settings):
-        found = defaults.by_algorithm(field.name)
-        if len(set(found.values())) < 2:
+        if len(_by_algorithm(field)) < 2:
             continue
+        found = defaults.by_algorithm(field.name)
         cells = []
         for algorithm in ALGORITHMS:
             values = [value for (name, _), value in found.items() if name == algorithm]
@@ -215,9 +213,18 @@ def _table_by_algorithm() -> Iterator[str]:
         yield f"| [`{field.name}`](#--{field.name}) | " + " | ".join(cells) + " |"
 
 
+def _by_algorithm(field: dataclasses.Field) -> set:
+    """Returns the defaults of a setting; more than one if it depends on the algorithm."""
+    if field.name in ("algorithm", "feedback"):
+        return set()
+    return set(defaults.by_algorithm(field.name).values())
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, str) else f"{value:g}"
 
 

@@ -72,7 +72,7 @@ def _original(uri: str) -> pathlib.Path:
 
 
 def _linked(uri: str, target: str) -> pathlib.Path | None:
-    """Returns the file of the repository that a link of a page leads to, or None for other links."""
+    """Returns the file of the repository that a link leads to, or None for other links."""
     if ":" in target:
         return None
     path = pathlib.Path(posixpath.normpath(_original(uri).parent / target))
@@ -101,6 +101,6 @@ def _with_docstrings(text: str) -> str:
         rows = [(name, path.replace("/", ".")) for name, path in _API_ROW.findall(part)]
         for name, module in rows:
             part = part.replace(f"| `{name}` |", f"| [`{name}`](#{module}.{name}) |")
-        blocks = [f"### `{name}` {{ #{module}.{name} }}\n\n::: {module}.{name}" for name, module in rows]
-        parts[number] = "\n\n".join([part.rstrip(), *blocks, ""])
+            part += f"\n### `{name}` {{ #{module}.{name} }}\n\n::: {module}.{name}\n"
+        parts[number] = part
     return "\n".join(parts)

@@ -20,7 +20,10 @@ _LINE, _SERVER, _CLIENT = "#5c6bc0", "#e8eaf6", "#e0f2f1"
 _ROUND = (  # What happens, from the top: an arrow to the right or left, or a step of one side.
     ("to client", "global part: item tables, dense weights"),
     ("client", "cut the ratings into batches:\nsupport 0, 2, 4, ...  query 1, 3, 5, ..."),
-    ("client", "reconstruction: draw a fresh local part, fit it\non the support, global part frozen"),
+    (
+        "client",
+        "reconstruction: draw a fresh local part,\nfit it on the support, global part frozen",
+    ),
     ("client", "fit the global part on the query,\nlocal part frozen"),
     ("to server", "update (change of the global part), weight"),
     ("client", "forget the local part"),

@@ -2,9 +2,9 @@
 
     python -m tests.docs.run_steps < steps.json > outcomes.json
 
-A step is `{"page": ..., "label": ..., "command": [...]}`, or `"python": code` in place of the command;
-the Python of a page shares its names. A command that ran before is not run again. An outcome is
-`{"seconds": ..., "error": null or text}`.
+A step is `{"page": ..., "label": ..., "command": [...]}`, or `"python": code` in place of the
+command; the Python of a page shares its names. A command that ran before is not run again. An
+outcome is `{"seconds": ..., "error": null or text}`.
 """
 
 from __future__ import annotations

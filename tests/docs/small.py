@@ -47,6 +47,8 @@ _TITLES = {
     **{317: "Fargo (1996)", 318: "Casablanca (1942)"},
     **{item: f"Film {item} (1990)" for item in range(319, 343)},
 }
+
+
 def command(words: list[str]) -> list[str]:
     """Returns a command of a page with flags that make it small."""
     if words[:2] != ["python", "-m"] or not words[2].startswith("experiments."):
@@ -57,10 +59,15 @@ def command(words: list[str]) -> list[str]:
     if name not in _MORE:
         return words
     words = [*words, *(_MORE[name] if "--engine=debug" not in words else ())]
-    words = ["--trials=2" if word.startswith("--trials=") else word for word in words]
+    words = [_with_one_value(word) for word in words if not word.startswith("--trials=")]
     if name == "benchmark" or any(word.startswith("--ratings_file") for word in words):
         return words
     return [*words, *(_OWN_FILES if has_named else _SYNTHETIC)]
+
+
+def _with_one_value(word: str) -> str:
+    """Returns `--search=SETTING:VALUE` of a search or a sweep of several values."""
+    return word.partition(",")[0] if word.startswith(("--search=", "--sweep=")) else word
 
 
 def python(code: str) -> str:
@@ -96,7 +103,7 @@ def write_files(folder: pathlib.Path, blocks: list[Block]) -> None:
     genres = [("Drama", "Comedy", "Drama|Comedy")[item % 3] for item in _TITLES]
     items = pd.DataFrame({"item": [*_TITLES], "title": [*_TITLES.values()], "genres": genres})
     items.to_csv(folder / "items.csv", index=False)
-    pd.DataFrame({"title": ["Alien (1979)"], "rating": [5]}).to_csv(folder / "mine.csv", index=False)
+    (folder / "mine.csv").write_text("title,rating\nAlien (1979),5\n")
     _write_negatives(folder, generator)
     functions = [b.text for b in blocks if b.language == "python" and "\ndef " in f"\n{b.text}"]
     (folder / "my_model.py").write_text("\n".join(functions))

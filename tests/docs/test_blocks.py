@@ -51,7 +51,8 @@ def flags_of(command):
 
 
 def test_blocks_are_found_with_their_reasons():
-    text = "Say:\n\n    make a && \\\n      make b  # why\n\n<!-- not run: slow -->\n\n```python\n1\n```\n"
+    commands = "    make a && \\\n      make b  # why\n"
+    text = f"Say:\n\n{commands}\n<!-- not run: slow -->\n\n```python\n1\n```\n"
     shell, python = blocks_of("page", text)
     assert shell.commands() == [["make", "a"], ["make", "b"]]
     assert (shell.reason, shell.line) == (None, 3)
@@ -123,8 +124,7 @@ def outcomes(tmp_path_factory):
         input=json.dumps(steps),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=900,
         check=False,
