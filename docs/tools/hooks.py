@@ -101,6 +101,6 @@ def _with_docstrings(text: str) -> str:
         rows = [(name, path.replace("/", ".")) for name, path in _API_ROW.findall(part)]
         for name, module in rows:
             part = part.replace(f"| `{name}` |", f"| [`{name}`](#{module}.{name}) |")
-            part += f"\n### `{name}` {{ #{module}.{name} }}\n\n::: {module}.{name}\n"
+            part += f"\n::: {module}.{name}\n"
         parts[number] = part
     return "\n".join(parts)
