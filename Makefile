@@ -52,4 +52,4 @@ lock:
 	$(UNBOUND) requirements.txt requirements-gpu.txt
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo build/site

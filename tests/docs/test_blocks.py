@@ -126,7 +126,7 @@ def outcomes(tmp_path_factory):
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1_800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5_000:]
