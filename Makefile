@@ -1,6 +1,6 @@
 # `make demo`, `make check` and `make test` are all that a newcomer needs; each first sets up .venv if
 # needed. `make check VENV=DIR BASE=PYTHON` uses an environment in DIR, made with another Python.
-.PHONY: demo check test lint format lock setup clean
+.PHONY: demo check test docs lint format lock setup clean
 VENV := .venv
 BASE :=
 PYTHON := $(VENV)/bin/python
@@ -22,6 +22,13 @@ check: $(INSTALLED)
 # All tests. Two workers; a file's tests stay together, so that its runs of the binaries are made once.
 test: $(INSTALLED)
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+# The site of docs/, in build/site/index.html. A link that leads nowhere is an error. The pages that are
+# generated (flags, public names) are kept in docs/, and a test holds that they are up to date.
+docs: $(INSTALLED)
+	$(PYTHON) -m docs.tools.flags_page
+	$(PYTHON) -m docs.tools.api_page
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
@@ -45,4 +52,4 @@ lock:
 	$(UNBOUND) requirements.txt requirements-gpu.txt
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo build/site

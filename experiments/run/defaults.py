@@ -66,18 +66,31 @@ def defaults_of(values: Mapping[str, Any], given: Collection[str] = ()) -> dict[
 def told(name: str) -> str | None:
     """Returns the defaults of a setting in words, or None where it does not depend on others."""
     by_value: dict[str, list[str]] = {}
-    for who, depends, run in _default_runs():
-        if name in depends and uses(run, name):
-            value = getattr(run, name)
-            by_value.setdefault("not given" if value is None else str(value), []).append(who)
+    for (algorithm, feedback), value in by_algorithm(name, only_dependent=True).items():
+        who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
+        by_value.setdefault("not given" if value is None else str(value), []).append(who)
     if len(by_value) < 2:
         return next(iter(by_value), None)
     return "; ".join(f"{value} for {', '.join(who)}" for value, who in by_value.items())
 
 
+def by_algorithm(name: str, *, only_dependent: bool = False) -> dict[tuple[str, str], Any]:
+    """Returns the default of a setting for each algorithm and feedback that use it.
+
+    Args:
+      name: The setting.
+      only_dependent: Whether runs are left out whose default does not depend on the algorithm.
+    """
+    return {
+        who: getattr(run, name)
+        for who, depends, run in _default_runs()
+        if uses(run, name) and (name in depends or not only_dependent)
+    }
+
+
 @functools.cache
-def _default_runs() -> list[tuple[str, frozenset[str], Settings]]:
-    """Returns each algorithm in words, which settings depend on it, and its default settings."""
+def _default_runs() -> list[tuple[tuple[str, str], frozenset[str], Settings]]:
+    """Returns each algorithm and feedback, which settings depend on them, and default settings."""
     found = []
     for feedback in _FEEDBACKS:
         for algorithm in ALGORITHMS:
@@ -87,8 +100,7 @@ def _default_runs() -> list[tuple[str, frozenset[str], Settings]]:
                 run = Settings.of_used({**values, **depends})
             except InputError:  # There is no such algorithm for this feedback.
                 continue
-            who = algorithm if feedback == "explicit" else f"{algorithm} (implicit)"
-            found.append((who, frozenset(depends), run))
+            found.append(((algorithm, feedback), frozenset(depends), run))
     return found
 
 

@@ -51,7 +51,7 @@ def text(group: str) -> str:
     Args:
       group: One of `fields.GROUPS`, `all`, or empty for the overview.
     """
-    own, has_settings = _own_flags(), "dataset" in flags.FLAGS
+    own, has_settings = own_flags(), "dataset" in flags.FLAGS
     settings = [f for f in dataclasses.fields(Settings) if f.name in flags.FLAGS]
     if group in fields.GROUPS and has_settings:
         return "\n".join(_explained(_in_group(settings, group)))
@@ -75,7 +75,7 @@ def text(group: str) -> str:
     return "\n".join(lines)
 
 
-def _own_flags() -> list[str]:
+def own_flags() -> list[str]:
     """Returns the names of the flags that the binary defines beside the settings."""
     by_module = flags.FLAGS.flags_by_module_dict()
     # absl names the module that is run by its path.
@@ -93,14 +93,14 @@ def _explain(names: Sequence[str]) -> list[str]:
     for name in names:
         flag = flags.FLAGS[name]
         # absl tells how to repeat a flag; so do the texts.
-        lines += _entry(name, _default(flag.default), flag.help.partition(";\n")[0])
+        lines += _entry(name, default_in_words(flag.default), flag.help.partition(";\n")[0])
     return lines
 
 
 def _explained(settings: Sequence[dataclasses.Field]) -> list[str]:
     lines = []
     for field in settings:
-        default = "required" if field.name == "output_dir" else _default(field.default)
+        default = "required" if field.name == "output_dir" else default_in_words(field.default)
         default = _DEPENDS.get(field.name) or defaults.told(field.name) or default
         only = relevance.in_words(field.metadata["only"])
         only = f" Only with {only}." if only else ""
@@ -113,7 +113,8 @@ def _entry(name: str, default: str, explanation: str) -> Iterator[str]:
     yield _wrapped(explanation, _INDENT, _INDENT)
 
 
-def _default(value: object) -> str:
+def default_in_words(value: object) -> str:
+    """Returns the default of a flag as `--help` shows it."""
     if value is None or value == []:
         return "not given"
     return ",".join(value) if isinstance(value, list) else str(value)

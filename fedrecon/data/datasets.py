@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
+from typing import Any
 
 from fedrecon.data.movielens import MovieLensLayout
 from fedrecon.data.ncf import LeaveOneOut, NcfLayout
@@ -172,7 +173,7 @@ def load_dataset(
     *,
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
-    **synthetic_options,
+    **synthetic_options: Any,
 ) -> Ratings:
     """Returns a data set by name.
 
