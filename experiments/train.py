@@ -45,9 +45,11 @@ def main(interruption: cli.Interruption) -> None:
             finished = training.train(chosen, population, run, interruption)
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
+            final[judged.COSTS] = finished.algorithm.costs(finished.state)._asdict()
             if started_from is not None:
                 final[STARTED_FROM] = started_from
             training.write_model(chosen, population, run, finished)
+            training.write_samples(population, run, finished)
             run.write_final_metrics(final)
             run.draw_curves()
         else:
