@@ -43,12 +43,12 @@ def by_user_sections(runs: Runs, pairing: Pairing) -> list[Section]:
             f"{reason}. Below 0 the user is {'better' if measure.is_error else 'worse'} off than "
             f"with {reference}."
         ),
+        figures.by_user_picture(spreads, measure, reference),
         Table(f"{measure.title} of each user, less the same with {reference}", table),
         Text(
             "Each user counts once for each seed that judges it. Columns of percentages are "
             "quantiles of the differences: half of the users lie between 25% and 75%."
         ),
-        figures.by_user_picture(spreads, measure, reference),
     )
     return [Section("User by user", blocks)]
 

@@ -49,6 +49,8 @@ def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
             num_others += 1
         color, marker = _STYLES.get(name) or _OTHER_STYLES[(num_others - 1) % len(_OTHER_STYLES)]
         found[name] = {"color": color, "marker": marker, "markersize": 4.5, "linewidth": 1.5}
+        if marker in "x+1":  # Of lines alone, which a line of a picture would hide.
+            found[name].update(markersize=6, markeredgewidth=1.8)
     return found
 
 
@@ -188,7 +190,7 @@ def _draw_by_user(measure, table: DataFrame, of_algorithms, reference: str, axes
         axes.plot(row["50%"], place, **{**style, "markersize": 6.5})
     _name_rows(axes, list(table.index))
     better = "left" if measure.is_error else "right"
-    axes.set(xlabel=f"a user's {measure.title} less the same with {reference} ({better}: better)")
+    axes.set(xlabel=f"difference to {reference} ({better}: better)")
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -221,8 +223,8 @@ def categories_picture(
     )
     return Picture(
         name=name,
-        alt=f"Quality by {xlabel}, a line for each of {', '.join(of_algorithms)}; the table has the "
-        "numbers.",
+        alt=f"Quality by {xlabel}, a line for each of {', '.join(of_algorithms)}; the table has "
+        "the numbers.",
         rows=panels,
         styles=of_algorithms,
         # Panels of the same measure share its axis.

@@ -86,6 +86,7 @@ def difference_sections(runs: Runs, pairing: Pairing) -> list[Section]:
     table.index = MultiIndex.from_tuples(rows, names=["users", "algorithm"])
     table = table[[*table.columns.drop("verdict"), "verdict"]]
     blocks = (
+        figures.differences_picture(drawn, list(unchanged["algorithm"].unique())),
         Table(f"{measure.title} less the {measure.title} of the best", table),
         Text(
             f"{measure.title} less the {measure.title} of the best algorithm, and its 95% "
@@ -96,7 +97,6 @@ def difference_sections(runs: Runs, pairing: Pairing) -> list[Section]:
             "The interval holds for these trained models; another seed of training would move "
             "them too."
         ),
-        figures.differences_picture(drawn, list(unchanged["algorithm"].unique())),
     )
     return [Section("Differences to the best", blocks)]
 

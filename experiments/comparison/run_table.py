@@ -101,7 +101,7 @@ def check_same(runs: Mapping[pathlib.Path, RunResults], name: str, key) -> None:
 
 
 def read_watched(feedback: Feedback, runs: DataFrame) -> DataFrame:
-    """Returns the measures on the watched group by `round`, `seconds` and `megabytes` of all clients.
+    """Returns measures on the watched group by `round`, `seconds` and `megabytes` of all clients.
 
     Args:
       feedback: The kind of feedback.

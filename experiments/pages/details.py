@@ -59,19 +59,25 @@ def settings_section(configs: Mapping[str, Config], *, seeds: Sequence[int]) -> 
         index=Index(every, name="setting"),
     )
     table = table.drop(index=[name for name in _NAMES if name in every])
-    differs = table.nunique(axis="columns") > 1
+    of_several = len(of_runs) > 1
+    values = table.where(table != NOTHING).nunique(axis="columns")
+    differs, is_partial = values > 1, (table == NOTHING).any(axis="columns") & (values <= 1)
+    same = table[~differs & ~is_partial].iloc[:, :1]
+    same.columns = ["value"]
     blocks: list[Block] = []
     if differs.any():
-        used = f"{NOTHING} stands for a setting without a use."
-        blocks += [Table("Settings that differ", table[differs]), Text(used)]
-    same = table[~differs].iloc[:, :1]
-    same.columns = ["value"]
-    same_table = Table("Settings" if len(of_runs) == 1 else "Settings that all share", same)
-    blocks.append(
-        same_table
-        if len(of_runs) == 1
-        else Folded(f"{len(same)} settings that all of them share", (same_table,))
-    )
+        blocks += [
+            Table("Settings that differ", table[differs]),
+            Text(f"{NOTHING} stands for a setting that has no use there."),
+        ]
+    if is_partial.any():
+        folded = Table("Settings that some of them use", table[is_partial])
+        blocks.append(Folded(f"{is_partial.sum()} settings that only some of them use", (folded,)))
+    if of_several:
+        folded = Table("Settings that all share", same)
+        blocks.append(Folded(f"{len(same)} settings that all of them share", (folded,)))
+    else:
+        blocks.append(Table("Settings", same))
     numbers = ", ".join(map(str, sorted(set(seeds))))
     blocks.append(Text(f"Seed{'s' * (len(set(seeds)) > 1)}: {numbers}. {_versions(configs)}"))
     blocks += _notes(configs)
@@ -148,7 +154,12 @@ def served_section(runs: Mapping[str, pathlib.Path]) -> Section:
         served.append(_served(first, lists))
     blocks: list[Block] = [ServedUsers(tuple(served))]
     if any(answer for one in served for _, items in one.lists for *_, answer in items):
-        blocks.append(Text("Marked items are among those that the user was asked for later."))
+        blocks.append(
+            Text(
+                "Beside a title is the score. A mark tells that the user was asked for this item: "
+                "how the user rated it, or that it is the item held out."
+            )
+        )
     missing = [name for name, own in of_runs.items() if not own]
     if missing:
         blocks.append(Text(f"No recommendations are kept of {listed(missing)}."))
@@ -179,4 +190,4 @@ def _served(sample: samples.Sample, lists: Mapping[str, Sequence[samples.Recomme
 def _answer(answer: float | None, has_ratings: bool) -> str:
     if answer is None:
         return ""
-    return f"the user gave it {answer:g}" if has_ratings else "the user has it"
+    return f"rated {answer:g}" if has_ratings else "held out"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.comparison.headline import Won
 from experiments.comparison.run_table import Runs
 from experiments.pages import details
-from experiments.pages.page import Page, Verdict, links
+from experiments.pages.page import Folded, Page, Verdict, links
 from experiments.pages.sections import Block, Section, Text
 from fedrecon.runs.run_directory import CONFIG, RESULTS, RunDirectory
 
@@ -20,7 +20,7 @@ _WHAT = {
     "comparison.csv": "every figure of every run",
     "comparison.md": "the tables as text",
 }
-_TITLE = "Means over seeds"
+_TITLE = "Quality"
 _SERVED_AFTER = "What is recommended"
 
 
@@ -41,8 +41,7 @@ def page_of(
       folder: The directory of the comparison.
       files: The names of its files there.
     """
-    shown = [(folder / name, _WHAT.get(name, "")) for name in files if name in _WHAT]
-    shown += [(path, _about(runs, path)) for path in runs.table["path"]]
+    shown = [(folder / name, _WHAT[name]) for name in files if name in _WHAT]
     unfinished = [
         path.name
         for path in sorted((folder / "runs").glob("*"))
@@ -86,7 +85,13 @@ def compared(
             ordered.append(served)
     if served not in ordered:
         ordered.append(served)
-    again: list[Block] = [*details.command_blocks(configs), links(folder, files)]
+    directories = links(folder, [(path, _about(runs, path)) for path in runs.table["path"]])
+    number = len(directories.files)
+    again: list[Block] = [
+        *details.command_blocks(configs),
+        links(folder, files),
+        Folded(f"{number} run director{'ies' if number > 1 else 'y'}", (directories,)),
+    ]
     ordered += [
         *_not_shown(runs, ordered, unfinished),
         details.settings_section(configs, seeds=runs.table["seed"].tolist()),

@@ -14,7 +14,8 @@ import pathlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -127,7 +128,7 @@ def rendered(shown: Page) -> str:
         script=Markup(script),
         script_hash=_digest(script),
         panel_svg=pictures.panel_svg,
-        legend_keys=pictures.legend_keys,
+        legend_key=_remembered(pictures.legend_key),
     )
 
 
@@ -154,6 +155,18 @@ def links(folder: pathlib.Path, files: Sequence[tuple[pathlib.Path, str]]) -> Li
       files: Paths, and what is in them.
     """
     return Links(tuple((pathlib.Path(os.path.relpath(p, folder)).as_posix(), w) for p, w in files))
+
+
+def _remembered(function: Callable[[str, Any], Markup]) -> Callable[[str, Any], Markup]:
+    """Returns a function that is computed once for each name: pictures share their legend."""
+    found: dict[str, Markup] = {}
+
+    def get(name: str, style: Any) -> Markup:
+        if name not in found:
+            found[name] = function(name, style)
+        return found[name]
+
+    return get
 
 
 def _umask() -> int:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # Not pyplot, which keeps global state.
 
 from experiments.pages.sections import Panel, Picture
 
+# Inches of a letter of a tick's label, about.
+_LETTER = 0.076
 # Inches of a panel on a page. At 72 units an inch its text is as large as the text around it on a
 # phone, where a panel is as wide as the screen.
 _SIZE = (4.7, 3.3)
@@ -37,7 +40,7 @@ _ID = re.compile(r' id="([^"]+)"')
 
 
 def composed(picture: Picture) -> Figure:
-    """Returns a picture with all of its panels and one legend, below them, where it hides nothing."""
+    """Returns a picture with all of its panels and, below them, one legend."""
     num_columns = len(picture.rows[0])
     width, height = picture.panel_inches
     figure = Figure(
@@ -60,29 +63,35 @@ def composed(picture: Picture) -> Figure:
 
 def panel_svg(picture: Picture, panel: Panel) -> Markup:
     """Returns a panel as SVG for a page; the same panel gives the same text."""
-    width, height = _SIZE
-    if picture.panel_inches[1] > height:
-        height = picture.panel_inches[1]
+    width, height = _SIZE[0], max(_SIZE[1], picture.panel_inches[1])
     with matplotlib.rc_context({**_SVG, "svg.hashsalt": f"{picture.name} {panel.title}"}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         axes = figure.subplots()
         axes.grid(alpha=0.3)
         panel.draw(axes)
+        # A layout engine would draw everything twice more to find this.
+        ticks = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+        left = 0.2 + _LETTER * max(map(len, ticks)) + (0.25 if axes.get_ylabel() else 0.0)
+        bottom = 0.52 + 0.15 * _num_lines(axes) - 0.15
+        figure.subplots_adjust(
+            left=left / width, bottom=bottom / height, right=1 - 0.08 / width, top=1 - 0.1 / height
+        )
         return _svg(figure, label=f"{panel.title}. {picture.alt}")
 
 
-def legend_keys(styles: Mapping[str, Mapping[str, object]]) -> dict[str, Markup]:
-    """Returns the line and marker of each entry of a legend as SVG."""
-    keys = {}
-    for name, style in styles.items():
-        with matplotlib.rc_context({**_SVG, "svg.hashsalt": f"legend {name}"}):
-            figure = Figure(figsize=(0.36, 0.18))
-            axes = figure.add_axes((0, 0, 1, 1))
-            axes.set_axis_off()
-            axes.plot([0, 0.5, 1], [0, 0, 0], **{**style, "markevery": [1], "markersize": 6})
-            axes.set(xlim=(0, 1), ylim=(-1, 1))
-            keys[name] = _svg(figure, label=None)
-    return keys
+def _num_lines(axes: Axes) -> int:
+    return max(label.get_text().count("\n") + 1 for label in axes.get_xticklabels())
+
+
+def legend_key(name: str, style: Mapping[str, object]) -> Markup:
+    """Returns the line and marker of an entry of a legend as SVG."""
+    with matplotlib.rc_context({**_SVG, "svg.hashsalt": f"legend {name}"}):
+        figure = Figure(figsize=(0.36, 0.18))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.plot([0, 0.5, 1], [0, 0, 0], **{**style, "markevery": [1], "markersize": 6})
+        axes.set(xlim=(0, 1), ylim=(-1, 1))
+        return _svg(figure, label=None)
 
 
 def _svg(figure: Figure, label: str | None) -> Markup:
