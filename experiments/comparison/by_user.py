@@ -86,7 +86,7 @@ def _differences(
 
 
 def _quantiles(found: dict[str, np.ndarray], measure: Measure) -> DataFrame:
-    """Returns a row for each algorithm: the share of users better, as well and worse off, and more."""
+    """Returns a row for each algorithm: shares of users better and worse off, and quantiles."""
     rows = {}
     for algorithm, differences in found.items():
         gains = -differences if measure.is_error else differences

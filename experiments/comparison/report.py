@@ -21,6 +21,7 @@ import pathlib
 import tempfile
 from collections.abc import Sequence
 
+import pandas as pd
 from pandas import DataFrame
 
 from experiments.comparison import markdown
@@ -32,6 +33,8 @@ from experiments.comparison.sections import sections_of
 from experiments.pages import for_comparison, page
 from experiments.pages.pictures import composed
 from experiments.pages.sections import Section, Text
+from fedrecon.errors import InputError
+from fedrecon.runs.run_directory import RESULTS
 
 TABLE = "comparison.csv"
 SUMMARY = "comparison.md"
@@ -72,6 +75,46 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
         (new / page.REPORT).write_text(page.rendered(shown), encoding="utf-8")
         names.insert(2, page.REPORT)
         return [(new / name).replace(output_dir / name) for name in names]
+
+
+def page_of(comparison: pathlib.Path, folder: pathlib.Path) -> page.Page:
+    """Returns the page of a comparison, from the files of its runs.
+
+    Args:
+      comparison: Its directory.
+      folder: Where the page will be.
+
+    Raises:
+      InputError: If it has no finished run, or what `write_report` raises.
+    """
+    runs = read_runs(_run_dirs(comparison))
+    pairing = Pairing(runs.unchanged, over=runs.feedback.means_over)
+    files = [name for name in (TABLE, SUMMARY) if (comparison / name).exists()]
+    return for_comparison.page_of(
+        runs,
+        winners(runs, pairing),
+        sections_of(runs, pairing),
+        comparison,
+        files=files,
+        folder=folder,
+    )
+
+
+def _run_dirs(comparison: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the runs of a comparison: in the order of its table, or without one all finished."""
+    table = comparison / TABLE
+    if table.exists():
+        try:
+            names = pd.read_csv(table, usecols=["run"])["run"]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{table} cannot be read: {error}.") from error
+        return [comparison / str(name) for name in names]
+    found = [path for path in sorted((comparison / "runs").iterdir()) if (path / RESULTS).exists()]
+    if not found:
+        raise InputError(
+            f"{comparison} has no finished run yet; the command that began it goes on with it."
+        )
+    return found
 
 
 def _headline(runs: Runs, won: Sequence[Won]) -> Section:

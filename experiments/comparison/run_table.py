@@ -107,21 +107,50 @@ def read_watched(feedback: Feedback, runs: DataFrame) -> DataFrame:
       feedback: The kind of feedback.
       runs: The runs that have rounds.
     """
-
-    tables = []
-    for run in runs.itertuples():
-        names = {f"{run.watched_group}/{m.name}": m.name for m in feedback.measures}
-        table = pd.read_csv(run.path / METRICS, usecols=["round", "seconds", *names]).dropna()
-        table = table.rename(columns=names).assign(
-            algorithm=run.algorithm, seed=run.seed, watched_group=run.watched_group
-        )
-        a_round = (run.bytes_down + run.bytes_up) * run.clients_per_round
-        table["megabytes"] = table["round"] * a_round / MB
-        if run.bytes_up_once:
-            in_all = run.num_training_users * run.bytes_up_once / MB
-            table.loc[table.index[-1], "megabytes"] = in_all
-        tables.append(table)
+    tables = [
+        read_curve(
+            run.path,
+            feedback,
+            run.watched_group,
+            costs=run._asdict(),
+            clients_per_round=run.clients_per_round,
+            num_training_users=run.num_training_users,
+        ).assign(algorithm=run.algorithm, seed=run.seed)
+        for run in runs.itertuples()
+    ]
     return pd.concat(tables).astype({"algorithm": runs["algorithm"].dtype})
+
+
+def read_curve(
+    path: pathlib.Path,
+    feedback: Feedback,
+    watched_group: str,
+    *,
+    costs: Mapping[str, float] | None,
+    clients_per_round: int,
+    num_training_users: int,
+) -> DataFrame:
+    """Returns what `read_watched` returns, of one run.
+
+    Args:
+      path: The directory of the run.
+      feedback: The kind of feedback.
+      watched_group: The group that was evaluated while training.
+      costs: The bytes sent; None, and `megabytes` is not known.
+      clients_per_round: The size of a cohort.
+      num_training_users: How many users trained.
+    """
+    names = {f"{watched_group}/{m.name}": m.name for m in feedback.measures}
+    table = pd.read_csv(path / METRICS, usecols=["round", "seconds", *names]).dropna()
+    table = table.rename(columns=names).assign(watched_group=watched_group)
+    if costs is None:
+        return table.assign(megabytes=float("nan"))
+    a_round = (costs["bytes_down"] + costs["bytes_up"]) * clients_per_round
+    table["megabytes"] = table["round"] * a_round / MB
+    if costs["bytes_up_once"]:
+        in_all = num_training_users * costs["bytes_up_once"] / MB
+        table.loc[table.index[-1], "megabytes"] = in_all
+    return table
 
 
 def swept_runs(runs: DataFrame, unchanged: DataFrame, column: str) -> DataFrame:

@@ -28,9 +28,10 @@ def page_of(
     runs: Runs,
     won: Sequence[Won],
     sections: Sequence[Section],
-    folder: pathlib.Path,
+    comparison: pathlib.Path,
     *,
     files: Sequence[str],
+    folder: pathlib.Path | None = None,
 ) -> Page:
     """Returns the page of a comparison.
 
@@ -38,16 +39,18 @@ def page_of(
       runs: Its runs.
       won: Who won.
       sections: What else is said of it.
-      folder: The directory of the comparison.
+      comparison: Its directory.
       files: The names of its files there.
+      folder: Where the page will be, if it is not there.
     """
-    shown = [(folder / name, _WHAT[name]) for name in files if name in _WHAT]
+    shown = [(comparison / name, _WHAT[name]) for name in files if name in _WHAT]
     unfinished = [
         path.name
-        for path in sorted((folder / "runs").glob("*"))
+        for path in sorted((comparison / "runs").glob("*"))
         if (path / CONFIG).exists() and not (path / RESULTS).exists()
     ]
-    title = f"Comparison {folder.resolve().name}"
+    title = f"Comparison {comparison.resolve().name}"
+    folder = comparison if folder is None else folder
     return compared(runs, won, sections, folder, title=title, files=shown, unfinished=unfinished)
 
 
