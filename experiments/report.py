@@ -37,7 +37,7 @@ def main(interruption: cli.Interruption, runs: Sequence[str]) -> None:
     paths = [pathlib.Path(run) for run in runs]
     output = _OUTPUT.value and pathlib.Path(_OUTPUT.value)
     written = write.write_report(paths, output)
-    print(f"File: {written}. {write.how_to_open(written)}")
+    print(f"File: {written}, to be opened in a browser: {written.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 
 from absl import flags
 
-from experiments.run import cli, display, judged, runtime
+from experiments.run import cli, display, judged, reports, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort
@@ -19,6 +19,7 @@ from fedrecon.runs import run_directory
 from fedrecon.serving import files
 
 define_flags()
+_OPEN_REPORT = flags.DEFINE_bool("open_report", False, "Open report.html in a browser at the end.")
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -62,6 +63,7 @@ def main(interruption: cli.Interruption) -> None:
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
+        reports.finish(run.path, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
 
 

@@ -45,7 +45,7 @@ def cost_blocks(means: DataFrame, seconds: Series) -> list[Block]:
         "seconds": seconds,
     }
     return [
-        Table("Bytes and seconds", DataFrame(costs)),
+        Table("Bytes and seconds", DataFrame(costs).rename_axis("algorithm")),
         Text(
             "KB down and up are what a client receives and sends in a round (once: what it sends "
             "in all), device KB the state that it keeps between rounds, server MB the server's "

@@ -63,14 +63,14 @@ def curves_picture(watched: DataFrame, measures: Sequence[Measure], x: str) -> P
     """Returns quality while training, by the column `x`: `round`, `megabytes` or `seconds`."""
     group = watched["watched_group"].iloc[0]
     of_algorithms = styles(_names(watched))
+    by = {"round": "rounds", "megabytes": "bytes", "seconds": "seconds"}[x]
     panels = tuple(
         Panel(
-            _title(f"{group} {measure.title}", measure),
+            _title(f"{group} {measure.title} by {by}", measure),
             functools.partial(_draw_curves, watched, measure, x, of_algorithms),
         )
         for measure in measures
     )
-    by = {"round": "rounds", "megabytes": "bytes", "seconds": "seconds"}[x]
     return Picture(
         name=f"quality_{by}",
         alt=f"Quality while training by {by}, a curve for each of {', '.join(of_algorithms)}.",

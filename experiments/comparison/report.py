@@ -33,6 +33,7 @@ from experiments.comparison.sections import sections_of
 from experiments.pages import for_comparison, page
 from experiments.pages.pictures import composed
 from experiments.pages.sections import Section, Text
+from experiments.run.reports import REPORT
 from fedrecon.errors import InputError
 from fedrecon.runs.run_directory import RESULTS
 
@@ -72,8 +73,8 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
             composed(picture).savefig(new / f"{picture.name}.png", dpi=120)
         names = [TABLE, SUMMARY, *(f"{picture.name}.png" for picture in pictures)]
         shown = for_comparison.page_of(runs, won, sections, output_dir, files=names)
-        (new / page.REPORT).write_text(page.rendered(shown), encoding="utf-8")
-        names.insert(2, page.REPORT)
+        (new / REPORT).write_text(page.rendered(shown), encoding="utf-8")
+        names.insert(2, REPORT)
         return [(new / name).replace(output_dir / name) for name in names]
 
 

@@ -177,7 +177,7 @@ def _decides_questions(name: str) -> bool:
 
 
 def _names(runs: Sequence[FinishedRun]) -> list[str]:
-    """Returns what to call runs: by their algorithms, or where that is not enough by their paths."""
+    """Returns what to call runs: by their algorithms, or where two share one by their paths."""
     for name in (_algorithm_and_seed(runs), lambda run: run.path.name, lambda run: str(run.path)):
         names = [name(run) for run in runs]
         if len(set(names)) == len(names):
@@ -268,8 +268,8 @@ def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     if len(values) > 1:
         best = measure.best_first(values).idxmin()
         text += (
-            f" While it trained, its {measure.title} on {curve['watched_group'].iloc[0]} users went "
-            f"from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}"
+            f" While it trained, its {measure.title} on {curve['watched_group'].iloc[0]} users "
+            f"went from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}"
         )
         text += "." if best == values.index[-1] else (
             f"; it was best after round {best}, {values[best]:.3f}."

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shlex
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -23,8 +24,8 @@ from markupsafe import Markup, escape
 from experiments.pages import pictures
 from experiments.pages.sections import Block, Cell, Section
 
-REPORT = "report.html"
 _FOLDER = pathlib.Path(__file__).parent
+_LONG_COMMAND = 90
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -68,9 +69,23 @@ class ServedUsers:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command line."""
+    """A command line, as it can be given to a shell.
+
+    Attributes:
+      text: It, on one line.
+    """
 
     text: str
+
+    @property
+    def lines(self) -> str:
+        """The command with a line for each flag, where one line would be long."""
+        if len(self.text) <= _LONG_COMMAND:
+            return self.text
+        words = [shlex.quote(word) for word in shlex.split(self.text)]
+        first = next((n for n, word in enumerate(words) if word.startswith("--")), None)
+        head, tail = words[:first], words[first:]
+        return " \\\n  ".join([" ".join(head), *tail])
 
 
 @dataclasses.dataclass(frozen=True)

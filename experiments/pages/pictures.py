@@ -19,9 +19,8 @@ from experiments.pages.sections import Panel, Picture
 
 # Inches of a letter of a tick's label, about.
 _LETTER = 0.076
-# Inches of a panel on a page. At 72 units an inch its text is as large as the text around it on a
-# phone, where a panel is as wide as the screen.
-_SIZE = (4.7, 3.3)
+# Inches of a panel on a page: its text is legible on a phone, where a panel is as wide as the screen.
+_WIDTH = 4.7
 _SVG = {
     "svg.fonttype": "none",  # Text stays text: it can be found, read aloud and has the page's font.
     "font.size": 9.5,
@@ -63,7 +62,7 @@ def composed(picture: Picture) -> Figure:
 
 def panel_svg(picture: Picture, panel: Panel) -> Markup:
     """Returns a panel as SVG for a page; the same panel gives the same text."""
-    width, height = _SIZE[0], max(_SIZE[1], picture.panel_inches[1])
+    width, height = _WIDTH, picture.panel_inches[1] - 0.2  # There the title takes some.
     with matplotlib.rc_context({**_SVG, "svg.hashsalt": f"{picture.name} {panel.title}"}):
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
@@ -74,7 +73,7 @@ def panel_svg(picture: Picture, panel: Panel) -> Markup:
         left = 0.2 + _LETTER * max(map(len, ticks)) + (0.25 if axes.get_ylabel() else 0.0)
         bottom = 0.52 + 0.15 * _num_lines(axes) - 0.15
         figure.subplots_adjust(
-            left=left / width, bottom=bottom / height, right=1 - 0.08 / width, top=1 - 0.1 / height
+            left=left / width, bottom=bottom / height, right=1 - 0.2 / width, top=1 - 0.1 / height
         )
         return _svg(figure, label=f"{panel.title}. {picture.alt}")
 

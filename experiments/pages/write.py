@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import webbrowser
 from collections.abc import Sequence
 
 from experiments.pages import page
+from experiments.run.reports import REPORT
 from fedrecon.errors import InputError
 
 # As in experiments.tune, which pages must not import: it defines flags.
@@ -27,7 +27,7 @@ def write_report(paths: Sequence[pathlib.Path], output: pathlib.Path | None = No
       InputError: If a directory cannot be shown, or the file cannot be written.
     """
     if output is None:
-        output = (paths[0] if len(paths) == 1 else pathlib.Path()) / page.REPORT
+        output = (paths[0] if len(paths) == 1 else pathlib.Path()) / REPORT
     if output.is_dir():
         raise InputError(f"{output} is a directory; give the name of a file.")
     shown = _page_of(paths, output.parent)
@@ -35,17 +35,6 @@ def write_report(paths: Sequence[pathlib.Path], output: pathlib.Path | None = No
         return page.write(shown, output)
     except OSError as error:
         raise InputError(f"the report cannot be written: {error}.") from error
-
-
-def how_to_open(path: pathlib.Path) -> str:
-    """Returns how to look at a page, in a sentence."""
-    return f"Open it in a browser: {path.resolve().as_uri()}"
-
-
-def open_in_browser(path: pathlib.Path) -> None:
-    """Opens a page in the browser of the machine; tells where it is if there is none."""
-    if not webbrowser.open(path.resolve().as_uri()):
-        print(f"No browser was found. {how_to_open(path)}")
 
 
 def _page_of(paths: Sequence[pathlib.Path], folder: pathlib.Path) -> page.Page:
