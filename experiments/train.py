@@ -33,7 +33,8 @@ def main(interruption: cli.Interruption) -> None:
         if started_from is not None:
             print(display.started_from(started_from), flush=True)
         final = run.read_final_metrics()
-        if final is None or final["rounds"] != chosen.total_rounds:
+        is_new = final is None or final["rounds"] != chosen.total_rounds
+        if is_new:
             print(
                 f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
                 f"{chosen.clients_per_round} of {len(population.train):,} training users. Loading "
@@ -63,7 +64,7 @@ def main(interruption: cli.Interruption) -> None:
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
-        reports.finish(run.path, opens=_OPEN_REPORT.value)
+        reports.finish(run.path, is_new=is_new, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
 
 

@@ -17,7 +17,6 @@ from fedrecon.runs.run_directory import RunDirectory
 Config = Mapping[str, Any]
 
 _NAMES = ("algorithm", "seed", "output_dir")
-_OF_PLACES = ("data_dir", "output_dir")
 
 
 def data_name(settings: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def data_name(settings: Mapping[str, Any]) -> str:
     if name == "synthetic":
         users, items = settings.get("synthetic_num_users"), settings.get("synthetic_num_items")
         return f"generated ratings of {users:,} users and {items:,} items" if users else name
-    return str(name)
+    return str(name or "data without a name")
 
 
 def budget(settings: Mapping[str, Any]) -> str:

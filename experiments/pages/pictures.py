@@ -19,7 +19,7 @@ from experiments.pages.sections import Panel, Picture
 
 # Inches of a letter of a tick's label, about.
 _LETTER = 0.076
-# Inches of a panel on a page: its text is legible on a phone, where a panel is as wide as the screen.
+# Inches of a panel on a page: legible on a phone, where a panel is as wide as the screen.
 _WIDTH = 4.7
 _SVG = {
     "svg.fonttype": "none",  # Text stays text: it can be found, read aloud and has the page's font.
