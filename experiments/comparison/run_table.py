@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -57,6 +58,8 @@ def read_runs(
 
     # Once each: a sweep may name a value twice.
     runs = {path: results_of(path) for path in map(pathlib.Path, dict.fromkeys(run_dirs))}
+    if names is not None:  # Each is a run of its own, whatever a sweep changed.
+        runs = {path: dataclasses.replace(run, changes={}) for path, run in runs.items()}
     unchanged = {path: run for path, run in runs.items() if not run.changes}
     if not unchanged:
         raise InputError(
