@@ -22,7 +22,7 @@ OTHER_FLAGS = {
     *("flagfile", "help", "run_dir", "algorithms", "seeds", "suite", "load_rows"),
     *("group", "round", "other_ratings_file", "new_item_rows", "output"),
     *("set", "sweep", "search", "trials", "references"),
-    *("only", "write", "page"),
+    *("only", "write", "page", "open_report"),
     *("train", "test", "negatives", "candidates", "simulate", "simulate_on", "epochs"),
     *("rate", "ratings", "user_id", "k", "explain", "min_ratings"),
     *("format", "quantize", "nomeasure"),
