@@ -1,12 +1,8 @@
 """Finished runs that several files of tests read."""
 
-import json
-
 import pytest
 
-from experiments.comparison.results import write_per_user
-from fedrecon.runs.run_directory import RunDirectory
-from tests.experiments.comparison.runs_by_hand import MEASURES
+from tests.experiments.comparison.runs_by_hand import writer
 from tests.experiments.small import run_binary, small_flags
 
 
@@ -33,35 +29,5 @@ def comparison(repository, tmp_path_factory):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a run's files and returns its directory.
-
-    `watched` are rounds and two measures; a third measure is half the second. `per_user` are the
-    results of each user of each test group.
-    """
-
-    def write_run(
-        results,
-        *,
-        watched=((0, 3.5, 0.0), (2, 1.5, 0.25), (4, 1.25, 0.5)),
-        settings=(),
-        per_user=None,
-    ):
-        values = results if isinstance(results, dict) else results.to_json()
-        changes = "".join(f"-{name}={value}" for name, value in values["changes"].items())
-        path = tmp_path / "runs" / f"{values['algorithm']}-{values['seed']}{changes}"
-        path.mkdir(parents=True)
-        (path / "results.json").write_text(json.dumps(values))
-        config = {"settings": {**dict(settings), **values["changes"]}, "data_fingerprint": "abc"}
-        (path / "config.json").write_text(json.dumps(config))
-        if watched:
-            names = [f"{values['watched_group']}/{m}" for m in MEASURES[values["feedback"]]]
-            rows = [[number, 0.5, "", a, b, b / 2] for number, a, b in watched]
-            rows.insert(1, [1, 0.7, 0.9, "", "", ""])  # Trained, not evaluated.
-            columns = ["round", "seconds", "train/loss", *names]
-            lines = [",".join(map(str, row[: len(columns)])) for row in (columns, *rows)]
-            (path / "metrics.csv").write_text("\n".join(lines) + "\n")
-        if per_user is not None:
-            write_per_user(RunDirectory(path), per_user)
-        return path
-
-    return write_run
+    """Writes a run's files and returns its directory; see `writer`."""
+    return writer(tmp_path)

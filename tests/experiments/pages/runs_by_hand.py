@@ -19,14 +19,18 @@ from tests.experiments.comparison.runs_by_hand import (
 )
 
 EVIL = "<script>alert('Alien & co')</script>"
+WATCHED = ((0, 90.0, 0.0), (2, 12, 0.2), (4, 11, 0.3))
 COMMAND = "python -m experiments.compare --output_dir='my runs'"
 
 
 def config_of(*, fingerprint="abc", command=COMMAND, **changes):
     """config.json of a run."""
+    own = {"output_dir": "runs/x", "total_rounds": 4, **changes}
+    if own.get("dataset", "synthetic") == "synthetic":
+        own.update(synthetic_num_users=1000, synthetic_num_items=500)
     return {
         "format": FORMAT,
-        "settings": Settings(**{"output_dir": "runs/x", "total_rounds": 4, **changes}).to_json(),
+        "settings": Settings(**own).to_json(),
         "data_fingerprint": fingerprint,
         "data_notes": ["2 lines were left out."],
         "versions": {"fedrecon": "0.1.0", "python": "3.11.7"},
@@ -71,31 +75,24 @@ def per_user(*rmse):
 
 def write_comparison(write):
     """Two algorithms and a reference with two seeds; returns their directories."""
-    # 9.5 and 10.25 sort otherwise as text.
+    # As text, 9.5 would come after 10.25.
     rmse = {"fed_recon": 10.25, "fed_avg": 9.5, "popularity": 12.0}
     given = {
         number: {"rmse": 11.0, "accuracy": 0.25, "rounded_accuracy": 0.125} for number in ("1", "5")
     }
-    return [
-        complete(
-            write(
-                explicit_results(
-                    name,
-                    seed,
-                    value + seed,
-                    value / 20,
-                    given=given,
-                    **(REFERENCE if name == "popularity" else {}),
-                ),
-                watched=()
-                if name == "popularity"
-                else ((0, 90.0, 0.0), (2, 12, 0.2), (4, 11, 0.3)),
+    paths = []
+    for seed in (0, 1):
+        for name, value in rmse.items():
+            is_reference = name == "popularity"
+            others = REFERENCE if is_reference else {}
+            results = explicit_results(name, seed, value + seed, value / 20, given=given, **others)
+            path = write(
+                results,
+                watched=() if is_reference else WATCHED,
                 per_user=per_user(value, value - 0.5, value + 0.25, value + 1),
             )
-        )
-        for seed in (0, 1)
-        for name, value in rmse.items()
-    ]
+            paths.append(complete(path, **({"dim": 8} if name == "fed_avg" else {})))
+    return paths
 
 
 def write_train_run(path, *, rmse=1.25, fingerprint="abc", with_samples=True, **changes):

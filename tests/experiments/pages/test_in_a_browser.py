@@ -7,6 +7,7 @@ import pytest
 
 from experiments.comparison import report
 from experiments.pages.write import write_report
+from tests.experiments.comparison.runs_by_hand import writer
 from tests.experiments.pages.runs_by_hand import (
     read_page,
     write_comparison,
@@ -51,15 +52,16 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def pages(tmp_path, write):
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
     """A page of each kind."""
-    report.write_report(tmp_path, write_comparison(write))
-    run = write_train_run(tmp_path / "run")
+    path = tmp_path_factory.mktemp("pages")
+    report.write_report(path, write_comparison(writer(path)))
+    run = write_train_run(path / "run")
     search = write_search(
-        tmp_path / "search", ["5.0,0.3,10,1.25,0.125,6.0,1", "20.0,1.0,20,1.5,0.25,5.0,1"]
+        path / "search", ["5.0,0.3,10,1.25,0.125,6.0,1", "20.0,1.0,20,1.5,0.25,5.0,1"]
     )
-    return [tmp_path / "report.html", write_report([run]), write_report([search])]
+    return [path / "report.html", write_report([run]), write_report([search])]
 
 
 def open_page(browser, path, *, width, scheme):
@@ -110,13 +112,11 @@ def test_a_press_sorts_a_table_by_size(browser, pages):
     assert algorithms() == ["fed_recon", "fed_avg", "popularity"]
     assert heading.get_attribute("aria-sort") is None
     heading.get_by_role("button").click()
-    # 10.5, 11.25 and 13; as text 10.5 would be first, too, so the other way round counts as well.
     assert algorithms() == ["fed_avg", "fed_recon", "popularity"]
     assert heading.get_attribute("aria-sort") == "ascending"
     heading.get_by_role("button").press("Enter")
     assert algorithms() == ["popularity", "fed_recon", "fed_avg"]
     assert heading.get_attribute("aria-sort") == "descending"
-    # Of seen users 9.5 + 0.5 is 10, and of the first seed alone 9.5, which text puts after 12.
     other = table.locator("thead th").filter(has_text=re.compile("^algorithm$"))
     other.get_by_role("button").focus()
     page.keyboard.press("Space")
