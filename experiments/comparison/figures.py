@@ -158,7 +158,7 @@ def by_user_picture(
     of_algorithms = styles(names)
     panels = tuple(
         Panel(
-            f"{group} users: {measure.title} of each, less the same with {reference}",
+            f"{group} users, one by one: {measure.title}",
             functools.partial(_draw_by_user, measure, table, of_algorithms, reference),
         )
         for group, table in spreads

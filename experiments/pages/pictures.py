@@ -51,7 +51,7 @@ def composed(picture: Picture) -> Figure:
     for axes, panel in zip(axes_rows.flat, picture.panels):
         axes.grid(alpha=0.3)
         panel.draw(axes)
-        axes.set_title(panel.title)
+        axes.set_title(panel.title, fontsize="medium")  # Else long ones are cut.
         if picture.shares_y:
             axes.label_outer()
     if picture.styles:

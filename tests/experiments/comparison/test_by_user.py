@@ -75,7 +75,7 @@ def test_users_are_compared_with_the_best_reference(tmp_path, write, drawn):
         ],
     ]
     seen, unseen = drawn["spread"]
-    assert unseen.get_title() == "unseen_test users: RMSE of each, less the same with item_knn"
+    assert unseen.get_title() == "unseen_test users, one by one: RMSE"
     names = [label.get_text() for label in seen.get_yticklabels()]
     assert names == ["fed_recon", "popularity"]
     (box, _) = seen.patches
