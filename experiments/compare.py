@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments.comparison.planned import Planned, config_of, results_of
 from experiments.comparison.results import RunResults
-from experiments.run import cli, display, runtime, settings
+from experiments.run import cli, display, reports, runtime, settings
 from experiments.run.flags import (
     chosen_feedback,
     define_flags,
@@ -74,6 +74,7 @@ _SWEEP = flags.DEFINE_multi_string(
     "SETTING:VALUE,VALUE,... runs each algorithm that uses the setting with each value, and also "
     "unchanged. It can be repeated.",
 )
+_OPEN_REPORT = flags.DEFINE_bool("open_report", False, "Open report.html in a browser at the end.")
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -110,7 +111,9 @@ def main(interruption: cli.Interruption) -> None:
         print((output_dir / "comparison.md").read_text())
         print(f"Files: {output_dir}/")
         for path in files:
-            print(f"  {path.name}")
+            if path.name != reports.REPORT:
+                print(f"  {path.name}")
+        reports.tell(output_dir / reports.REPORT, opens=_OPEN_REPORT.value)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(planned)} runs could not be finished, and are in no table:\n"

@@ -11,7 +11,7 @@ import time
 
 from absl import flags
 
-from experiments.run import cli, display, judged, runtime
+from experiments.run import cli, display, judged, reports, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort
@@ -22,6 +22,7 @@ define_flags()
 _TRACKER = flags.DEFINE_enum(
     "tracker", None, trackers.TRACKERS, "Also tell the run to MLflow or to Weights & Biases."
 )
+_OPEN_REPORT = flags.DEFINE_bool("open_report", False, "Open report.html in a browser at the end.")
 
 
 def main(interruption: cli.Interruption) -> None:
@@ -35,7 +36,8 @@ def main(interruption: cli.Interruption) -> None:
         if started_from is not None:
             print(display.started_from(started_from), flush=True)
         final = run.read_final_metrics()
-        if final is None or final["rounds"] != chosen.total_rounds:
+        is_new = final is None or final["rounds"] != chosen.total_rounds
+        if is_new:
             print(
                 f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
                 f"{chosen.clients_per_round} of {len(population.train):,} training users. Loading "
@@ -48,9 +50,11 @@ def main(interruption: cli.Interruption) -> None:
             finished = training.train(chosen, population, run, interruption, tracker=_tracker(run))
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
+            final[judged.COSTS] = finished.algorithm.costs(finished.state)._asdict()
             if started_from is not None:
                 final[STARTED_FROM] = started_from
             training.write_model(chosen, population, run, finished)
+            training.write_samples(population, run, finished)
             run.write_final_metrics(final)
             run.draw_curves()
         else:
@@ -63,6 +67,7 @@ def main(interruption: cli.Interruption) -> None:
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
+        reports.finish(run.path, is_new=is_new, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import references
-from experiments.run import cli, display, runtime, settings
+from experiments.run import cli, display, reports, runtime, settings
 from experiments.run.claim import claimed
 from experiments.run.flags import (
     chosen_feedback,
@@ -88,7 +88,9 @@ def main(interruption: cli.Interruption) -> None:
     table.to_csv(output_dir / TABLE, index=False)
     print(table.head(_NUM_SHOWN).to_string(index=False))
     seeds = "1 seed" if _SEEDS.value == 1 else f"{_SEEDS.value} seeds"
-    print(f"\n{len(table)} of {len(trials)} trials, {seeds}. File: {output_dir / TABLE}")
+    print(f"\n{len(table)} of {len(trials)} trials, {seeds}. Files: {output_dir}/")
+    print(f"  {TABLE}")
+    reports.finish(output_dir, is_new=True)
     if failures:
         print("Not finished:\n  " + "\n  ".join(failures))
 

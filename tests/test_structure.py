@@ -108,6 +108,7 @@ def test_tff_internals_are_used_only_in_execution(repository):
         "experiments.benchmark",
         "experiments.check_leak",
         "experiments.export",
+        "experiments.report",
     ],
 )
 def test_binaries_start_without_tensorflow(module):

@@ -25,7 +25,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "flags.md"
 COMMANDS = (
     *("train", "compare", "tune", "evaluate", "recommend", "export", "export_predictions"),
-    *("benchmark", "reproduce", "check_leak"),
+    *("report", "benchmark", "reproduce", "check_leak"),
 )
 # In a process of its own for each binary: two of them define flags of the same name.
 _LIST_FLAGS = """

@@ -6,9 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
+import numpy as np
 from pandas import DataFrame
 
-from experiments.comparison.results import read_per_user
+from experiments.comparison.results import PerUser, read_per_user
 from fedrecon.evaluation.intervals import Difference, ResampledMeans, difference, resampled_means
 from fedrecon.runs.run_directory import RunDirectory
 
@@ -69,6 +70,33 @@ class Pairing:
             difference(*zip(*pairs.values())),
         )
 
+    def has_users(self, algorithm: str) -> bool:
+        """Whether an algorithm keeps results of users, for any seed."""
+        return any(own for (name, _), own in self._per_user.items() if name == algorithm)
+
+    def by_user(self, group: str, measure: str, first: str, second: str) -> np.ndarray | None:
+        """Returns each user's value with one algorithm less the value with another, `[n]`.
+
+        A user who is judged with several seeds is there once for each of them. None if there is no
+        seed for which both keep results of the same users, asked for equally many ratings.
+
+        Args:
+          group: The group of users.
+          measure: The measure, as results of users name it.
+          first: One algorithm.
+          second: The other.
+        """
+        found = []
+        for (algorithm, seed), groups in self._per_user.items():
+            own, other = groups.get(group), self._per_user.get((second, seed), {}).get(group)
+            if algorithm != first or own is None or other is None:
+                continue
+            if _whom(own) == _whom(other) and measure in own.results.values:
+                is_judged = own.results.counts > 0
+                differences = own.results.values[measure] - other.results.values[measure]
+                found.append(differences[is_judged])
+        return np.concatenate(found) if found else None
+
     def _resampled(
         self, group: str, measure: str
     ) -> dict[tuple[str, int], tuple[bytes, ResampledMeans]]:
@@ -77,8 +105,7 @@ class Pairing:
         for (algorithm, seed), groups in self._per_user.items():
             own = groups.get(group)
             if own is not None and measure in own.results.values:
-                users = own.users.tobytes() + own.results.counts.tobytes()
-                alike.setdefault((seed, users), {})[algorithm] = own.results
+                alike.setdefault((seed, _whom(own)), {})[algorithm] = own.results
         means, streams = {}, {}
         for (seed, users), results in alike.items():
             # Seeds that judge the same people know no more about people than one of them does, so
@@ -90,3 +117,8 @@ class Pairing:
             for algorithm, own in zip(results, resampled):
                 means[algorithm, seed] = users, own
         return means
+
+
+def _whom(own: PerUser) -> bytes:
+    """Returns what is the same where the same users are asked for equally many ratings."""
+    return own.users.tobytes() + own.results.counts.tobytes()

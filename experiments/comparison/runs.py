@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from experiments.comparison import references
 from experiments.comparison.planned import Planned, config_of, results_of
@@ -21,11 +19,11 @@ from experiments.comparison.results import (
     Sample,
     write_per_user,
 )
-from experiments.run import training
+from experiments.run import samples, training
 from experiments.run.claim import claimed
 from experiments.run.population import watched_group
 from fedrecon.algorithms.algorithm import costs_of_one_machine
-from fedrecon.data.population import GROUPS, IMPLICIT, Population
+from fedrecon.data.population import GROUPS, Population
 from fedrecon.evaluation.best_lists import recommend
 from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.evaluation.judge import BaselineScores, Judge
@@ -49,6 +47,7 @@ def run_algorithm(
         done = training.train(chosen, population, run, interruption, title=planned.label)
         scores = ModelScores(done.algorithm)
         groups, per_user = judged(done.judge, scores, done.state, population)
+        shown = samples.samples_of(scores, done.state, done.judge, population)
         results = RunResults(
             **_head(planned, population),
             watched_group=done.watched_group,
@@ -57,10 +56,10 @@ def run_algorithm(
             seconds=round(done.seconds, 2),
             costs=done.algorithm.costs(done.state)._asdict(),
             groups=groups,
-            sample=sampled(scores, done.state, done.judge, population),
+            sample=first_sample(shown),
         )
         training.write_model(chosen, population, run, done)
-        _write(run, results, per_user)
+        _write(run, results, per_user, shown)
         return results, True
 
 
@@ -80,6 +79,7 @@ def run_reference(
         scores = BaselineScores()
         judge = Judge.of_scores(scores, population)
         groups, per_user = judged(judge, scores, model, population)
+        shown = samples.samples_of(scores, model, judge, population)
         results = RunResults(
             **_head(planned, population),
             watched_group=watched_group(chosen),
@@ -88,14 +88,20 @@ def run_reference(
             seconds=round(seconds, 2),
             costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
             groups=groups,
-            sample=sampled(scores, model, judge, population),
+            sample=first_sample(shown),
         )
-        _write(run, results, per_user)
+        _write(run, results, per_user, shown)
         return results, True
 
 
-def _write(run: RunDirectory, results: RunResults, per_user: Mapping[str, PerUser]) -> None:
+def _write(
+    run: RunDirectory,
+    results: RunResults,
+    per_user: Mapping[str, PerUser],
+    shown: Sequence[samples.Sample],
+) -> None:
     # A run with results.json is finished, so everything else is written before it.
+    samples.write(run, shown)
     write_per_user(run, per_user)
     run.write_results(results.to_json())
 
@@ -164,7 +170,7 @@ def _top_lists(scores, state: Any, cases: Cases, population: Population) -> dict
         state,
         cases,
         num_items=population.ratings.num_items,
-        known_items=_known_items(cases, population),
+        known_items=samples.known_items(cases, population),
     )
     return top_list_results(
         lists,
@@ -173,41 +179,14 @@ def _top_lists(scores, state: Any, cases: Cases, population: Population) -> dict
     )
 
 
-def _known_items(cases: Cases, population: Population) -> list[np.ndarray]:
-    """Returns the items that a model knows each user to have."""
-    if population.feedback == IMPLICIT:  # A user also gives drawn negatives.
-        return [population.examples.positives(user) for user in cases.users.tolist()]
-    return [items for items, _ in cases.given]
-
-
-def sampled(scores, state: Any, judge, population: Population) -> Sample | None:
-    """Returns recommendations for the first user of `unseen_test`, whom every run is asked about.
-
-    Args:
-      scores: A `ModelScores` or `BaselineScores`.
-      state: What they score.
-      judge: Knows the cases of the group.
-      population: The users.
-    """
-    if "unseen_test" not in population.groups:
+def first_sample(shown: Sequence[samples.Sample]) -> Sample | None:
+    """Returns what the first line of a comparison needs; None if there are no unseen users."""
+    unseen = [sample for sample in shown if sample.group == "unseen_test"]
+    if not unseen:
         return None
-    cases = judge.cases("unseen_test")
-    cases = cases.select(np.arange(len(cases.users)) == 0)
-    ratings = population.ratings
-    items, labels = cases.given[0]
-    liked = items[np.argsort(-labels, kind="stable")][:_NUM_SAMPLED]
-    best, values = recommend(
-        scores,
-        state,
-        cases,
-        num_items=ratings.num_items,
-        k=_NUM_SAMPLED,
-        known_items=_known_items(cases, population),
+    first = unseen[0]
+    return Sample(
+        first.user,
+        [title for title, _ in first.liked[:_NUM_SAMPLED]],
+        [(item.title, item.score) for item in first.recommended[:_NUM_SAMPLED]],
     )
-    recommended = [
-        (ratings.item_title(item), float(value))
-        for item, value in zip(best[0].tolist(), values[0].tolist())
-        if item >= 0
-    ]
-    user = ratings.user_name(cases.users[0])
-    return Sample(user, [ratings.item_title(item) for item in liked.tolist()], recommended)

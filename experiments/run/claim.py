@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
+import shlex
+import sys
 from typing import Any
 
 from experiments.run import settings
@@ -14,6 +17,7 @@ from fedrecon.serving.files import load_run
 from fedrecon.serving.matching import check_feedback, match_items
 
 STARTED_FROM = "started_from"
+COMMAND = "command"
 
 
 def config(chosen: Settings, population: Population) -> dict[str, Any]:
@@ -24,7 +28,14 @@ def config(chosen: Settings, population: Population) -> dict[str, Any]:
         "data_fingerprint": population.ratings.fingerprint(),
         "data_notes": list(population.ratings.notes),
         "versions": run_directory.versions(),
+        COMMAND: _command(),
     }
+
+
+def _command() -> str:
+    """Returns the command line of this process, as it can be given again."""
+    binary = pathlib.Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", f"experiments.{binary}", *sys.argv[1:]])
 
 
 @contextlib.contextmanager

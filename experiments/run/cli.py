@@ -49,8 +49,12 @@ class Interruption:
             step()
 
 
-def run(main: Callable[[Interruption], None]) -> None:
+def run(main: Callable[..., None], *, takes_arguments: bool = False) -> None:
     """Runs a binary: parses the flags, calls `main`, and ends the process with the right status.
+
+    Args:
+      main: Takes an `Interruption` and, where the binary takes arguments, these.
+      takes_arguments: Whether there may be arguments that are no flags.
 
     Status 0: done. 1: something that the user gave cannot be used; one sentence says the reason.
     128 + signal: interrupted. Any other exception is a defect and keeps its traceback.
@@ -70,13 +74,14 @@ def run(main: Callable[[Interruption], None]) -> None:
         signal.signal(signum, _raise_interrupted)
 
     def guarded_main(argv) -> None:
-        if len(argv) > 1:
+        arguments = argv[1:]
+        if arguments and not takes_arguments:
             fail(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if not flags.FLAGS["verbosity"].present:  # TFF's managers log each file they write.
             logging.set_verbosity(logging.WARNING)
         interruption = Interruption()
         try:
-            _wait_for(lambda: main(interruption))
+            _wait_for(lambda: main(interruption, *([arguments] if takes_arguments else [])))
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)  # Python would take TensorFlow apart for two seconds more.

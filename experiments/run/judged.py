@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COVERAGE = "coverage"
 TRAINING_USERS = "training_users"
+COSTS = "costs"
 
 
 def record(

@@ -13,12 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.run import build, cli, display
+from experiments.run import build, cli, display, samples
 from experiments.run.population import watched_group
 from experiments.run.settings import Settings
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.population import Population
 from fedrecon.evaluation.judge import Judge
+from fedrecon.evaluation.scoring import ModelScores
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.runs.trackers import Tracker
@@ -169,3 +170,9 @@ def write_model(
         rounds=chosen.total_rounds,
     )
     recommender.save(run.path / files.FOLDER)
+
+
+def write_samples(population: Population, run: RunDirectory, finished: FinishedRun) -> None:
+    """Writes what the model recommends to a few test users."""
+    scores = ModelScores(finished.algorithm)
+    samples.write(run, samples.samples_of(scores, finished.state, finished.judge, population))

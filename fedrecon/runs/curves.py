@@ -56,7 +56,7 @@ def draw(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
             if not points:
                 continue
             rounds, values = np.array(points, float).T
-            values = _without_diverged(values)
+            values = without_diverged(values)
             is_train = group == _TRAIN
             axes.plot(
                 rounds, values, label=group, **(_TRAIN_STYLE if is_train else _EVALUATED_STYLE)
@@ -88,7 +88,7 @@ def worth_seeing(rounds: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     rounds, values = np.asarray(rounds), np.asarray(values, float)
     is_late = (rounds > 0) & (rounds >= _FIRST_SHOWN * rounds.max(initial=0))
-    return values[is_late & np.isfinite(_without_diverged(values))]
+    return values[is_late & np.isfinite(without_diverged(values))]
 
 
 def set_limits(axes: Any, shown: Iterable[np.ndarray]) -> None:
@@ -100,7 +100,7 @@ def set_limits(axes: Any, shown: Iterable[np.ndarray]) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _without_diverged(values: np.ndarray) -> np.ndarray:
+def without_diverged(values: np.ndarray) -> np.ndarray:
     """Returns the values with NaN, a gap in the picture, for each that cannot be drawn."""
     with np.errstate(invalid="ignore"):
         return np.where(np.abs(values) < _LARGEST_SHOWN, values, np.nan)

@@ -1,7 +1,8 @@
-"""A finished comparison that several files of tests read."""
+"""Finished runs that several files of tests read."""
 
 import pytest
 
+from tests.experiments.comparison.runs_by_hand import writer
 from tests.experiments.small import run_binary, small_flags
 
 
@@ -24,3 +25,9 @@ def comparison(repository, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return path
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a run's files and returns its directory; see `writer`."""
+    return writer(tmp_path)

@@ -109,7 +109,7 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     path, output = whole_run
     final = read_json(path / "final_metrics.json")
     groups = {"unseen_test", "unseen_validation"}
-    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users"}
+    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users", "costs"}
     assert set(final["coverage"]) == groups
     assert final["training_users"]["num_users"] == 48
     judged = final["coverage"]["unseen_test"]["num_judged"]
@@ -123,6 +123,8 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
         assert line[1] == f"{final[group]['rmse']:.4f}"
         assert line[5] == f"{final[group]['num_examples']:,}"
     assert f"Files: {path}/" in output
+    assert (path / "report.html").as_uri() in output
+    assert "Run " in (path / "report.html").read_text()
     assert "Traceback" not in output
     config = read_json(path / "config.json")
     assert (config["settings"]["dim"], config["settings"]["seed"]) == (4, 0)
@@ -272,7 +274,7 @@ def test_a_ranking_run_ends_with_what_evaluate_finds_too(repository, tmp_path):
     assert result.returncode == 0, result.stderr
     final = read_json(path / "final_metrics.json")
     groups = {"seen_validation", "seen_test", "unseen_test"}
-    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users"}
+    assert set(final) == {*groups, "rounds", "seconds", "coverage", "training_users", "costs"}
     seen, unseen = final["seen_test"], final["unseen_test"]
     assert 0 < seen["ndcg_at_10"] < seen["hr_at_10"] <= 1
     assert (seen["num_users"], unseen["num_users"]) == (48, 12)

@@ -76,12 +76,15 @@ def test_each_run_is_done_and_reported(comparison):
     lines = [line.split() for line in output.splitlines() if " of 6  " in line]
     assert [line[3] for line in lines] == RUNS
     assert (path / "comparison.md").read_text() in output
-    names = output.split(f"Files: {path}/\n")[1].split()
+    *names, last = output.split(f"Files: {path}/\n")[1].splitlines()
+    names = [name.strip() for name in names]
     assert names == [
-        *("comparison.csv", "comparison.md", "quality_rounds.png", "quality_bytes.png"),
-        *("spread.png", "given_ratings.png", "sweep_client_epochs.png"),
+        *("comparison.csv", "comparison.md", "differences.png", "spread.png"),
+        *("quality_rounds.png", "quality_bytes.png", "given_ratings.png"),
+        "sweep_client_epochs.png",
     ]
-    assert all((path / name).stat().st_size > 0 for name in names)
+    assert last == f"  report.html, to be opened in a browser: {(path / 'report.html').as_uri()}"
+    assert all((path / name).stat().st_size > 0 for name in [*names, "report.html"])
     assert "Traceback" not in output
     rows = read_rows(path)
     assert [row["run"] for row in rows] == [f"runs/{name}" for name in RUNS]

@@ -58,7 +58,8 @@ def test_trials_are_ranked_by_the_best_mean_of_their_validation_curves(search):
         assert int(row["rounds"]) == expected[row["ridge"]][1]
         assert (row["seeds"], row["server_learning_rate"]) == ("2", "1.0")
     assert output.count(" of 4  ridge=") == 4
-    assert f"2 of 2 trials, 2 seeds. File: {path}/trials.csv" in output
+    assert f"2 of 2 trials, 2 seeds. Files: {path}/\n  trials.csv\n" in output
+    assert (path / "report.html").as_uri() in output
 
 
 def test_nothing_is_measured_on_the_test(search):

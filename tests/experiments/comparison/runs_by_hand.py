@@ -1,9 +1,11 @@
 """Finished runs of a comparison, written by hand, and what reads the report of them."""
 
 import csv
+import json
 import re
 
-from experiments.comparison.results import GroupResults, RunResults
+from experiments.comparison.results import GroupResults, RunResults, write_per_user
+from fedrecon.runs.run_directory import RunDirectory
 
 COVERAGE = {"num_users": 7, "num_judged": 4, "left_out": {"who have few": 3}, "num_cold": 0}
 COSTS = {
@@ -87,6 +89,41 @@ def _results(feedback, algorithm, seed, groups, others):
     return RunResults(
         algorithm=algorithm, seed=seed, feedback=feedback, groups=groups, **{**fields, **others}
     )
+
+
+def writer(folder):
+    """Returns a function that writes a run's files and returns its directory.
+
+    `watched` are rounds and two measures; a third measure is half the second. `per_user` are the
+    results of each user of each test group.
+    """
+
+    def write_run(
+        results,
+        *,
+        watched=((0, 3.5, 0.0), (2, 1.5, 0.25), (4, 1.25, 0.5)),
+        settings=(),
+        per_user=None,
+    ):
+        values = results if isinstance(results, dict) else results.to_json()
+        changes = "".join(f"-{name}={value}" for name, value in values["changes"].items())
+        path = folder / "runs" / f"{values['algorithm']}-{values['seed']}{changes}"
+        path.mkdir(parents=True)
+        (path / "results.json").write_text(json.dumps(values))
+        config = {"settings": {**dict(settings), **values["changes"]}, "data_fingerprint": "abc"}
+        (path / "config.json").write_text(json.dumps(config))
+        if watched:
+            names = [f"{values['watched_group']}/{m}" for m in MEASURES[values["feedback"]]]
+            rows = [[number, 0.5, "", a, b, b / 2] for number, a, b in watched]
+            rows.insert(1, [1, 0.7, 0.9, "", "", ""])  # Trained, not evaluated.
+            columns = ["round", "seconds", "train/loss", *names]
+            lines = [",".join(map(str, row[: len(columns)])) for row in (columns, *rows)]
+            (path / "metrics.csv").write_text("\n".join(lines) + "\n")
+        if per_user is not None:
+            write_per_user(RunDirectory(path), per_user)
+        return path
+
+    return write_run
 
 
 def tables(output_dir):

@@ -24,6 +24,8 @@ from tests.experiments.comparison.runs_by_hand import (
     tables,
 )
 
+pytestmark = pytest.mark.usefixtures("without_page")
+
 
 def test_the_table_has_means_and_sample_deviations_over_seeds(tmp_path, write):
     # 0.5, 0.75 and 1.0: the mean is 0.75, the variance (0.0625 + 0 + 0.0625) / 2 = 0.25 squared.
@@ -89,10 +91,10 @@ def test_one_seed_has_no_deviation_and_what_looks_the_same_is_equally_bold(tmp_p
     ]
     files = report.write_report(tmp_path, runs)
     assert [path.name for path in files] == [
-        *("comparison.csv", "comparison.md"),
-        *("quality_rounds.png", "quality_bytes.png", "spread.png"),
+        *("comparison.csv", "comparison.md", "report.html"),
+        *("quality_rounds.png", "quality_bytes.png"),
     ]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files[2:])
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files[3:])
     assert "1 seed (3).\n" in (tmp_path / "comparison.md").read_text()
     (_, *rows), (_, *costs) = tables(tmp_path)
     assert [row[:3] for row in rows] == [
@@ -171,7 +173,6 @@ def test_a_ranking_has_candidates_and_full_rankings_and_ials_no_curve(tmp_path, 
     assert row["rounds"] == ""
     assert list(lines(drawn["quality_rounds"][0])) == ["fed_recon"]
     assert list(lines(drawn["quality_bytes"][0])) == ["fed_recon"]
-    assert list(lines(drawn["spread"][0])) == ["fed_recon", "ials"]
 
 
 @pytest.mark.slow
@@ -347,7 +348,6 @@ def test_a_comparison_may_have_one_group_of_users_alone(tmp_path, write, drawn, 
         ["popularity", f"{1.0 + shift:.3f}"],
     ]
     assert sweep[1] == ["fed_recon_ls", group, f"{0.75 + shift:.3f}", f"**{0.5 + shift:.3f}**"]
-    assert len(drawn["spread"]) == 1
     assert len(drawn["sweep_ridge"]) == 3  # RMSE and accuracies, beside each other.
 
 
@@ -467,7 +467,7 @@ def test_what_differs_by_noise_is_equally_bold_and_a_tie(tmp_path, write):
         for name, rmse in (("fed_recon", BEST), ("popularity", WORST), ("fed_avg", MIXED))
     ]
     report.write_report(tmp_path, runs)
-    quality, differences, _ = tables(tmp_path)
+    quality, differences, _, _ = tables(tmp_path)
     # sqrt((0.25 + 3 * 1.44) / 4) = 1.069 and sqrt((1.5625 + 2.25 + 3.0625 + 4) / 4) = 1.649.
     assert [row[4] for row in quality[1:]] == ["**1.000**", "1.649", "**1.069**"]
     headings, *rows = differences
@@ -503,7 +503,7 @@ def test_a_win_has_an_interval_and_seeds_are_paired(tmp_path, write):
         "**fed_recon has the best RMSE on unseen_test users: 1.050, 0.500 better than fed_avg "
         "(95% interval 0.500 to 0.500).**"
     )
-    _, differences, _ = tables(tmp_path)
+    _, differences, _, _ = tables(tmp_path)
     assert differences[0] == ["users", "algorithm", "seed 0", "seed 1", "all seeds", "verdict"]
     assert differences[-1] == [
         *("unseen_test", "fed_avg", "+0.250 (+0.250 to +0.250)", "+0.750 (+0.750 to +0.750)"),
@@ -603,7 +603,7 @@ def test_only_the_same_users_with_the_same_seed_are_paired(tmp_path, write):
     )
     runs.append(write(explicit_results("stateful_fed_avg", 0, 6.0, 0.5), per_user=per_user(WORST)))
     report.write_report(tmp_path, runs)
-    _, (_, *rows), _ = tables(tmp_path)
+    _, (_, *rows), _, _ = tables(tmp_path)
     unseen = {row[1]: row[2:] for row in rows if row[0] == "unseen_test"}
     assert unseen.pop("fed_recon") == ["0", "0", "0", "best"]
     _, of_seed_1, of_all, verdict = unseen.pop("stateful_fed_avg")

@@ -11,11 +11,13 @@ from tests.experiments.comparison.runs_by_hand import (
     lines,
 )
 
+pytestmark = pytest.mark.usefixtures("without_page")
+
 
 def test_only_ials_has_no_curves_at_all(tmp_path, write):
     run = write(implicit_results("ials", 0, 0.75, **REFERENCE), watched=())
     files = report.write_report(tmp_path, [run])
-    assert [path.name for path in files] == ["comparison.csv", "comparison.md", "spread.png"]
+    assert [path.name for path in files] == ["comparison.csv", "comparison.md", "report.html"]
     assert "quality_rounds" not in (tmp_path / "comparison.md").read_text()
 
 
@@ -29,9 +31,9 @@ def test_curves_are_means_over_seeds_and_the_untrained_model_sets_no_limit(tmp_p
     ]
     report.write_report(tmp_path, runs)
     rmse, accuracy, rounded = drawn["quality_rounds"]
-    assert rmse.get_title() == "unseen_validation RMSE (lower is better)"
-    assert accuracy.get_title() == "unseen_validation accuracy (higher is better)"
-    assert rounded.get_title() == "unseen_validation rounded accuracy (higher is better)"
+    assert rmse.get_title() == "unseen_validation RMSE by rounds (lower is better)"
+    assert accuracy.get_title() == "unseen_validation accuracy by rounds (higher is better)"
+    assert rounded.get_title() == "unseen_validation rounded accuracy by rounds (higher is better)"
     assert lines(rmse) == {"fed_recon": [[0, 2, 4], [8.0, 2.0, 1.0]]}
     assert lines(accuracy) == {"fed_recon": [[0, 2, 4], [0.0, 0.25, 0.5]]}
     assert lines(rounded) == {"fed_recon": [[0, 2, 4], [0.0, 0.125, 0.25]]}
@@ -65,15 +67,6 @@ def test_bytes_are_of_all_clients_so_far(tmp_path, write, drawn):
     assert found["centralized"][1] == [1.25]
 
 
-def test_the_spread_is_averaged_over_seeds(tmp_path, write, drawn):
-    runs = [write(explicit_results("fed_recon", seed, 1.0 + seed, 0.5)) for seed in (0, 1)]
-    report.write_report(tmp_path, runs)
-    seen, unseen = drawn["spread"]
-    assert seen.get_title() == "seen_test users: RMSE of each (lower is better)"
-    assert lines(seen)["fed_recon"] == [[10 * i for i in range(11)], [1.5 + i for i in range(11)]]
-    assert lines(unseen)["fed_recon"][1] == [2.0 + i for i in range(11)]
-
-
 @pytest.mark.slow
 def test_an_algorithm_looks_the_same_in_every_company(tmp_path, write, drawn):
     first = write(explicit_results("fed_recon", 0, 1.0, 0.5))
@@ -81,6 +74,7 @@ def test_an_algorithm_looks_the_same_in_every_company(tmp_path, write, drawn):
     colors = []
     for runs in ([first, second], [second, first], [second]):
         report.write_report(tmp_path, runs)
-        colors.append({x.get_label(): x.get_color() for x in drawn["spread"][0].get_lines()})
+        drawn_lines = drawn["quality_rounds"][0].get_lines()
+        colors.append({line.get_label(): line.get_color() for line in drawn_lines})
     assert colors[0] == colors[1]
     assert colors[2]["fed_avg"] == colors[0]["fed_avg"] != colors[0]["fed_recon"]

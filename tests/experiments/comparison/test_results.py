@@ -14,7 +14,8 @@ from experiments.comparison.results import (
     read_results,
     write_per_user,
 )
-from experiments.comparison.runs import judged, sampled
+from experiments.comparison.runs import first_sample, judged
+from experiments.run import samples
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import InputError
@@ -289,31 +290,18 @@ class ByItem:
         yield np.arange(len(cases.users)), np.tile(items.astype(np.float32), (len(cases.users), 1))
 
 
-def test_the_sample_is_of_the_first_unseen_user_and_names_items_as_the_files_do():
-    population = explicit_population()
-    titles = tuple(f"Item {item}" for item in range(60))
-    ids = np.arange(60) + 1000
-    ratings = dataclasses.replace(
-        population.ratings, item_titles=titles, original_user_ids=ids, original_item_ids=ids
+def test_the_first_line_needs_three_items_of_the_first_unseen_user():
+    liked = [(f"Item {n}", 5.0 - n) for n in range(5)]
+    recommended = [samples.Recommended(f"Item {n + 5}", float(n), None) for n in range(5)]
+    unseen = [
+        samples.Sample(user, "unseen_test", 20, liked, recommended[place:])
+        for place, user in enumerate(("17", "18"))
+    ]
+    assert first_sample(unseen) == Sample(
+        "17",
+        ["Item 0", "Item 1", "Item 2"],
+        [("Item 5", 0.0), ("Item 6", 1.0), ("Item 7", 2.0)],
     )
-    named = dataclasses.replace(population, ratings=ratings)
-    judge = Judge.of_scores(ByItem(), named)
-    found = sampled(ByItem(), None, judge, named)
-    user = population.groups["unseen_test"].users[0]
-    assert found.user == str(1000 + user)
-    cases = judge.cases("unseen_test")
-    items, labels = cases.given[0]
-    assert len(found.given) == 3
-    stars = dict(zip(items.tolist(), labels.tolist()))
-    given = [int(title.removeprefix("Item ")) for title in found.given]
-    assert [stars[item] for item in given] == sorted(labels.tolist(), reverse=True)[:3]
-    best = sorted(set(range(60)) - set(items.tolist()), reverse=True)[:3]
-    assert found.recommended == [(f"Item {item}", float(item)) for item in best]
-    untitled = dataclasses.replace(ratings, item_titles=None)
-    found = sampled(ByItem(), None, judge, dataclasses.replace(population, ratings=untitled))
-    assert [title for title, _ in found.recommended] == [str(1000 + item) for item in best]
-
-
-def test_without_unseen_users_there_is_no_sample():
-    population = implicit_population()
-    assert sampled(ByItem(), None, Judge.of_scores(ByItem(), population), population) is None
+    seen = samples.Sample("3", "seen_test", 20, liked, recommended)
+    assert first_sample([seen]) is None
+    assert first_sample([]) is None

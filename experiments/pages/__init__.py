@@ -1,0 +1,1 @@
+"""report.html: pages of finished runs, made of their files."""
