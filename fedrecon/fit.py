@@ -185,7 +185,11 @@ def fit(
         _check_unseen(population, warm_start)
         build_model = model or model_of(warm_start, population.ratings.num_items)
         build_model = warm_started(build_model, warm_start, population.ratings)
-    build_model = build_model or _default_model(population, algorithm)
+    if build_model is None:
+        build_model = _default_model(population, algorithm)
+        if algorithm in _RECONSTRUCTING:
+            # What is solved for has its penalty in the system of equations.
+            more["reconstruction_model_fn"] = _default_model(population, algorithm, user_l2=0.0)
     if context is None:
         context = InProcessContext()
         end_quietly()
@@ -242,8 +246,8 @@ def _check_unseen(population: Population, warm_start: Recommender) -> None:
             )
 
 
-def _default_model(population: Population, algorithm: str) -> ModelFn:
-    arguments: dict[str, Any] = default_model(algorithm, population.feedback)
+def _default_model(population: Population, algorithm: str, **more: Any) -> ModelFn:
+    arguments = {**default_model(algorithm, population.feedback), **more}
     if arguments["global_bias"]:
         arguments["initial_rating"] = population.label_scale.middle
     num_items = population.ratings.num_items

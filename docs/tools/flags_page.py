@@ -27,6 +27,8 @@ COMMANDS = (
     *("train", "compare", "tune", "evaluate", "recommend", "export", "export_predictions"),
     *("report", "benchmark", "reproduce", "check_leak"),
 )
+# absl puts the values of a flag before its text.
+_CHOICES = re.compile(r"(?:<([^>]*)>: )?(.*)", re.DOTALL)
 # In a process of its own for each binary: two of them define flags of the same name.
 _LIST_FLAGS = """
 import importlib, json, sys
@@ -78,7 +80,7 @@ _NOTES = """\
 _OF_COMMANDS = """\
 ## Flags of single commands
 
-`train` has the settings above and no other flag. `compare` and `tune` have the settings, and these.
+`train`, `compare` and `tune` have the settings above, and these.
 """
 
 
@@ -136,16 +138,16 @@ def commands() -> dict[str, dict]:
 def _of_commands(found: Mapping[str, dict]) -> Iterator[str]:
     yield _OF_COMMANDS
     for name, described in found.items():
-        if name == "train":
-            assert not described["own"]
-            continue
         yield f"### {name}\n"
         if described["has_settings"]:
-            missing = [f"`--{flag}`" for flag in described["missing"]]
-            yield f"The settings except {' and '.join(missing)}, and:\n"
+            missing = " and ".join(f"`--{flag}`" for flag in described["missing"])
+            yield f"The settings{missing and f' except {missing}'}, and:\n"
         for flag, default, text in described["own"]:
             # absl tells how to repeat a flag; so do the texts.
-            yield from _entry("####", flag, _as_code(default), _marked(text.partition(";\n")[0]))
+            choices, text = _CHOICES.fullmatch(text.partition(";\n")[0]).groups()
+            one_of = ", ".join(f"`{choice}`" for choice in choices.split("|")) if choices else ""
+            marked = _marked(text) + (f" One of {one_of}." if one_of else "")
+            yield from _entry("####", flag, _as_code(default), marked)
 
 
 def _entry(level: str, name: str, default: str, explanation: str, only: str = "") -> Iterator[str]:
@@ -196,6 +198,10 @@ def _marked(text: str, choices: Sequence[str] = ()) -> str:
 
 
 def _as_code(default: str) -> str:
+    if default in ("True", "False"):
+        default = default.lower()
+    # Where a checkout is does not belong on the page.
+    default = default.removeprefix(f"{REPOSITORY}/")
     return default if default == "not given" else f"`{default}`"
 
 
