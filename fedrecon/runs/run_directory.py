@@ -10,6 +10,8 @@
     final_metrics.json   metrics of the finished run on each group of users
     results.json         results of a run of a comparison; see `experiments.compare`
     user_results.npz     the same of each user of the test groups
+    samples.json         recommendations for a few test users; see `experiments.run.samples`
+    report.html          a page of the run; see `experiments.pages`
     curves.png           drawn from metrics.csv
 
 `recorder` writes what changes while the run trains. Files are replaced whole or not at all, so that
