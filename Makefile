@@ -1,6 +1,6 @@
 # `make demo`, `make check` and `make test` are all that a newcomer needs; each first sets up .venv if
 # needed. `make check VENV=DIR BASE=PYTHON` uses an environment in DIR, made with another Python.
-.PHONY: demo check test lint format lock setup clean
+.PHONY: demo check test notebooks lint format lock setup clean
 VENV := .venv
 BASE :=
 PYTHON := $(VENV)/bin/python
@@ -22,6 +22,10 @@ check: $(INSTALLED)
 # All tests. Two workers; a file's tests stay together, so that its runs of the binaries are made once.
 test: $(INSTALLED)
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+# Runs notebooks/sources/*.py and keeps them with their outputs, as notebooks/*.ipynb.
+notebooks: $(INSTALLED)
+	$(PYTHON) notebooks/make.py
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -80,12 +81,23 @@ def execute(notebook: nbformat.NotebookNode, *, folder: str | os.PathLike) -> No
     notebook.metadata.update(metadata)
 
 
+def strip(notebook: nbformat.NotebookNode) -> None:
+    """Takes out of the outputs what each run draws anew: addresses, and ids of styled tables."""
+    for cell in notebook.cells:
+        for number, output in enumerate(cell.get("outputs", ())):
+            data = output.get("data", {})
+            for kind in data.keys() & {"text/plain", "text/html"}:
+                text = re.sub(r" at 0x[0-9a-f]+", "", data[kind])
+                data[kind] = re.sub(r"\bT_[0-9a-f]{5}(?=[_\" ])", f"T_{cell.id}_{number}", text)
+
+
 def make(name: str) -> float:
     """Runs a source and keeps the notebook; returns the seconds that it took."""
     start = time.monotonic()
     notebook = from_source(name)
     with tempfile.TemporaryDirectory() as folder:
         execute(notebook, folder=folder)
+    strip(notebook)
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + "\n"
     path = notebook_path(name)
