@@ -1,6 +1,6 @@
 # `make demo`, `make check` and `make test` are all that a newcomer needs; each first sets up .venv if
 # needed. `make check VENV=DIR BASE=PYTHON` uses an environment in DIR, made with another Python.
-.PHONY: demo check test docs lint format lock setup clean
+.PHONY: demo check test docs notebooks lint format lock setup clean
 VENV := .venv
 BASE :=
 PYTHON := $(VENV)/bin/python
@@ -29,6 +29,10 @@ docs: $(INSTALLED)
 	$(PYTHON) -m docs.tools.flags_page
 	$(PYTHON) -m docs.tools.api_page
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+# Runs notebooks/sources/*.py and keeps them with their outputs, as notebooks/*.ipynb.
+notebooks: $(INSTALLED)
+	$(PYTHON) notebooks/make.py
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

@@ -36,6 +36,9 @@ def _check_exponent(exponent: float) -> None:
 class OptimizerOptions:
     """An optimizer of `tff.learning.optimizers` by name.
 
+    An optimizer of one's own takes a subclass whose `build` returns it and whose `is_plain_sgd` is
+    False; notebooks/sources/03_bring_your_own.py has one.
+
     Attributes:
       name: One of `OPTIMIZERS`. `sgd` is plain gradient descent; `momentum` is `build_sgdm` with
         momentum 0.9; the others have TFF's defaults apart from the rate. TFF 0.87's Adafactor is
