@@ -30,6 +30,27 @@ _SHOWN = {
 }
 
 
+class Pace:
+    """How long a run has taken, and about how long it will take.
+
+    The rounds between the last two lines tell: those before the first line also compile.
+    """
+
+    def __init__(self, total_rounds: int):
+        self._total_rounds = total_rounds
+        self._before: list[tuple[int, float]] = []
+
+    def times(self, round_num: int, seconds: float) -> str:
+        """Returns the times after a round, such as `35 s, 10 s to go`."""
+        told = f"{seconds:.0f} s"
+        if len(self._before) > 1 and round_num < self._total_rounds:
+            last_round, last_seconds = self._before[-1]
+            a_round = (seconds - last_seconds) / (round_num - last_round)
+            told += f", {a_round * (self._total_rounds - round_num):.0f} s to go"
+        self._before.append((round_num, seconds))
+        return told
+
+
 def print_notes(ratings: Ratings) -> None:
     """Prints what was decided and left out when the ratings were read."""
     if ratings.notes:

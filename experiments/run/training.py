@@ -108,6 +108,7 @@ def train(
         leave=title is None,
     )
     latest: dict[str, str] = {}
+    pace = display.Pace(options.total_rounds)
 
     def on_round(round_num, row):
         evaluated = {name: row[name] for name in row if name.startswith(f"{watched}/")}
@@ -115,8 +116,8 @@ def train(
             tracker.log(round_num, row)
         if evaluated and title is None:
             text = display.describe(watched, evaluated)
-            text = f"round {round_num:5}  {text}  ({row['seconds']:.0f} s)"
-            tqdm.write(text, file=sys.stdout)
+            times = pace.times(round_num, row["seconds"])
+            tqdm.write(f"round {round_num:5}  {text}  ({times})", file=sys.stdout)
             sys.stdout.flush()
         main = [name for name in row if name.endswith(("/loss", "/rmse", "/hr_at_10"))]
         latest.update({name: f"{row[name]:.4f}" for name in main})

@@ -13,7 +13,9 @@ from fedrecon.runs.events import Events
 def accumulator(tmp_path):
     """Returns what TensorBoard reads of the events of a run in a folder of runs."""
     events = Events(tmp_path / "run" / "events", {"algorithm": "fed_avg", "dim": 8, "l2": None})
-    events.write_rows([(0, {"unseen_validation/rmse": 1.25}), (10, {"unseen_validation/rmse": 0.5})])
+    events.write_rows(
+        [(0, {"unseen_validation/rmse": 1.25}), (10, {"unseen_validation/rmse": 0.5})]
+    )
     events.write_users(10, {"unseen_validation/rmse": np.array([0.0, 1.0, 1.0, 2.0])})
     events.close()
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()

@@ -28,3 +28,11 @@ def test_a_run_that_fails_stops_no_other(capsys):
         ["2", "of", "3", "two", "not", "finished:", "see", "below"],
         ["3", "of", "3", "three", "did", "3"],
     ]
+
+
+def test_the_time_to_go_follows_from_rounds_that_compile_nothing():
+    pace = display.Pace(total_rounds=100)
+    assert pace.times(0, 4.0) == "4 s"
+    assert pace.times(20, 34.0) == "34 s"  # 30 s, most of it XLA's.
+    assert pace.times(40, 38.0) == "38 s, 12 s to go"  # 0.2 s a round.
+    assert pace.times(100, 50.0) == "50 s"
