@@ -1,18 +1,25 @@
 """Draws docs/images/round.svg and docs/images/speed.svg.
 
-    python -m docs.tools.pictures
+    python -m docs.tools.pictures            # these two
+    python -m docs.tools.pictures FOLDER     # also docs/images/unseen_users.png
 
-The speeds are read off the table of how_it_is_fast.md, so the page and its picture agree.
+The speeds are read off the table of how_it_is_fast.md, so the page and its picture agree. FOLDER is
+the comparison `ratings` of `experiments.reproduce`.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
+import sys
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from experiments.comparison.figures import styles
 
 DOCS = pathlib.Path(__file__).resolve().parents[1]
 _STYLE = {"svg.hashsalt": "fedrecon", "font.family": "DejaVu Sans", "font.size": 11}
@@ -79,6 +86,37 @@ def draw_speeds(axes: Axes, found: list[tuple[str, float]]) -> None:
     axes.set_axisbelow(True)
 
 
+def draw_unseen_users(axes: Axes, folder: pathlib.Path) -> None:
+    """Draws the RMSE of unseen validation users by rounds, means over seeds of a comparison."""
+    curves: dict[str, list[pd.Series]] = {}
+    references: dict[str, list[float]] = {}
+    for path in sorted((folder / "runs").iterdir()):
+        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        if results["rounds"] is None:
+            rmse = results["groups"]["unseen_validation"]["means"]["rmse"]
+            references.setdefault(results["algorithm"], []).append(rmse)
+        else:
+            rows = pd.read_csv(path / "metrics.csv", index_col="round")
+            curve = rows["unseen_validation/rmse"].dropna()
+            curves.setdefault(results["algorithm"], []).append(curve)
+    means = {
+        name: pd.concat(seeds, axis="columns").mean("columns") for name, seeds in curves.items()
+    }
+    style = styles([*means, *references])
+    for name in sorted(means, key=lambda name: means[name].iloc[-1]):
+        axes.plot(means[name], label=name, **style[name])
+    for name, seeds in references.items():
+        height, color = sum(seeds) / len(seeds), style[name]["color"]
+        axes.axhline(height, color=color, linestyle="--", linewidth=1.8)
+        axes.text(
+            1.01, height, name, color=color, va="center", transform=axes.get_yaxis_transform()
+        )
+    axes.set(xlim=(40, 500), ylim=(0.855, 0.97))
+    axes.set(xlabel="rounds", ylabel="RMSE of unseen users (stars)")
+    axes.grid(alpha=0.3)
+    axes.legend(ncols=2)
+
+
 def _save(figure: Figure, name: str) -> None:
     figure.savefig(DOCS / "images" / name, bbox_inches="tight", metadata={"Date": None})
 
@@ -92,6 +130,10 @@ def main() -> None:
         page = (DOCS / "how_it_is_fast.md").read_text(encoding="utf-8")
         draw_speeds(figure.subplots(), speeds(page))
         _save(figure, "speed.svg")
+        for folder in sys.argv[1:]:
+            figure = Figure(figsize=(9, 4.6))
+            draw_unseen_users(figure.subplots(), pathlib.Path(folder))
+            _save(figure, "unseen_users.png")
 
 
 if __name__ == "__main__":
