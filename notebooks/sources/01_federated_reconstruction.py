@@ -18,7 +18,7 @@
 # 5. train for 300 rounds and serve users who took no part in training,
 # 6. get recommendations for yourself from ten ratings.
 #
-# You need to know Keras. Everything runs on two CPU cores within about a minute and a half.
+# You need to know Keras. Everything runs on two CPU cores, in about two minutes.
 
 # %%
 # On Colab this cell installs fedrecon. Elsewhere it only keeps TensorFlow's notices out of the way.
