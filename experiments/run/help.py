@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -59,13 +60,20 @@ def text(group: str) -> str:
     if not has_settings:
         return "\n".join([*lines, "Flags", *_explain(own)])
     (output_dir,) = (field for field in settings if field.name == "output_dir")
-    lines += ["Start here", *_explained([output_dir]), *_explain(own)]
+    lines.append("Start here")
     if group == _ALL:
+        lines += [*_explained([output_dir]), *_explain(own)]
         for each in fields.GROUPS:
             lines += ["", f"Flags of the {each}", *_explained(_in_group(settings, each))]
     else:
         start = [field for field in settings if field.metadata["start"]]
-        lines += _explained([field for field in start if field is not output_dir])
+        lines.append(_in_short("output_dir", "required", output_dir.metadata["help"]))
+        for flag in (flags.FLAGS[name] for name in own):
+            lines.append(_in_short(flag.name, default_in_words(flag.default), flag.help))
+        for field in start:
+            if field is not output_dir:
+                told, choices = field.metadata["help"], field.metadata["choices"] or ()
+                lines.append(_in_short(field.name, _default(field), told, choices))
         lines += ["", "Other flags, by group; --help=GROUP explains them, --help=all explains all"]
         for each in fields.GROUPS:
             others = [f for f in _in_group(settings, each) if not f.metadata["start"]]
@@ -100,12 +108,33 @@ def _explain(names: Sequence[str]) -> list[str]:
 def _explained(settings: Sequence[dataclasses.Field]) -> list[str]:
     lines = []
     for field in settings:
-        default = "required" if field.name == "output_dir" else default_in_words(field.default)
-        default = _DEPENDS.get(field.name) or defaults.told(field.name) or default
+        default = "required" if field.name == "output_dir" else _default(field)
         only = relevance.in_words(field.metadata["only"])
         only = f" Only with {only}." if only else ""
         lines += _entry(field.name, default, field.metadata["help"] + only)
     return lines
+
+
+def _default(field: dataclasses.Field) -> str:
+    told = _DEPENDS.get(field.name) or defaults.told(field.name)
+    return told or default_in_words(field.default)
+
+
+def _in_short(name: str, default: str, explanation: str, choices: Sequence[str] = ()) -> str:
+    """Returns the first sentence about a flag and its default, on a line or two."""
+    first, others = f"  --{name:20}", " " * 24
+    if len(name) >= 20:
+        first += "  "
+    # absl tells how to repeat a flag and which values it has; so do the texts.
+    explanation = re.sub(r"^<[^>]*>: ", "", explanation.partition(";\n")[0])
+    sentence = re.split(r"\.\s+(?=[A-Z`-])|\.$|: (?=[a-z_]+:)|\.\s(?=[a-z_]+: )", explanation)[0]
+    # A binary may refuse others.
+    choices = [choice for choice in choices if re.search(rf"\b{choice}\b", explanation)]
+    if choices and not all(choice in sentence for choice in choices):
+        # The sentence may explain the first choice.
+        said = "" if any(choice in sentence for choice in choices) else f"{sentence}: "
+        sentence = f"{said}{', '.join(choices)}"
+    return _wrapped(f"{sentence} ({default})", first, others)
 
 
 def _entry(name: str, default: str, explanation: str) -> Iterator[str]:
