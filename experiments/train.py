@@ -47,7 +47,9 @@ def main(interruption: cli.Interruption) -> None:
             from experiments.run import training
 
             runtime.start(chosen.runtime, chosen.gpu_memory_limit_mb)
-            finished = training.train(chosen, population, run, interruption, tracker=_tracker(run))
+            finished = training.train(
+                chosen, population, run, interruption, tracker_kind=_TRACKER.value
+            )
             final = _final_metrics(finished, population, chosen.total_rounds)
             final.update(judged.record(chosen, population, finished.judge, population.groups))
             final[judged.COSTS] = finished.algorithm.costs(finished.state)._asdict()

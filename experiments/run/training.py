@@ -19,10 +19,11 @@ from experiments.run.settings import Settings
 from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.population import Population
 from fedrecon.evaluation.judge import Judge
+from fedrecon.evaluation.metrics import UserResults
 from fedrecon.evaluation.scoring import ModelScores
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
-from fedrecon.runs.trackers import Tracker
+from fedrecon.runs.trackers import Tracker, open_tracker
 from fedrecon.runs.training import Training, TrainingOptions
 from fedrecon.serving import files
 from fedrecon.serving.build import recommender_of
@@ -56,7 +57,7 @@ def train(
     interruption: cli.Interruption,
     *,
     title: str | None = None,
-    tracker: Tracker | None = None,
+    tracker_kind: str | None = None,
 ) -> FinishedRun:
     """Does the rounds that are not done, in a runtime that has been started.
 
@@ -67,23 +68,30 @@ def train(
       interruption: Saves the last whole round when it comes.
       title: What to call the run where it is one of many, which then shows a progress bar that
         leaves no trace, and no line an evaluation.
-      tracker: Is told the rounds that are evaluated.
+      tracker_kind: One of `trackers.TRACKERS`, which is told the rounds that are evaluated.
     """
     if run.checkpoints():  # The run that it started from is not needed any more.
         chosen = dataclasses.replace(chosen, warm_start=None)
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
     judge, watched = Judge(algorithm, population), watched_group(chosen)
-    recorder = RunRecorder(run, settings=run.read_config()["settings"])
+    settings = run.read_config()["settings"]
+    recorder = RunRecorder(run, settings=settings)
     options = TrainingOptions(
         total_rounds=chosen.total_rounds,
         rounds_per_evaluation=chosen.rounds_per_evaluation,
         rounds_per_checkpoint=chosen.rounds_per_checkpoint,
     )
+    last: list[UserResults] = []
+
+    def evaluate(state):
+        last[:] = [judge.results(state, watched)]
+        return judge.summarize(*last)
+
     training = Training(
         algorithm,
         options,
         recorder,
-        evaluate=lambda state: judge.metrics(state, watched),
+        evaluate=evaluate,
         watched_group=watched,
     )
     done = training.num_rounds_done
@@ -127,10 +135,11 @@ def train(
     if title is None and done < options.total_rounds:
         tqdm.write("Compiling the first evaluation and the first rounds.", file=sys.stdout)
         sys.stdout.flush()
+    tracker = open_tracker(tracker_kind, run.path.name, settings) if tracker_kind else None
     with interruption.do_first(stop), contextlib.closing(bar), _told(tracker):
         state = training.run(on_round)
         if done < options.total_rounds:
-            of_users = judge.results(state, watched)
+            (of_users,) = last
             is_judged = of_users.counts > 0
             recorder.write_users(
                 options.total_rounds,

@@ -1,7 +1,8 @@
 """Trackers: a run's settings and metrics in MLflow or Weights & Biases, where they are installed.
 
-A tracker is told what metrics.csv is told, and nothing depends on it. Where it writes is its own
-matter: MLflow reads `MLFLOW_TRACKING_URI`, Weights & Biases reads `WANDB_MODE` and `WANDB_PROJECT`.
+A tracker is told a part of metrics.csv. If it fails, the run ends, and can be resumed. MLflow reads
+`MLFLOW_TRACKING_URI`, and Weights & Biases reads `WANDB_MODE` and `WANDB_PROJECT`, to know where to
+write.
 """
 
 from __future__ import annotations
