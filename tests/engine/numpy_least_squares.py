@@ -29,6 +29,8 @@ RIDGE = LeastSquaresOptions(regularization=0.5, exponent=0.5, bias_regularizatio
 def numpy_mf(weights, ids, biases=BIASES):
     item_rows, *others = (np.asarray(weight, np.float64) for weight in weights)
     rows, offsets = item_rows[ids], np.zeros(len(ids))
+    if "mean_user" in biases:
+        offsets = offsets + item_rows[ids] @ others.pop(0)
     if "user_bias" in biases:
         rows = np.concatenate([rows, np.ones([len(ids), 1])], axis=1)
     if "item_bias" in biases:

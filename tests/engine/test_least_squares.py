@@ -80,6 +80,16 @@ def test_the_solution_is_that_of_least_squares_with_rows_for_the_penalty(biases,
     assert not found[[4, 6, 7]].any()  # Without a rating there is only the penalty.
 
 
+def test_with_a_mean_user_the_solution_is_the_distance_from_it():
+    biases = (*BIASES, "mean_user")
+    model_fn = mf(biases)
+    weights = random_weights(model_fn)
+    found = flat(solve(model_fn, RIDGE, weights, split="none"))
+    for solution, client in zip(found, CLIENTS):
+        expected = ridge_of_mf(weights, client, biases=biases)
+        np.testing.assert_allclose(solution, expected, atol=1e-5)
+
+
 def test_without_any_support_all_are_zero():
     weights = random_weights(mf())
     found = solve(mf(), RIDGE, weights, split="none", support_epochs=0)
