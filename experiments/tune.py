@@ -38,7 +38,6 @@ from fedrecon import rng
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
 
-TABLE = "trials.csv"
 _NUM_SHOWN = 10
 
 define_flags(without=("algorithm", "seed"))
@@ -85,11 +84,11 @@ def main(interruption: cli.Interruption) -> None:
 
     table = _best_first(pd.DataFrame(rows), list(trials[0]), chosen)
     output_dir.mkdir(parents=True, exist_ok=True)  # A reference leaves nothing there.
-    table.to_csv(output_dir / TABLE, index=False)
+    table.to_csv(output_dir / reports.TRIALS, index=False)
     print(table.head(_NUM_SHOWN).to_string(index=False))
     seeds = "1 seed" if _SEEDS.value == 1 else f"{_SEEDS.value} seeds"
     print(f"\n{len(table)} of {len(trials)} trials, {seeds}. Files: {output_dir}/")
-    print(f"  {TABLE}")
+    print(f"  {reports.TRIALS}")
     reports.finish(output_dir, is_new=True)
     if failures:
         print("Not finished:\n  " + "\n  ".join(failures))

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments.run import defaults, fields, relevance
-from experiments.run.names import ALGORITHMS
+from experiments.run.names import ALGORITHMS, listed
 from experiments.run.settings import Settings, decides_questions
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -174,15 +174,11 @@ def _searched() -> str:
         if field not in of_data and decides_questions(field.name)
     ]
     return (
-        f"Settings of the data decide what users are asked, apart from {_in_words(free)}; so do "
-        f"{_in_words(others)}. Therefore a search, a sweep and `--set` refuse them by name: "
+        "Settings of the data decide what users are asked, apart from "
+        f"{listed(free, 'and')}; so do "
+        f"{listed(others, 'and')}. Therefore a search, a sweep and `--set` refuse them by name: "
         "give them once, for all runs.\n"
     )
-
-
-def _in_words(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _marked(text: str, choices: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ from pandas import DataFrame, Index
 
 from experiments.pages.page import Command, Folded, Served, ServedUsers
 from experiments.pages.sections import NOTHING, Block, Section, Table, Text
-from experiments.run import samples
+from experiments.run import names, samples
 from experiments.run.claim import COMMAND, STARTED_FROM
 from fedrecon.runs.run_directory import RunDirectory
 
@@ -40,8 +40,7 @@ def budget(settings: Mapping[str, Any]) -> str:
 
 def listed(words: Sequence[str]) -> str:
     """Returns `a, b and c`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+    return names.listed(words, "and")
 
 
 def settings_section(configs: Mapping[str, Config], *, seeds: Sequence[int]) -> Section:

@@ -19,7 +19,7 @@ from experiments.pages import details
 from experiments.pages.for_comparison import compared
 from experiments.pages.page import Page, Verdict, links
 from experiments.pages.sections import NOTHING, Block, Cell, Points, Section, Table, Text
-from experiments.run import judged, samples, settings
+from experiments.run import judged, settings
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import watched_group
 from experiments.run.settings import Settings
@@ -38,7 +38,7 @@ _FILES = {
     run_directory.CONFIG: "settings, versions, fingerprint of the data",
     run_directory.USERS: "which users train, and which are unseen",
     run_directory.CURVES: "metrics by rounds",
-    samples.SAMPLES: "recommendations for a few test users",
+    run_directory.SAMPLES: "recommendations for a few test users",
     model_files.FOLDER: "the model, which serves anybody",
 }
 _OTHER_MEASURES = {"mae": "MAE", "mrr": "MRR", "loss": "loss"}

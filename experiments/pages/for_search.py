@@ -24,12 +24,12 @@ from experiments.pages.sections import (
     Table,
     Text,
 )
+from experiments.run.reports import TRIALS
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Measure
 from fedrecon.runs.curves import set_limits
 from fedrecon.runs.run_directory import CONFIG, RunDirectory
 
-TRIALS = "trials.csv"
 _OTHERS = ("deviation", "seconds", "seeds")
 _MEASURES = {feedback.chosen_by.name: feedback.chosen_by for feedback in FEEDBACKS.values()}
 # Trials further off than so many times the middle half's width are outside of a picture.

@@ -6,11 +6,8 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.pages import page
-from experiments.run.reports import REPORT
+from experiments.run.reports import REPORT, TRIALS
 from fedrecon.errors import InputError
-
-# As in experiments.tune, which pages must not import: it defines flags.
-_TRIALS = "trials.csv"
 
 
 def write_report(paths: Sequence[pathlib.Path], output: pathlib.Path | None = None) -> pathlib.Path:
@@ -40,7 +37,7 @@ def write_report(paths: Sequence[pathlib.Path], output: pathlib.Path | None = No
 def _page_of(paths: Sequence[pathlib.Path], folder: pathlib.Path) -> page.Page:
     if len(paths) == 1:
         (path,) = paths
-        if (path / _TRIALS).exists():
+        if (path / TRIALS).exists():
             from experiments.pages import for_search
 
             return for_search.page_of(path, folder)

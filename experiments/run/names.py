@@ -100,7 +100,7 @@ def _nearest(name: str, names: Collection[str]) -> list[str]:
     return close or words[:_NUM_SUGGESTED]
 
 
-def listed(words: Collection[str]) -> str:
-    """Returns `a, b or c`."""
+def listed(words: Collection[str], last_word: str = "or") -> str:
+    """Returns `a, b or c`, or with another word before the last."""
     *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {last_word} {last}" if first else last

@@ -7,6 +7,8 @@ import warnings
 import webbrowser
 
 REPORT = "report.html"
+# The table of a search (`experiments.tune`), by which its directory is known.
+TRIALS = "trials.csv"
 
 
 def finish(folder: pathlib.Path, *, is_new: bool = False, opens: bool = False) -> None:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedrecon.data.population import IMPLICIT, Population
 from fedrecon.errors import InputError
-from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.runs.run_directory import SAMPLES, RunDirectory
 
 if TYPE_CHECKING:
     from fedrecon.evaluation.judge import Judge, Scores  # It imports TensorFlow.
     from fedrecon.evaluation.protocols import Cases
 
-SAMPLES = "samples.json"
 NUM_USERS = 3
 NUM_ITEMS = 5
 # Unseen users show what a model makes of somebody new.
@@ -128,11 +126,7 @@ def _answers(cases: Cases, place: int, *, is_implicit: bool) -> dict[int, float]
 
 def write(run: RunDirectory, samples: list[Sample]) -> None:
     """Writes samples.json, whole or not at all."""
-    path = run.path / SAMPLES
-    part = path.with_name(f"{SAMPLES}.part")
-    values = [dataclasses.asdict(sample) for sample in samples]
-    part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    run.write_samples([dataclasses.asdict(sample) for sample in samples])
 
 
 def read(run: RunDirectory) -> list[Sample]:

@@ -45,6 +45,7 @@ RESULTS = "results.json"
 USER_RESULTS = "user_results.npz"
 CURVES = "curves.png"
 USERS = "users.csv"
+SAMPLES = "samples.json"
 EVENTS = "events"
 _CHECKPOINTS = "checkpoints"
 _STORE = "client_store"
@@ -151,6 +152,9 @@ class RunDirectory:
         """Returns what a comparison found of a finished run, or None while it is not finished."""
         return self._read_if_there(RESULTS)
 
+    def write_samples(self, samples: list[dict[str, Any]]) -> None:
+        _write_json(self.path / SAMPLES, samples)
+
     def write_user_results(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes arrays by their names; they come before `write_results`, which ends a run."""
         path = self.path / USER_RESULTS
@@ -239,7 +243,7 @@ def _read_json(path: pathlib.Path, otherwise: str) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error}.") from error
 
 
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+def _write_json(path: pathlib.Path, value: Any) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     os.replace(part, path)

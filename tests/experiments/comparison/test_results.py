@@ -22,6 +22,7 @@ from fedrecon.errors import InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.runs.run_directory import RunDirectory
+from tests.experiments.by_item import ByItem
 from tests.experiments.comparison.runs_by_hand import (
     COSTS,
     REFERENCE,
@@ -275,19 +276,6 @@ def test_test_groups_keep_what_is_recommended_to_their_users(feedback):
                 "few_ratings_share": np.mean([times[i] < 20 for i in entries]),
             }
         )
-
-
-class ByItem:
-    """Scores every item by its id, for everybody."""
-
-    def scores(self, state, cases):
-        return cases.item_ids
-
-    def losses(self, labels, scores):
-        return None
-
-    def score_blocks(self, state, cases, items):
-        yield np.arange(len(cases.users)), np.tile(items.astype(np.float32), (len(cases.users), 1))
 
 
 def test_the_first_line_needs_three_items_of_the_first_unseen_user():

@@ -11,19 +11,7 @@ from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import InputError
 from fedrecon.evaluation.judge import Judge
 from fedrecon.runs.run_directory import RunDirectory
-
-
-class ByItem:
-    """Scores every item by its id, for everybody."""
-
-    def scores(self, state, cases):
-        return cases.item_ids
-
-    def losses(self, labels, scores):
-        return None
-
-    def score_blocks(self, state, cases, items):
-        yield np.arange(len(cases.users)), np.tile(items.astype(np.float32), (len(cases.users), 1))
+from tests.experiments.by_item import ByItem
 
 
 def samples_by_item(population):
