@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 from fedrecon.data.population import IMPLICIT
+from fedrecon.data.ratings import RatingScale
 from fedrecon.errors import InputError
 from fedrecon.options import (
     CentralizedOptions,
@@ -86,6 +87,23 @@ def default_options(algorithm: str, feedback: str) -> Any:
             f"{', '.join(known)}."
         )
     return known[algorithm]
+
+
+def arguments_of_scale(scale: RatingScale, feedback: str, *, global_bias: bool) -> dict[str, Any]:
+    """Returns the arguments of `matrix_factorization` that follow from the scale of the labels.
+
+    Ratings are trained in units of their scale, so the rates above hold on every scale. Implicit
+    labels are not: their rates were chosen with labels of 0 and 1 as they are.
+
+    Args:
+      scale: The labels that exist.
+      feedback: `"explicit"` or `"implicit"`.
+      global_bias: Whether the model has a global bias, which starts at the middle of the scale.
+    """
+    of_scale = {"initial_rating": scale.middle} if global_bias else {}
+    if feedback == IMPLICIT:
+        return of_scale
+    return {**of_scale, "rating_unit": scale.unit, "rating_step": scale.step}
 
 
 def default_reconstruction(*, is_linear: bool) -> FedReconOptions:

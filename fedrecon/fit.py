@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import tensorflow_federated as tff
 
 from fedrecon.algorithms import centralized, fed_avg, fed_ials, fed_ncf, fed_recon
 from fedrecon.algorithms.algorithm import Algorithm
+from fedrecon.algorithms.reconstruction import is_solvable
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
     PARTS,
@@ -19,13 +21,18 @@ from fedrecon.data.population import (
     divide_for_ranking,
 )
 from fedrecon.data.ratings import Ratings
-from fedrecon.defaults import default_model, default_options, default_reconstruction
+from fedrecon.defaults import (
+    arguments_of_scale,
+    default_model,
+    default_options,
+    default_reconstruction,
+)
 from fedrecon.errors import InputError
 from fedrecon.evaluation.coverage import Coverage
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.models.matrix_factorization import matrix_factorization
-from fedrecon.models.model_fn import model_fn
+from fedrecon.models.model_fn import StartedModelFn, model_fn
 from fedrecon.models.split_model import ModelFn
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.divergence import DivergenceCheck
@@ -175,8 +182,6 @@ def fit(
             )
         more.update(aggregator_factory=aggregator, is_aggregator_linear=is_aggregator_linear)
     population = _population(ratings, algorithm, seed, warm_start)
-    if algorithm in _RECONSTRUCTING and model is None:
-        more["reconstruction"] = default_reconstruction(is_linear=True)
     if clients_per_round is None:
         clients_per_round = max(1, min(100, len(population.train) // 5))
     build_model = model
@@ -187,9 +192,8 @@ def fit(
         build_model = warm_started(build_model, warm_start, population.ratings)
     if build_model is None:
         build_model = _default_model(population, algorithm)
-        if algorithm in _RECONSTRUCTING:
-            # What is solved for has its penalty in the system of equations.
-            more["reconstruction_model_fn"] = _default_model(population, algorithm, user_l2=0.0)
+    if algorithm in _RECONSTRUCTING:
+        more.update(_reconstruction(build_model))
     if context is None:
         context = InProcessContext()
         end_quietly()
@@ -205,7 +209,9 @@ def fit(
         every = rounds_per_evaluation or max(1, rounds // 10)
         state, rows = _train(prepared, judge, _watched(population), rounds, every)
         results = {group: judge.results(state, group) for group in population.groups}
-        recommender = recommender_of(prepared, state, population, name=algorithm, rounds=rounds)
+        recommender = recommender_of(
+            prepared, state, population, name=algorithm, rounds=rounds, trained_model_fn=build_model
+        )
     metrics = {group: judge.summarize(of_group) for group, of_group in results.items()}
     judged = {group: judge.coverage(group) for group in population.groups}
     return Fitted(prepared, population, state, judge, results, judged, metrics, rows, recommender)
@@ -246,10 +252,31 @@ def _check_unseen(population: Population, warm_start: Recommender) -> None:
             )
 
 
-def _default_model(population: Population, algorithm: str, **more: Any) -> ModelFn:
-    arguments = {**default_model(algorithm, population.feedback), **more}
-    if arguments["global_bias"]:
-        arguments["initial_rating"] = population.label_scale.middle
+def _reconstruction(build_model: ModelFn) -> dict[str, Any]:
+    """Returns how the users are served whose local part an algorithm does not keep."""
+    solved = _without_user_l2(build_model)
+    is_linear = is_solvable(solved)
+    return {
+        "reconstruction": default_reconstruction(is_linear=is_linear),
+        "reconstruction_model_fn": solved if is_linear else build_model,
+    }
+
+
+def _without_user_l2(build_model: ModelFn) -> ModelFn:
+    """Returns the model that is solved for: its penalty is in the system of equations."""
+    if isinstance(build_model, StartedModelFn):
+        return _without_user_l2(build_model.build)
+    is_ours = isinstance(build_model, functools.partial)
+    if is_ours and build_model.func is matrix_factorization:
+        return functools.partial(build_model, user_l2=0.0)
+    return build_model
+
+
+def _default_model(population: Population, algorithm: str) -> ModelFn:
+    arguments = default_model(algorithm, population.feedback)
+    scale = population.label_scale
+    has_bias = arguments["global_bias"]
+    arguments.update(arguments_of_scale(scale, population.feedback, global_bias=has_bias))
     num_items = population.ratings.num_items
     return model_fn(matrix_factorization, num_items, dim=_DIM, seed=population.seed, **arguments)
 

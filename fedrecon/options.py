@@ -80,9 +80,10 @@ class LeastSquaresOptions:
 
     With a prediction `e_n . u + b_n` for example `n`, linear in the local part `u`, it minimizes
 
-        sum over the support of (label_n - b_n - e_n . u)^2 + sum over entries k of r_k * u_k^2
+        sum over the support of loss(label_n, b_n + e_n . u) + sum over entries k of r_k * u_k^2
 
-    where `r_k` is `regularization * (number of support examples) ** exponent`.
+    where `r_k` is `regularization * (number of support examples) ** exponent` and the loss is the
+    squared error, in the unit of the model's loss.
 
     Attributes:
       regularization: Positive, relative to one example, because the loss above is a sum.

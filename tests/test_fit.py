@@ -1,11 +1,15 @@
 """The common case in one call."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow_federated as tff
 
 import fedrecon as fr
 from fedrecon.data.population import GROUPS
+from fedrecon.data.ratings import RatingScale
+from fedrecon.serving.linear import LeastSquares
 from fedrecon.wiring.secure import secure_mean
 
 EXPLICIT = ("fed_recon", "fed_recon_ls", "fed_avg", "stateful_fed_avg", "fed_ncf", "centralized")
@@ -38,6 +42,35 @@ def test_every_algorithm_fits_ratings_and_says_how_well(ratings, mean_rating_rms
     assert watched.iloc[-1] == run.metrics["unseen_validation"]["rmse"]
     assert run.curves["train/loss"].notna().sum() == 12
     assert run.algorithm.costs(run.state).server_bytes > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", EXPLICIT)
+def test_the_scale_of_ratings_changes_nothing_but_the_unit(ratings, algorithm):
+    # A factor of two to the third changes no digit, so everything is equal.
+    factor = 8
+    wide = dataclasses.replace(
+        ratings, ratings=ratings.ratings * factor, scale=RatingScale(8, 40, 8)
+    )
+    given = {ratings.item_name(item): stars for item, stars in ((3, 5.0), (30, 2.0), (7, 4.0))}
+    of_stars, of_wide = [
+        (run, run.recommender.score_all({item: stars * unit for item, stars in given.items()}))
+        for unit, run in (
+            (1, fr.fit(ratings, algorithm=algorithm, rounds=3)),
+            (factor, fr.fit(wide, algorithm=algorithm, rounds=3)),
+        )
+    ]
+    for group, metrics in of_stars[0].metrics.items():
+        expected = {
+            **metrics,
+            "rmse": factor * metrics["rmse"],
+            "mae": factor * metrics["mae"],
+        }
+        assert of_wide[0].metrics[group] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_array_equal(of_wide[1], factor * of_stars[1])
+    of_training = of_stars[0].curves.filter(regex="^train/(loss|accuracy)$")
+    assert len(of_training.columns)
+    assert of_wide[0].curves[of_training.columns].equals(of_training)
 
 
 def test_each_user_has_a_row_with_the_data_sets_own_id(ratings):
@@ -85,6 +118,16 @@ def test_an_aggregator_sees_the_updates(ratings):
 def test_bad_arguments_are_one_sentence(ratings, arguments, message):
     with pytest.raises(fr.InputError, match=message):
         fr.fit(ratings, **arguments)
+
+
+def test_a_warm_start_goes_on_with_the_penalties_of_training_and_serves_by_solving(ratings):
+    first = fr.fit(ratings, algorithm="fed_ncf", rounds=1)
+    again = fr.fit(ratings, algorithm="fed_ncf", rounds=1, warm_start=first.recommender)
+    for run in (first, again):
+        arguments = run.recommender.model_description["arguments"]
+        assert (arguments["l2"], arguments.get("user_l2")) == (0.001, None)
+        # The penalty of whoever is solved for is in the system of equations.
+        assert isinstance(run.recommender.model.rule, LeastSquares)
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from fedrecon.algorithms.algorithm import Algorithm
 from fedrecon.data.features import genre_features
 from fedrecon.data.population import Population, label_scale
 from fedrecon.data.ratings import Ratings
+from fedrecon.defaults import arguments_of_scale
 from fedrecon.models import matrix_factorization, neural_cf
 from fedrecon.models.by_name import model_from_name
 from fedrecon.models.model_fn import model_fn as bind
@@ -74,7 +75,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
             global_bias=settings.global_bias,
             mean_user=settings.mean_user,
             item_features=_item_features(settings, ratings),
-            initial_rating=_initial_rating(settings, ratings),
+            **_of_scale(settings, ratings),
             spread_out=settings.spread_out,
             user_l2=user_l2,
             **common,
@@ -89,12 +90,13 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
     )
 
 
-def _initial_rating(settings: Settings, ratings: Ratings) -> float:
-    if not settings.global_bias:
-        return 0.0  # There is nothing that would start there.
-    if settings.initial_rating is not None:
-        return settings.initial_rating
-    return label_scale(ratings, settings.feedback, settings.label_threshold).middle
+def _of_scale(settings: Settings, ratings: Ratings) -> dict[str, Any]:
+    """Returns the arguments of matrix factorization that follow from the scale of the labels."""
+    scale = label_scale(ratings, settings.feedback, settings.label_threshold)
+    of_scale = arguments_of_scale(scale, settings.feedback, global_bias=settings.global_bias)
+    if settings.global_bias and settings.initial_rating is not None:
+        of_scale["initial_rating"] = settings.initial_rating
+    return of_scale
 
 
 def _item_features(settings: Settings, ratings: Ratings) -> np.ndarray | None:

@@ -178,6 +178,7 @@ def write_model(
         population,
         name=chosen.algorithm,
         rounds=chosen.total_rounds,
+        trained_model_fn=build.model_fn(chosen, population.ratings),
     )
     recommender.save(run.path / files.FOLDER)
 

@@ -19,6 +19,7 @@ from fedrecon.engine.client_step import Stage
 from fedrecon.engine.shards import Examples, compile_for_shards, shard_spec
 from fedrecon.engine.stages import run_stage
 from fedrecon.engine.values import Values, in_order, local_specs
+from fedrecon.errors import InputError
 from fedrecon.models.client_randomness import fold_in
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.model_fn import structure
@@ -87,6 +88,16 @@ def reconstruction_packing_options(options: FedReconOptions, *, seed: int) -> Pa
         query=Passes(0),
         seed=seed,
     )
+
+
+def is_solvable(model_fn: ModelFn) -> bool:
+    """Returns whether least squares reconstructs the local part of this model."""
+    split_model = model_fn()
+    try:
+        least_squares.check_is_solvable(split_model, FunctionalModel(split_model))
+    except InputError:  # Not linear, or not squared.
+        return False
+    return True
 
 
 def build_reconstruction(

@@ -61,6 +61,11 @@ class RatingScale:
         """The value half-way between the least and the largest rating."""
         return (self.minimum + self.maximum) / 2
 
+    @property
+    def unit(self) -> float:
+        """A quarter of the width: one star of 1 to 5, on which the default rates were chosen."""
+        return (self.maximum - self.minimum) / 4
+
     def is_divided_by(self, value: float) -> bool:
         """Whether some ratings that exist are below a value, and others are not."""
         return self.minimum < value <= self.maximum

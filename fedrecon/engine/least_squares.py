@@ -6,7 +6,8 @@ equations of `LeastSquaresOptions`,
 
     (E'E + R) u = E'(label - b)
 
-with the rows `e_n` of the support in `E` and the regularization on the diagonal of `R`. Closed-form
+with the rows `e_n` of the support in `E` and the regularization on the diagonal of `R`, divided by
+the weight that the loss gives to a squared error (1 for the mean squared error). Closed-form
 solvers as the inner loop of meta-learning: Bertinetto et al. 2019, "Meta-learning with
 differentiable closed-form solvers" (arXiv:1805.08136). As the user's half of alternating least
 squares: Zhou et al. 2008, "Large-scale Parallel Collaborative Filtering for the Netflix Prize".
@@ -122,7 +123,7 @@ def check_is_solvable(split_model: SplitModel, model: FunctionalModel) -> None:
             )
     labels, predictions = tf.constant([[0.5], [3.0], [-2.0]]), tf.constant([[0.7], [1.0], [2.0]])
     losses = model.loss(labels, predictions, tf.ones_like(labels, tf.bool))
-    squares = tf.square(labels - predictions)[:, 0]
+    squares = _weight_of_squares(model) * tf.square(labels - predictions)[:, 0]
     if not np.allclose(losses, squares, rtol=1e-5):
         loss = split_model.loss_fn().name
         raise InputError(f"the loss {loss} of the model {name} is not squared{otherwise}")
@@ -226,8 +227,24 @@ def linear_tables(
     return np.concatenate(rows), np.concatenate(offsets)
 
 
+def squared_loss_weight(model: FunctionalModel) -> float:
+    """Returns what an error of 1 adds to the loss of a batch of one."""
+    return float(_weight_of_squares(model))
+
+
 def regularization_strengths(model: FunctionalModel, options: LeastSquaresOptions) -> list[float]:
-    """Returns the regularization of each entry of `u`, for a support of one example."""
+    """Returns the entries of the diagonal of `R`, for a support of one example."""
+    weight = squared_loss_weight(model)
+    return [strength / weight for strength in _strengths(model, options)]
+
+
+def _weight_of_squares(model: FunctionalModel) -> tf.Tensor:
+    # A tensor, since it is also needed where a function is traced.
+    one = tf.ones([1])
+    return model.loss(one, tf.zeros_like(one), tf.ones_like(one, tf.bool))
+
+
+def _strengths(model: FunctionalModel, options: LeastSquaresOptions) -> list[float]:
     strengths = []
     for weight in _solved(model):
         size = weight.shape.num_elements()
@@ -239,10 +256,11 @@ def regularization_strengths(model: FunctionalModel, options: LeastSquaresOption
 
 def _regularization(model: FunctionalModel, options: LeastSquaresOptions, num_examples: tf.Tensor):
     """Returns the diagonals of the clients' systems, `[clients, k]` float64."""
-    strengths = regularization_strengths(model, options)
+    strengths = tf.constant(_strengths(model, options), tf.float64)
+    strengths /= tf.cast(_weight_of_squares(model), tf.float64)
     # A client without a support is regularized too.
     growth = tf.cast(tf.maximum(num_examples, 1.0), tf.float64) ** options.exponent
-    return growth[:, tf.newaxis] * tf.constant(strengths, tf.float64)
+    return growth[:, tf.newaxis] * strengths
 
 
 def _is_linear(model: FunctionalModel, weights: list[Weight]) -> bool:

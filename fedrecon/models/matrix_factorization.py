@@ -1,14 +1,18 @@
 """Matrix factorization for explicit ratings, split for federated training.
 
-The rating of item i by user u is predicted as `<u, v_i> + b_u + b_i + mu`, in the unit of the
-ratings; each bias is optional. The item rows `v_i`, the item biases `b_i` and the global bias `mu`
-are global; the user's row `u` and bias `b_u` are local. From the FedRecon paper (Singhal et al.
-2021, arXiv:2102.03448) and its code (google-research/federated, reconstruction/movielens).
+The rating of item i by user u is predicted as `<u, v_i> + b_u + b_i + mu`; each bias is optional.
+The item rows `v_i`, the item biases `b_i` and the global bias `mu` are global; the user's row `u`
+and bias `b_u` are local. From the FedRecon paper (Singhal et al. 2021, arXiv:2102.03448) and its
+code (google-research/federated, reconstruction/movielens).
 
 With a mean user `m`, `u + m` takes the place of `u`. `m` is global: the server learns it. What a
 user gives then decides how far the user is from the mean user, and who gives little stays near it.
 A prior whose mean is learned, as in hierarchical Bayes and as the learned initial values of MAML
 (Finn et al. 2017, arXiv:1703.03400).
+
+In a unit `c` other than 1 the model predicts `c` times the sum above, and its loss is
+`((label - prediction) / c)^2`: what every weight and every learning rate means is then the same on
+all scales of ratings.
 
 With known features `F_i` of the items, `v_i + F_i W` takes the place of `v_i`, and `b_i + F_i w`
 the place of `b_i`; `W` and `w` are global. So an item that nobody rated has a row, too: an item is
@@ -23,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from fedrecon import rng
-from fedrecon.models import layers, metrics, split_model
+from fedrecon.models import layers, losses, metrics, split_model
 
 
 def matrix_factorization(
@@ -35,6 +39,8 @@ def matrix_factorization(
     global_bias: bool = False,
     mean_user: bool = False,
     initial_rating: float = 0.0,
+    rating_unit: float = 1.0,
+    rating_step: float = 1.0,
     l2: float = 0.0,
     user_l2: float | None = None,
     spread_out: float = 0.0,
@@ -60,9 +66,13 @@ def matrix_factorization(
       mean_user: Whether to add `m` to the user's row. Without it, items that are liked in general
         get a part of their rating from what users have in common, which whoever gives few ratings
         does not have: they are predicted too low.
-      initial_rating: The initial value of `mu`. Reconstruction shrinks a user's part towards 0, and
-        so the user's predictions towards `mu + b_i`. While that is far from typical ratings, it
-        serves users with few ratings badly. The middle of the scale is known without any data.
+      initial_rating: Where predictions start, by the initial value of `mu`. Reconstruction shrinks
+        a user's part towards 0, and so the user's predictions towards `mu + b_i`. While that is far
+        from typical ratings, it serves users with few ratings badly. The middle of the scale is
+        known without any data.
+      rating_unit: The unit `c`, positive; `RatingScale.unit` makes any scale as wide as 1 to 5.
+      rating_step: What neighboring ratings differ by; it decides which prediction counts as right
+        in the training metric `accuracy`.
       l2: Adds `l2 * sum of squares` of every weight, biases too, to the loss of each batch.
       user_l2: In place of `l2` for the local weights; None is the same.
       spread_out: The strength of `layers.SpreadOut` on the item rows `v_i`.
@@ -78,12 +88,14 @@ def matrix_factorization(
       seed: Decides the default initial values, whatever else the process has built or drawn.
 
     Raises:
-      ValueError: If a size is not positive, a strength is negative, or the features are not one
-        finite row for each item.
+      ValueError: If a size or the unit is not positive, a strength is negative, or the features are
+        not one finite row for each item.
     """
     _check_sizes(num_items, dim)
     user_l2 = l2 if user_l2 is None else user_l2
     _check_strengths(l2=l2, user_l2=user_l2, spread_out=spread_out)
+    if not rating_unit > 0:
+        raise ValueError(f"The unit of ratings must be > 0, but is {rating_unit}.")
     l2_regularizer = tf.keras.regularizers.L2(l2) if l2 else None
     user_regularizer = tf.keras.regularizers.L2(user_l2) if user_l2 else None
     # Spread-out ties all rows of the table together, so that none can be trained alone.
@@ -154,19 +166,21 @@ def matrix_factorization(
         terms.append(layer(features))
     rating = tf.keras.layers.Add(name="sum")(terms) if len(terms) > 1 else terms[0]
     if global_bias:
-        initializer = tf.keras.initializers.Constant(initial_rating)
+        initializer = tf.keras.initializers.Constant(initial_rating / rating_unit)
         layer = layers.Bias(initializer, l2_regularizer, name="global_bias")
         global_layers.append(layer)
         rating = layer(rating)
+    if rating_unit != 1.0:
+        rating = tf.keras.layers.Rescaling(rating_unit, name="rating_unit")(rating)
 
-    loss_fn = tf.keras.losses.MeanSquaredError
+    loss_fn = losses.squared_error_in(rating_unit)
     return split_model.SplitModel(
         keras_model=tf.keras.Model(item_id, rating, name="matrix_factorization"),
         global_layers=tuple(global_layers),
         local_layers=tuple(local_layers),
         input_spec=split_model.rating_input_spec(),
         loss_fn=loss_fn,
-        metrics_fn=functools.partial(metrics.rating_metrics, loss_fn),
+        metrics_fn=functools.partial(metrics.rating_metrics, loss_fn, rating_step),
     )
 
 

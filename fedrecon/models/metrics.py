@@ -19,13 +19,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
-def rating_metrics(loss_fn: Callable[..., tf.keras.losses.Loss]) -> list[tf.keras.metrics.Metric]:
+def rating_metrics(
+    loss_fn: Callable[..., tf.keras.losses.Loss], rating_step: float = 1.0
+) -> list[tf.keras.metrics.Metric]:
     """Returns new metrics for predictions and labels of shape `[batch, 1]` (or `[batch]`).
 
     - `mean_loss`: the mean loss without regularization.
     - `rmse`: the root of the mean squared error, in the unit of the labels.
-    - `accuracy`: the share of ratings with `|prediction - label| <= 0.5` (see `RatingAccuracy`).
-      It counts within half a star on every scale, since a model does not know the data's scale.
+    - `accuracy`: the share of ratings with `|prediction - label| <= rating_step / 2` (see
+      `RatingAccuracy`).
     - `num_examples`: the number of ratings, int64.
 
     Each takes a `sample_weight` per rating, such as a mask of padding. `loss_fn(reduction=...)`
@@ -34,7 +36,7 @@ def rating_metrics(loss_fn: Callable[..., tf.keras.losses.Loss]) -> list[tf.kera
     return [
         MeanLoss(loss_fn),
         tf.keras.metrics.RootMeanSquaredError(name="rmse", dtype=tf.float64),
-        RatingAccuracy(),
+        RatingAccuracy(rating_step),
         RatingCount(),
     ]
 

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from fedrecon import rng
 from fedrecon.algorithms.algorithm import Algorithm, Reconstruction
+from fedrecon.algorithms.reconstruction import is_solvable
 from fedrecon.data.population import Population, parts_of
 from fedrecon.engine import least_squares
 from fedrecon.engine.calls import initial_local_values
 from fedrecon.engine.values import Values
-from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
 from fedrecon.models.model_fn import description
+from fedrecon.models.split_model import ModelFn
 from fedrecon.options import FedIalsOptions
 from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
@@ -32,7 +33,13 @@ from fedrecon.wiring.weights import global_part
 
 
 def recommender_of(
-    algorithm: Algorithm, state: Any, population: Population, *, name: str, rounds: int
+    algorithm: Algorithm,
+    state: Any,
+    population: Population,
+    *,
+    name: str,
+    rounds: int,
+    trained_model_fn: ModelFn | None = None,
 ) -> Recommender:
     """Returns what serves users by a trained algorithm.
 
@@ -44,6 +51,8 @@ def recommender_of(
       population: The users that it was trained on.
       name: The name of the algorithm.
       rounds: How many rounds it was trained.
+      trained_model_fn: Builds the model that was trained, from which training may go on; None where
+        users are reconstructed by the same model, penalties included.
     """
     reconstruction = algorithm.reconstruction
     model = FunctionalModel(reconstruction.model_fn())
@@ -58,7 +67,7 @@ def recommender_of(
         ),
         about=about,
         weights=values,
-        model_description=description(reconstruction.model_fn),
+        model_description=description(trained_model_fn or reconstruction.model_fn),
         ratings=population.ratings,
         parts=parts_of(population),
     )
@@ -110,15 +119,14 @@ def _rule(reconstruction: Reconstruction, model: FunctionalModel, start_seed: in
         return LeastSquares(tuple(strengths), options.least_squares.exponent)
     if not options.reconstruction_optimizer.is_plain_sgd:
         return None
-    try:
-        least_squares.check_is_solvable(reconstruction.model_fn(), model)
-    except InputError:  # Not linear, or not squared.
+    if not is_solvable(reconstruction.model_fn):
         return None
     drawn = initial_local_values(model, tf.constant([start_seed], tf.uint32))
     initial = np.concatenate([np.ravel(drawn[weight.name]) for weight in model.local_weights])
     return GradientSteps(
         initial=tuple(initial.tolist()),
-        learning_rate=options.reconstruction_optimizer.learning_rate,
+        learning_rate=options.reconstruction_optimizer.learning_rate
+        * least_squares.squared_loss_weight(model),
         batch_size=options.batch_size,
         epochs=options.reconstruction_epochs,
         steps_max=options.reconstruction_steps_max,

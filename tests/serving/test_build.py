@@ -86,6 +86,20 @@ CASES = {
         "explicit",
         GradientSteps,
     ),
+    "fed_recon in units": (
+        fr.prepare_fed_recon,
+        described_mf(**BIASED, rating_unit=1.7, initial_rating=3.0),
+        STEPS,
+        "explicit",
+        GradientSteps,
+    ),
+    "fed_recon_ls in units": (
+        fr.prepare_fed_recon,
+        described_mf(**BIASED, rating_unit=1.7),
+        EXACT,
+        "explicit",
+        LeastSquares,
+    ),
     "adam": (fr.prepare_fed_recon, described_mf(**BIASED), ADAM, "explicit", None),
     "neumf": (
         fr.prepare_fed_recon,
@@ -95,7 +109,7 @@ CASES = {
         None,
     ),
 }
-SOLVED = ("fed_recon_ls", "fed_ials", "centralized")
+SOLVED = ("fed_recon_ls", "fed_recon_ls in units", "fed_ials", "centralized")
 
 
 class Trained:
