@@ -68,6 +68,8 @@ _SHORT_FEATURES = ("fed_recon", "centralized")
 # Without a penalty they overfit the users of a small data set: on movielens-100k those who are seen
 # are then served worse than by mean ratings.
 _L2 = {"fed_ncf": 0.001, "centralized": 0.00002}
+# A user's kept part meets the same few ratings in every round in which the user takes part.
+_USER_L2 = {"stateful_fed_avg": 0.03}
 
 
 def default_options(algorithm: str, feedback: str) -> Any:
@@ -135,4 +137,5 @@ def default_model(algorithm: str, feedback: str) -> dict[str, Any]:
         **dict.fromkeys(("user_bias", "item_bias", "global_bias"), has_biases),
         "mean_user": is_explicit and algorithm in ("fed_recon", "fed_ncf"),
         "l2": _L2.get(algorithm, 0.0) if is_explicit else 0.0,
+        "user_l2": _USER_L2.get(algorithm) if is_explicit else None,
     }

@@ -224,7 +224,7 @@ def _by_algorithm(field: dataclasses.Field) -> set:
 
 def _cell(value: object) -> str:
     if value is None:
-        return ""
+        return "-"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, str) else f"{value:g}"

@@ -64,7 +64,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
     common = {"l2": settings.l2, "seed": settings.seed}
     is_solved = settings.is_solved if for_reconstruction else settings.trains_by_solving
     # A local part that is solved for has its regularization (--ridge) in the system of equations.
-    user_l2 = 0.0 if is_solved else None
+    user_l2 = 0.0 if is_solved else settings.user_l2
     if settings.model == "matrix_factorization":
         return bind(
             matrix_factorization.matrix_factorization,

@@ -124,6 +124,7 @@ HAS_RATINGS = Having("no_ratings", (False,))
 MATRIX_FACTORIZATION = Having("model", ("matrix_factorization",))
 # Federated iALS has an inner product of its own, without biases and without other penalties.
 NOT_FED_IALS = algorithm_not_in(("fed_ials", *REFERENCES))
+NOT_SOLVING = algorithm_not_in((*SOLVING, *REFERENCES))
 BY_STEPS = Having("reconstruction", ("gradient_steps",))
 IN_THIS_PROCESS = Having("runtime", ("in_process",))
 # Some local part is rebuilt: always with explicit feedback, whose evaluated users are unseen. With

@@ -302,6 +302,13 @@ class Settings:
         minimum=0.0,
         only=(relevance.NOT_FED_IALS,),
     )
+    user_l2: Optional[float] = fields.model(
+        None,
+        "L2 regularization of the user's own part, in place of --l2. A user has few ratings and "
+        "meets them often, an item the other way round.",
+        minimum=0.0,
+        only=(relevance.NOT_SOLVING, relevance.MATRIX_FACTORIZATION),
+    )
     spread_out: float = fields.model(
         0.0,
         "Spread-out regularization, which pushes item embeddings apart.",
@@ -579,6 +586,10 @@ class Settings:
                 f"--model={self.model} is not linear in its local part, so the local part cannot "
                 "be solved for; give --model=matrix_factorization, or an algorithm and a "
                 "reconstruction by gradient steps."
+            )
+        if self.user_l2 is not None and self.trains_by_solving:
+            raise InputError(
+                "--user_l2 has no effect where training solves for the user's part; give --ridge."
             )
         if self.algorithm == "fed_ials":
             biases = ("user_bias", "item_bias", "global_bias")

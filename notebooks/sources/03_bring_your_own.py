@@ -234,7 +234,7 @@ runs = {
         "fed_recon",
         model=model,
         options=settings_of[name],
-        rounds=100,
+        rounds=60,
         clients_per_round=50,
     )
     for name, model in models.items()
@@ -365,7 +365,7 @@ proximal = {
         options=dataclasses.replace(
             several_epochs, client_optimizer=ProximalOptions("sgd", 0.2, strength=strength)
         ),
-        rounds=100,
+        rounds=60,
         clients_per_round=50,
     )
     for strength in STRENGTHS
@@ -424,8 +424,8 @@ display(
 #
 # - Another aggregation of the clients' updates: `fr.fit(..., aggregator=...)` takes TFF's
 #   factories, clipped, noised or secure ones too.
-# - Another stage, other things to send: `docs/adding.md`. `fedrecon/algorithms/fed_recon.py` is the
-#   model to follow.
-# - In the binaries: `--model=package.module:function` (`docs/adding.md`).
+# - Another stage, other things to send: `docs/own_algorithm.md`. `fedrecon/algorithms/fed_recon.py`
+#   is the model to follow.
+# - In the binaries: `--model=package.module:function` (`docs/own_model.md`).
 # - Write the slow version too, client by client, and hold both equal. A test of this notebook does
 #   so for the proximal step (`tests/notebooks/test_own_client_step.py`).

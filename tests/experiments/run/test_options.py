@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import pytest
 
 from experiments.run import build
@@ -137,6 +138,21 @@ def test_l2_leaves_out_what_is_solved_for_in_training(changes, is_regularized):
     assert [bool(layer.losses) for layer in layers] == [is_regularized] * 2
     serving = build.model_fn(settings, RATINGS, for_reconstruction=True)().local_layers
     assert [bool(layer.losses) for layer in serving] == [not settings.is_solved] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "strengths"),
+    [
+        ({"l2": 0.5}, (0.5, 0.5)),
+        ({"l2": 0.5, "user_l2": 2.0}, (0.5, 2.0)),
+        ({"user_l2": 2.0}, (0, 2.0)),
+    ],
+)
+def test_the_users_part_has_an_l2_of_its_own(changes, strengths):
+    model = build.model_fn(replace(algorithm="stateful_fed_avg", **changes), RATINGS)()
+    for (layer,), strength in zip((model.global_layers, model.local_layers), strengths):
+        expected = strength * np.square(layer.embeddings.numpy()).sum()
+        assert sum(map(float, layer.losses)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_models_of_settings_have_a_structure_that_runs_share():

@@ -135,6 +135,14 @@ def test_each_setting_is_a_flag(parse):
             "--user_bias has no effect with --algorithm=fed_ials; it belongs to --algorithm other",
         ),
         (
+            ("--algorithm=fed_recon_ls", "--user_l2=0.1"),
+            "--user_l2 has no effect with --algorithm=fed_recon_ls",
+        ),
+        (
+            ("--algorithm=fed_recon", "--reconstruction=least_squares", "--user_l2=0.1"),
+            "--user_l2 has no effect where training solves for the user's part; give --ridge",
+        ),
+        (
             ("--algorithm=fed_ials", "--feedback=implicit", "--l2=0.1"),
             "--l2 has no effect with",
         ),
