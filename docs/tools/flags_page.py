@@ -211,7 +211,8 @@ def _table_by_algorithm() -> Iterator[str]:
         cells = []
         for algorithm in ALGORITHMS:
             values = [value for (name, _), value in found.items() if name == algorithm]
-            cells.append(" / ".join(dict.fromkeys(map(_cell, values))) or "-")
+            told = dict.fromkeys(_cell(value) or "-" for value in values)
+            cells.append(" / ".join(told) or "-")
         yield f"| [`{field.name}`](#--{field.name}) | " + " | ".join(cells) + " |"
 
 
@@ -224,7 +225,7 @@ def _by_algorithm(field: dataclasses.Field) -> set:
 
 def _cell(value: object) -> str:
     if value is None:
-        return "-"
+        return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, str) else f"{value:g}"

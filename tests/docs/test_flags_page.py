@@ -52,7 +52,7 @@ def test_the_table_has_the_defaults_of_every_algorithm(page):
     assert {
         re.findall(r"`(\w+)`", name)[0]: dict(zip(ALGORITHMS, cells)) for name, *cells in rows
     } == {
-        name: {a: " / ".join(dict.fromkeys(of.get(a, ["-"]))) for a in ALGORITHMS}
+        name: {a: " / ".join(dict.fromkeys(v or "-" for v in of.get(a, [""]))) for a in ALGORITHMS}
         for name, of in every.items()
         if _differ(of)
     }
