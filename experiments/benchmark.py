@@ -9,7 +9,11 @@ Stock TFF is TFF's builder in TFF's own runtime; the cohort engine runs in the r
 last line is one JSON object. Seconds are medians over rounds after a warm-up, the preparation of
 the clients included. Suites:
 
-- round: clients of equal length, as an average client of MovieLens 1M.
+- round: clients of equal length, as an average client of MovieLens 1M; with `--model=neumf`, NeuMF
+  (8 factors, MLP 64-32-16-8) in place of matrix factorization.
+- fed_avg: the clients of `round` in FedAvg, whose users' vectors start anew in each round. With
+  `--peer=fedjax` FedJAX does the same (`peer_seconds`, `peer_ratio`, and the largest difference of
+  the item tables, `peer_max_abs_difference`); install it as docs/how_it_is_fast.md says.
 - skewed: real clients of MovieLens 1M with all of their ratings (20 to 2,314).
 - catalogue: the clients of `round` with 3,706, 100,000 and 1,000,000 items, the cohort engine alone
   beyond the first. `clients_seconds` is the clients' part of a round: from the whole global weights
@@ -49,13 +53,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments.bench.sizes import CATALOGUES, NUM_ITEMS, Sizes
+from experiments.bench.sizes import CATALOGUES, MODELS, NUM_ITEMS, Sizes
 from experiments.run import cli, runtime
 from experiments.run.flags import refuse_given
 from experiments.run.names import did_you_mean, listed
 from fedrecon.errors import InputError
 
 _SIZES = ("clients", "ratings", "dim", "batch_size")
+_PEERS = ("fedjax",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +88,8 @@ class Suite:
 
 
 SUITES = {
-    "round": Suite("rounds:time_round", _SIZES),
+    "round": Suite("rounds:time_round", (*_SIZES, "model")),
+    "fed_avg": Suite("peers:time_fed_avg", (*_SIZES, "peer"), has_native=False),
     "skewed": Suite("rounds:time_skewed", ("clients", "dim", "batch_size", "data_dir")),
     "catalogue": Suite("rounds:time_catalogues", _SIZES),
     "memory": Suite("rounds:time_memory", _SIZES, dim=64, items=CATALOGUES[-1]),
@@ -115,6 +121,11 @@ _LOAD_ROWS = flags.DEFINE_integer(
     "load_rows", 25_000_000, "Rows of the file of the suite load.", lower_bound=1_000
 )
 
+_MODEL = flags.DEFINE_enum("model", "mf", MODELS, "The model of the suite round.")
+_PEER = flags.DEFINE_enum(
+    "peer", None, _PEERS, "Other code that the suite fed_avg times too; it must be installed."
+)
+
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
 
 
@@ -129,6 +140,8 @@ def main(interruption: cli.Interruption) -> None:
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
         load_rows=_LOAD_ROWS.value,
+        model=_MODEL.value,
+        peer=_PEER.value,
     )
     pids = [os.getpid()]
 
@@ -152,7 +165,8 @@ def _suite() -> Suite:
     if name not in SUITES:
         raise InputError(f"--suite={name} must be {listed(SUITES)}{did_you_mean(name, SUITES)}")
     suite = SUITES[name]
-    unused = [flag for flag in (*_SIZES, "data_dir", "load_rows") if flag not in suite.flags]
+    others = ("data_dir", "load_rows", "model", "peer")
+    unused = [flag for flag in (*_SIZES, *others) if flag not in suite.flags]
     if not suite.has_rounds:
         unused += ["rounds", "runtime", "gpu_memory_limit_mb"]
     refuse_given(unused, lambda flag: f"--{flag} has no effect with --suite={name}.")

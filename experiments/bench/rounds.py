@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from experiments.bench.sizes import CATALOGUES, COHORTS, NUM_ITEMS, Sizes, Start, seconds_of
+from experiments.bench.sizes import CATALOGUES, COHORTS, MODELS, NUM_ITEMS, Sizes, Start, seconds_of
 from experiments.run import build
 from experiments.run.population import load_population
 from experiments.run.settings import Settings
@@ -47,8 +47,9 @@ NOT_COMPARED = {
 
 def time_round(sizes: Sizes, start: Start) -> dict[str, Any]:
     """Clients of equal length, as an average client of MovieLens 1M."""
-    bench = Bench(_made_up_examples(NUM_ITEMS, sizes), sizes)
-    return {**_compare(bench, start), **sizes.described()}
+    examples = made_up_examples(NUM_ITEMS, sizes, _label_threshold(sizes.model))
+    bench = Bench(examples, sizes, model=sizes.model)
+    return {"model": sizes.model, **_compare(bench, start), **sizes.described()}
 
 
 def time_skewed(sizes: Sizes, start: Start) -> dict[str, Any]:
@@ -59,13 +60,18 @@ def time_skewed(sizes: Sizes, start: Start) -> dict[str, Any]:
 
 def time_memory(sizes: Sizes, start: Start) -> dict[str, Any]:
     """One large catalogue."""
-    bench = Bench(_made_up_examples(CATALOGUES[-1], sizes), sizes)
+    bench = Bench(made_up_examples(CATALOGUES[-1], sizes), sizes)
     start()
     seconds = statistics.median(bench.time_cohort().seconds)
     return {"items": CATALOGUES[-1], **NOT_COMPARED, "seconds": seconds, **sizes.described()}
 
 
-def _made_up_examples(
+def _label_threshold(model: str) -> float | None:
+    """NeuMF predicts probabilities."""
+    return 4.0 if model == "neumf" else None
+
+
+def made_up_examples(
     num_items: int, sizes: Sizes, label_threshold: float | None = None
 ) -> ClientExamples:
     """Returns clients, each with `--ratings` items of its own among the first 3,706."""
@@ -107,7 +113,7 @@ def time_catalogues(sizes: Sizes, start: Start) -> dict[str, Any]:
     results = []
     for num_items in CATALOGUES:
         print(f"{num_items} items", file=sys.stderr)
-        examples = _made_up_examples(num_items, sizes)
+        examples = made_up_examples(num_items, sizes)
         bench = Bench(examples, sizes)
         if num_items == NUM_ITEMS:
             result = _compare(bench, start)
@@ -128,11 +134,11 @@ def time_devices(sizes: Sizes, start: Start) -> dict[str, Any]:
     start()
     cpus, gpus = ([d.name for d in tf.config.list_logical_devices(k)] for k in ("CPU", "GPU"))
     results = []
-    for model in ("mf", "neumf"):
+    for model in MODELS:
         for num_clients in COHORTS:
-            threshold = 4.0 if model == "neumf" else None
             own = dataclasses.replace(sizes, clients=num_clients)
-            bench = Bench(_made_up_examples(NUM_ITEMS, own, threshold), own, model=model)
+            examples = made_up_examples(NUM_ITEMS, own, _label_threshold(model))
+            bench = Bench(examples, own, model=model)
             for devices in [cpus, *([gpu] for gpu in gpus), *([gpus] if len(gpus) > 1 else [])]:
                 with tff.framework.get_context_stack().install(InProcessContext(devices)):
                     name = f"{model}, {num_clients} clients, {devices}"
@@ -176,7 +182,7 @@ def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
     """Returns the median seconds of a round of real clients."""
     algorithm = build.build_algorithm(settings, load_population(settings))
     cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
-    timing = _time_rounds(
+    timing = time_rounds(
         name, algorithm.process, lambda users: algorithm.training_data(users, 1), cohorts, cohorts
     )
     return statistics.median(timing.seconds)
@@ -225,16 +231,15 @@ class Bench:
     def __init__(self, examples: ClientExamples, sizes: Sizes, *, model: str = "mf"):
         self.examples = examples
         self.options = FedReconOptions(batch_size=sizes.batch_size)
+        # Stock TFF starts all clients with the same values, so the cohort engine has to.
+        user = tf.keras.initializers.Constant(0.05)
+        num_items = examples.ratings.num_items
         if model == "mf":
-            # Stock TFF starts all clients with the same values, so the cohort engine has to.
             self.model_fn = functools.partial(
-                matrix_factorization,
-                examples.ratings.num_items,
-                sizes.dim,
-                user_initializer=tf.keras.initializers.Constant(0.05),
+                matrix_factorization, num_items, sizes.dim, user_initializer=user
             )
         else:
-            self.model_fn = functools.partial(neumf, examples.ratings.num_items)
+            self.model_fn = functools.partial(neumf, num_items, user_initializer=user)
         packing = fed_recon.packing_options(self.options, seed=0)
         size = choose_clients_per_shard(
             examples, examples.users, packing, num_clients=sizes.clients
@@ -255,14 +260,14 @@ class Bench:
             ]
 
         process = stock_fed_recon.build_fed_recon(self.model_fn, self.options)
-        return _time_rounds(name, process, prepare, self.cohorts, self.cohorts[:1])
+        return time_rounds(name, process, prepare, self.cohorts, self.cohorts[:1])
 
     def time_cohort(self, name: str = "cohort engine") -> Timing:
         process = fed_recon.build_fed_recon(
             self.model_fn, self.options, clients_per_shard=self.packer.clients_per_shard
         )
         # All cohorts warm up, because the sizes of all are compiled.
-        return _time_rounds(
+        return time_rounds(
             name, process, lambda users: self.packer.pack(users, 0), self.cohorts, self.cohorts
         )
 
@@ -283,7 +288,7 @@ class Bench:
         return statistics.median(seconds_of(run, users) for users in self.cohorts * 5)
 
 
-def _time_rounds(
+def time_rounds(
     name: str,
     process: Any,
     prepare: Callable[[np.ndarray], Sequence[Any]],

@@ -11,6 +11,7 @@ NUM_USERS, NUM_ITEMS = 6_040, 3_706  # Of MovieLens 1M.
 CATALOGUES = (NUM_ITEMS, 100_000, 1_000_000)
 COHORTS = (100, 1_000, 10_000)
 NUM_CANDIDATES = 100
+MODELS = ("mf", "neumf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Sizes:
       batch_size: Ratings in one step of a client.
       data_dir: Folder of the data sets; None downloads them.
       load_rows: Rows of the file that is loaded.
+      model: One of `MODELS`.
+      peer: Other code to time on the same clients; None for none.
     """
 
     rounds: int
@@ -34,6 +37,8 @@ class Sizes:
     batch_size: int
     data_dir: str | None
     load_rows: int
+    model: str
+    peer: str | None
 
     def described(self, **others: Any) -> dict[str, Any]:
         """Returns the sizes for the results, some of them replaced."""

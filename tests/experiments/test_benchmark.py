@@ -1,5 +1,6 @@
 """The benchmark as a process: its last line, and its refusals."""
 
+import importlib.util
 import json
 
 import pytest
@@ -20,6 +21,27 @@ def test_the_last_line_is_json_with_both_engines_on_the_same_clients(repository)
     assert result["ratio"] == pytest.approx(result["stock_seconds"] / result["seconds"])
     assert 0 <= result["max_abs_difference"] < 1e-6
     assert result["peak_rss_mb"] > 100
+
+
+SMALL_FED_AVG = ("--suite=fed_avg", "--clients=3", "--ratings=10", "--dim=3")
+
+
+def test_a_peer_trains_the_same_clients_to_the_same_numbers(repository):
+    pytest.importorskip("fedjax", reason="FedJAX is not installed; docs/how_it_is_fast.md says how")
+    done = run_binary(repository, "benchmark", *SMALL_FED_AVG, "--peer=fedjax")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["peer_ratio"] == pytest.approx(result["peer_seconds"] / result["seconds"])
+    assert 0 <= result["peer_max_abs_difference"] < 1e-6
+
+
+def test_a_peer_that_is_not_installed_is_refused_in_a_sentence(repository):
+    if importlib.util.find_spec("fedjax"):
+        pytest.skip("FedJAX is installed")
+    done = run_binary(repository, "benchmark", *SMALL_FED_AVG, "--peer=fedjax")
+    assert done.returncode == 1
+    assert "--peer=fedjax needs FedJAX, and its import failed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_loading_is_timed_in_processes_of_its_own(repository):
@@ -54,11 +76,16 @@ def test_new_users_are_served_from_catalogues_of_two_sizes(repository):
         (["--ratings=5000"], "--ratings=5000 is more than the 3706 items there are."),
         (["--suite=gpu", "--clients=5"], "--clients has no effect with --suite=gpu."),
         (["--suite=gpu", "--runtime=native"], "TFF's worker has no GPUs."),
-        (["--suite=other"], "--suite=other must be round, skewed, catalogue, memory, gpu, "),
+        (
+            ["--suite=other"],
+            "--suite=other must be round, fed_avg, skewed, catalogue, memory, gpu, ",
+        ),
         (["--suite=fedncf"], "; did you mean fed_ncf?"),
         (["--suite=memory", "--data_dir=x"], "--data_dir has no effect with --suite=memory."),
         (["--suite=load", "--rounds=9"], "--rounds has no effect with --suite=load."),
         (["--suite=round", "--load_rows=5000"], "--load_rows has no effect with --suite=round."),
+        (["--suite=skewed", "--model=neumf"], "--model has no effect with --suite=skewed."),
+        (["--suite=round", "--peer=fedjax"], "--peer has no effect with --suite=round."),
         (["--suite=ranking", "--dim=3"], "--dim has no effect with --suite=ranking."),
     ],
 )
