@@ -19,7 +19,7 @@ _WITHOUT_STATE = {
     *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "GeneratorDataset", "ReduceDataset"),
     *("PyFunc", "EagerPyFunc", "PyFuncStateless"),
     *("StatefulPartitionedCall", "If", "While", "Case"),
-    *("Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumericsV2"),
+    *("Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumericsV2", "_Arg", "_Retval"),
 }
 # What makes what a dataset's argument of this name holds, once for each dataset.
 _MAKERS = {"seed_generator": "DummySeedGenerator", "cache": "DummyMemoryCache"}
@@ -43,11 +43,13 @@ class FreshDataset:
     @classmethod
     def of_argument(cls, dataset: tf.data.Dataset) -> FreshDataset:
         """Returns the inner value of a caller's dataset, which is serialized once in its life."""
-        made = cls.__new__(cls)
-        made._dataset = dataset.with_options(_options())
         if not hasattr(dataset, _MEMO):
-            setattr(dataset, _MEMO, _serialized_if_stateful(made._dataset))
+            setattr(dataset, _MEMO, _serialized_if_stateful(dataset))
+        made = cls.__new__(cls)
         made._serialized = getattr(dataset, _MEMO)
+        # How often a random dataset draws depends on how TensorFlow rewrites it.
+        is_random = made._serialized is not None
+        made._dataset = dataset if is_random else dataset.with_options(_options())
         made.element_spec = dataset.element_spec
         return made
 
