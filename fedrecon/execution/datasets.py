@@ -11,14 +11,25 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry  # TensorFlow has no public name for it.
 
-# Sources that TensorFlow declares stateful only to keep its optimizer from computing them. PyFunc's
-# state is in Python, where no copy can be made of it.
+# Datasets, by their operations, that are read alike however often they were read before, if what
+# they read is. TensorFlow declares some of them stateful only to keep its optimizer from computing
+# them, and does not declare all stateful ones. A generator's state is in Python, where no copy can
+# be made of it.
 _WITHOUT_STATE = {
     *("RangeDataset", "TensorDataset", "TensorSliceDataset", "SparseTensorSliceDataset"),
-    *("TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2", "SqlDataset"),
-    *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "GeneratorDataset", "ReduceDataset"),
-    *("PyFunc", "EagerPyFunc", "PyFuncStateless"),
-    *("StatefulPartitionedCall", "If", "While", "Case"),
+    *("TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2", "SqlDataset", "GeneratorDataset"),
+    *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "ParseExampleDatasetV2"),
+    *("BatchDataset", "BatchDatasetV2", "ParallelBatchDataset", "UnbatchDataset", "RebatchDataset"),
+    *("PaddedBatchDataset", "PaddedBatchDatasetV2", "WindowDataset", "MapAndBatchDataset"),
+    *("MapDataset", "ParallelMapDataset", "ParallelMapDatasetV2", "FilterDataset", "ScanDataset"),
+    *("FlatMapDataset", "InterleaveDataset", "ParallelInterleaveDatasetV4", "UniqueDataset"),
+    *("TakeDataset", "TakeWhileDataset", "SkipDataset", "ShardDataset", "RepeatDataset"),
+    *("ConcatenateDataset", "ZipDataset", "PrefetchDataset", "OptionsDataset", "ReduceDataset"),
+    *("GroupByReducerDataset", "GroupByWindowDataset", "AssertCardinalityDataset", "ModelDataset"),
+}
+# Operations of datasets' functions that are harmless though TensorFlow declares them stateful.
+_HARMLESS = {
+    *("PyFunc", "EagerPyFunc", "StatefulPartitionedCall", "If", "While", "Case"),
     *("Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumericsV2", "_Arg", "_Retval"),
 }
 # What makes what a dataset's argument of this name holds, once for each dataset.
@@ -90,15 +101,18 @@ def _serialized_if_stateful(dataset: tf.data.Dataset) -> tf.Tensor | None:
     graph_def = tf.compat.v1.GraphDef.FromString(serialized.numpy())
     functions = {function.signature.name for function in graph_def.library.function}
     nodes = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
-    operations = {node.op for part in nodes for node in part} - _WITHOUT_STATE - functions
-    has_state = any(
-        definition is None or definition.is_stateful
-        for definition in map(op_def_registry.get, operations)
-    )
-    if not has_state:
+    operations = {node.op for part in nodes for node in part} - functions
+    if not any(map(_may_have_state, operations)):
         return None
     _unshare(graph_def)
     return tf.constant(graph_def.SerializeToString())
+
+
+def _may_have_state(operation: str) -> bool:
+    if operation in _WITHOUT_STATE or operation in _HARMLESS:
+        return False
+    definition = op_def_registry.get(operation)
+    return "Dataset" in operation or definition is None or definition.is_stateful
 
 
 def _unshare(graph_def: tf.compat.v1.GraphDef) -> None:

@@ -181,7 +181,7 @@ def test_a_dataset_without_state_is_not_copied():
     assert FreshDataset.of_argument(plain.shuffle(2))._serialized is not None
 
 
-def test_a_dataset_is_serialized_once_in_its_life(monkeypatch):
+def test_a_dataset_is_serialized_once_in_its_life():
     dataset = eight().shuffle(8)
     first = FreshDataset.of_argument(dataset)
     assert FreshDataset.of_argument(dataset)._serialized is first._serialized
