@@ -27,6 +27,7 @@ import operator
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -84,6 +85,23 @@ class InProcessContext(tff.framework.SyncContext):
         self._pool = concurrent.futures.ThreadPoolExecutor(num_threads())
         self._computations: collections.OrderedDict[int, _Computation] = collections.OrderedDict()
         self._lock = threading.Lock()
+        self._warns_when_dropped = False
+
+    def __del__(self):
+        # Code that sets another default context drops this one in the same line.
+        if self._warns_when_dropped and not sys.is_finalizing():
+            warnings.warn(
+                "another default context of TFF takes the place of the in-process runtime, as by "
+                "tff.backends.native.set_sync_local_cpp_execution_context(). From here on TFF "
+                "computations run there. To run them in this process, leave that line out, or call "
+                "set_in_process_context() after it.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def warn_when_dropped(self, is_wanted: bool) -> None:
+        """Sets whether a warning is given when nothing refers to this context any more."""
+        self._warns_when_dropped = is_wanted
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
         """Runs a computation; TFF calls it.
@@ -296,6 +314,10 @@ def set_in_process_context(
     Returns:
       The context.
 
+    Warns:
+      RuntimeWarning: Later, if other code sets a default context, so that this one is dropped. A
+        context that a variable still holds is not dropped, and says nothing.
+
     Raises:
       InputError: If a limit is given but TensorFlow sees no GPU.
       RuntimeError: If TensorFlow uses the GPUs already, so that it takes no more settings.
@@ -314,8 +336,17 @@ def set_in_process_context(
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mb)
             tf.config.set_logical_device_configuration(gpu, [limit])
     context = InProcessContext(default_num_clients=default_num_clients)
-    tff.framework.set_default_context(context)
+    set_default_context(context)
+    context.warn_when_dropped(True)
     return context
+
+
+def set_default_context(context: tff.framework.SyncContext) -> None:
+    """Makes a context TFF's default; whoever calls this knows what it replaces."""
+    replaced = tff.framework.get_context_stack().current
+    if isinstance(replaced, InProcessContext):
+        replaced.warn_when_dropped(False)
+    tff.framework.set_default_context(context)
 
 
 @functools.lru_cache(maxsize=1)
@@ -325,7 +356,7 @@ def end_quietly() -> None:
     TFF makes a default context when it is imported. If that context lives until the interpreter
     shuts down, its `__del__` prints an exception. The context is replaced then, and not before.
     """
-    atexit.register(lambda: tff.framework.set_default_context(InProcessContext()))
+    atexit.register(lambda: set_default_context(InProcessContext()))
 
 
 def _default_devices() -> list[str]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.errors import InputError
+from fedrecon.execution import in_process, set_native_context
 from fedrecon.execution.in_process import (
     AsyncInProcessContext,
     InProcessContext,
@@ -195,6 +196,41 @@ def test_clients_that_no_argument_tells_of(in_both):
     with tff.framework.get_context_stack().install(InProcessContext(default_num_clients=3)):
         assert count() == 3
         assert sum_of_clients([5]) == 5
+
+
+# The default context.
+
+
+@pytest.fixture
+def default_context():
+    """Puts the default context back that a test replaces."""
+    before = tff.framework.get_context_stack().current
+    yield
+    in_process.set_default_context(before)
+
+
+def stock_tutorial():
+    tff.backends.native.set_sync_local_cpp_execution_context()
+
+
+def test_code_that_sets_a_stock_context_is_told_what_it_does(default_context):
+    set_in_process_context()
+    assert sum_of_clients([1, 2]) == 3
+    with pytest.warns(RuntimeWarning, match="takes the place of the in-process runtime") as told:
+        stock_tutorial()
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tff.framework.set_default_context(InProcessContext())
+
+
+def test_whoever_changes_the_runtime_by_this_package_knows(default_context):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_in_process_context()
+        set_in_process_context()
+        set_native_context().close()
 
 
 # Randomness and state.
