@@ -48,12 +48,12 @@ def separate_calls(graph_def: tf.compat.v1.GraphDef, is_shared: Callable[[object
                     yield copy
                     yield from copies_of(copy.node_def)
 
-    unaffected = [
-        function.node_def for name, function in functions.items() if name not in affected
-    ]
+    unaffected = [function.node_def for name, function in functions.items() if name not in affected]
     for copy in [copy for nodes in (graph_def.node, *unaffected) for copy in copies_of(nodes)]:
         for node in filter(is_shared, copy.node_def):
-            name = node.attr["shared_name"].s or f"made_in/{copy.signature.name}/{node.name}".encode()
+            name = (
+                node.attr["shared_name"].s or f"made_in/{copy.signature.name}/{node.name}".encode()
+            )
             node.attr["shared_name"].s = name
     for name in affected:  # Only copies of it are called.
         library.function.remove(functions[name])
@@ -87,7 +87,9 @@ def _calls(node) -> list:
     return [
         function
         for attr in node.attr.values()
-        for function in itertools.chain([attr.func] if attr.HasField("func") else [], attr.list.func)
+        for function in itertools.chain(
+            [attr.func] if attr.HasField("func") else [], attr.list.func
+        )
     ]
 
 

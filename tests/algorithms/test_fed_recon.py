@@ -16,6 +16,7 @@ from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.errors import InputError
 from fedrecon.models.layers import UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
+from fedrecon.models.metrics import rating_metrics
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import FedReconOptions, OptimizerOptions
 from tests import tiny
@@ -195,7 +196,7 @@ def tutorial_model(num_items):
         local_layers=(user,),
         input_spec=rating_input_spec(),
         loss_fn=tf.keras.losses.MeanSquaredError,
-        metrics_fn=list,
+        metrics_fn=functools.partial(rating_metrics, tf.keras.losses.MeanSquaredError),
     )
 
 

@@ -97,22 +97,16 @@ def test_the_orders_of_a_shuffled_dataset(in_process_runtime, computations):
 
 
 @pytest.mark.parametrize("reshuffles", [True, False])
-def test_without_a_seed_each_reader_has_an_order_of_its_own(
-    in_both, computations, reshuffles
-):
+def test_without_a_seed_each_reader_has_an_order_of_its_own(in_both, computations, reshuffles):
     dataset = tf.data.Dataset.range(20).shuffle(20, reshuffle_each_iteration=reshuffles)
-    for in_turn, (once, again), graphs, clients in in_both(
-        lambda: readings(computations, dataset)
-    ):
+    for in_turn, (once, again), graphs, clients in in_both(lambda: readings(computations, dataset)):
         assert len({*in_turn, *graphs, *clients}) == 3 + 2 + 8
         assert (once != again) == reshuffles
 
 
 def test_without_a_seed_a_cache_lasts_for_one_reader(in_both, computations):
     dataset = tf.data.Dataset.range(20).shuffle(20).cache()
-    for in_turn, (once, again), graphs, clients in in_both(
-        lambda: readings(computations, dataset)
-    ):
+    for in_turn, (once, again), graphs, clients in in_both(lambda: readings(computations, dataset)):
         assert len({*in_turn, *graphs, *clients}) == 3 + 2 + 8
         assert once == again
 
@@ -160,9 +154,7 @@ def test_a_generator_runs_here_only(in_both, computations, generated):
 
 
 def test_a_shuffled_generator_is_fresh_too(in_process_runtime, computations, generated):
-    in_turn, (once, again), graphs, clients = readings(
-        computations, generated.shuffle(4, seed=1)
-    )
+    in_turn, (once, again), graphs, clients = readings(computations, generated.shuffle(4, seed=1))
     assert len({*in_turn, once, *graphs, *clients}) == 1
     assert sorted(again) == sorted(once)
 

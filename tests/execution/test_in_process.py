@@ -103,7 +103,10 @@ def test_what_is_of_clients_must_be_a_list_of_one_length(context):
         sum_of_clients(3)
     with pytest.raises(TypeError, match=r"argument\[1\]: expected int32, found float64\[\]"):
         sum_of_clients([1, 2.5])
-    with pytest.raises(ValueError, match=r"^Conflicting cardinalities for CLIENTS: 3 vs 2 .argument.b has 3 clients"):
+    with pytest.raises(
+        ValueError,
+        match=r"^Conflicting cardinalities for CLIENTS: 3 vs 2 .argument.b has 3 clients",
+    ):
         zipped([1, 2], [1, 2, 3])
 
 

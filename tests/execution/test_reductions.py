@@ -102,7 +102,9 @@ def taken_and_scanned(dataset):
 def read_by_two(dataset):
     """A scan that two reductions read cannot become part of either."""
     sums = dataset.scan(np.int64(0), lambda s, x: (s + x, s))
-    return sums.reduce(np.int64(0), lambda s, x: s + x), sums.reduce(np.int64(1), lambda s, x: s * x)
+    return sums.reduce(np.int64(0), lambda s, x: s + x), sums.reduce(
+        np.int64(1), lambda s, x: s * x
+    )
 
 
 def waits(dataset):

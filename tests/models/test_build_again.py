@@ -53,7 +53,7 @@ def test_a_client_draws_what_build_gives(given, expected):
     assert layer.row is variable
     assert len(layer.weights) == 2
     assert "add_weight" not in vars(layer)
-    drawn, offsets = FunctionalModel(model).initial_local_values(tf.range(3000, dtype=tf.uint32))
+    drawn, offsets = FunctionalModel(model).initial_local_values(np.arange(3000, dtype=np.uint32))
     assert drawn.shape == [3000, 1, 3]
     np.testing.assert_array_equal(offsets, np.zeros([3000, 1, 3]))
     oracle = expected([3000, 3]) if given is not None else expected([1, 3])
@@ -82,7 +82,9 @@ class Once(OwnRow):
         super().build(input_shape)
 
 
-@pytest.mark.parametrize("layer", [Inner(name="user"), Once("zeros", name="user")], ids=["inner", "once"])
+@pytest.mark.parametrize(
+    "layer", [Inner(name="user"), Once("zeros", name="user")], ids=["inner", "once"]
+)
 def test_where_it_is_unclear_the_refusal_shows_what_to_write(layer):
     model = model_of(layer)
     assert initializer_of(layer, layer.row) is None
