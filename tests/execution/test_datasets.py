@@ -187,3 +187,21 @@ def test_what_a_dataset_reads_outside_of_it(in_both, assert_same, computations, 
     read = table.lookup if reads == "a table" else (lambda x: x + variable)
     dataset = eight().map(read).shuffle(8, seed=1)
     assert_same(*in_both(lambda: readings(computations, dataset)))
+
+
+def test_what_cannot_be_written_is_read_as_it_is(in_both, computations):
+    """TensorFlow writes no mutable table, so there is no copy whose shuffling could be fresh."""
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, -1)
+    table.insert(tf.range(8, dtype=tf.int64), tf.range(1, 9, dtype=tf.int64))
+    dataset = eight().map(lambda x: tf.ensure_shape(table.lookup(x), [])).shuffle(8, seed=1)
+    read, *_ = computations
+
+    def run():
+        try:
+            return sorted(read(dataset).decode())
+        except Exception as error:
+            return type(error)
+
+    refusal, found = in_both(run)
+    assert issubclass(refusal, Exception)
+    assert found == list("12345678")

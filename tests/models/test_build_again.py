@@ -88,7 +88,7 @@ class Once(OwnRow):
 def test_where_it_is_unclear_the_refusal_shows_what_to_write(layer):
     model = model_of(layer)
     assert initializer_of(layer, layer.row) is None
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError, match="The local weight user/row") as refusal:
         FunctionalModel(model)
     for line in (
         "The local weight user/row has no initializer",
