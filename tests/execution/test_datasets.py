@@ -2,6 +2,7 @@
 
 import gc
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -140,7 +141,6 @@ def generated():
 
 def test_a_generator_runs_here_only(in_both, computations, generated):
     """TFF's worker has no Python. Here each reader calls the generator's function again."""
-    import grpc
 
     def run():
         try:
@@ -179,29 +179,56 @@ def test_a_dataset_is_serialized_once_in_its_life():
     assert FreshDataset.of_argument(dataset)._serialized is first._serialized
 
 
-@pytest.mark.parametrize("reads", ["a table", "a variable"])
-def test_what_a_dataset_reads_outside_of_it(in_both, assert_same, computations, reads):
+def reads_a_table():
     keys = tf.range(8, dtype=tf.int64)
     entries = tf.lookup.KeyValueTensorInitializer(keys, keys + 10)
-    table, variable = tf.lookup.StaticHashTable(entries, -1), tf.Variable(5, dtype=tf.int64)
-    read = table.lookup if reads == "a table" else (lambda x: x + variable)
-    dataset = eight().map(read).shuffle(8, seed=1)
+    return tf.lookup.StaticHashTable(entries, -1).lookup
+
+
+def reads_a_mutable_table():
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, -1)
+    table.insert(tf.range(8, dtype=tf.int64), tf.range(1, 9, dtype=tf.int64))
+    return lambda x: tf.ensure_shape(table.lookup(x), [])
+
+
+def reads_a_variable():
+    variable = tf.Variable(5, dtype=tf.int64)
+    return lambda x: x + variable
+
+
+@pytest.mark.parametrize("reads", [reads_a_table, reads_a_mutable_table, reads_a_variable])
+def test_what_a_dataset_reads_outside_of_it(in_both, assert_same, computations, reads):
+    dataset = eight().map(reads()).shuffle(8, seed=1)
     assert_same(*in_both(lambda: readings(computations, dataset)))
 
 
-def test_what_cannot_be_written_is_read_as_it_is(in_both, computations):
-    """TensorFlow writes no mutable table, so there is no copy whose shuffling could be fresh."""
-    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, -1)
-    table.insert(tf.range(8, dtype=tf.int64), tf.range(1, 9, dtype=tf.int64))
-    dataset = eight().map(lambda x: tf.ensure_shape(table.lookup(x), [])).shuffle(8, seed=1)
+def test_a_dataset_may_read_what_is_in_this_process_only(in_both, computations):
+    queue = tf.queue.FIFOQueue(100, [tf.int64], shapes=[()])
+    queue.enqueue_many([tf.range(100, dtype=tf.int64) // 8])
+    dataset = eight().map(lambda x: 0 * x + queue.dequeue()).shuffle(8, seed=1)
     read, *_ = computations
 
     def run():
         try:
-            return sorted(read(dataset).decode())
-        except Exception as error:
-            return type(error)
+            return [read(dataset) for _ in range(2)]
+        except grpc.RpcError as error:
+            return error.details()
 
     refusal, found = in_both(run)
-    assert issubclass(refusal, Exception)
-    assert found == list("12345678")
+    assert "QueueInterface" in refusal
+    assert "does not exist" in refusal
+    assert found == [b"00000000", b"11111111"]
+
+
+def test_what_cannot_be_written_is_read_as_it_is(monkeypatch, in_process_runtime, computations):
+    """For example more than two gigabytes; TFF refuses 100 megabytes."""
+
+    def refuse(**arguments):
+        raise tf.errors.InvalidArgumentError(None, None, "larger than a protocol buffer may be")
+
+    monkeypatch.setattr(tf.raw_ops, "DatasetToGraphV2", refuse)
+    read, *_ = computations
+    new = eight().shuffle(8, seed=1)
+    epochs = ["".join(str(int(x)) for x in new).encode() for _ in range(2)]
+    dataset = eight().shuffle(8, seed=1)
+    assert [read(dataset) for _ in range(2)] == epochs
