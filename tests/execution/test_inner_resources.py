@@ -99,6 +99,7 @@ def test_clients_on_threads_do_not_share_what_their_functions_make(in_process_ru
         assert by_clients(list(range(8))) == [200] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bitwidth", [None, 8], ids=["plain sums", "secure sums"])
 @pytest.mark.filterwarnings("ignore:.*nothing is secured")
 def test_heavy_hitters(in_both, bitwidth):
