@@ -23,6 +23,7 @@ from tensorflow_federated.python.tensorflow_libs import serialization_utils
 
 from fedrecon.execution import values
 from fedrecon.execution.dependence import Dependence
+from fedrecon.execution.inner_resources import makers, separate_calls
 from fedrecon.execution.reductions import replace_by_loops
 
 # TensorFlow declares these stateful, but no call can tell whether there was another.
@@ -148,6 +149,7 @@ class _Graph:
         self.fetches = names_of(proto.result)
         self._graph_def = serialization_utils.unpack_graph_def(proto.graph_def)
         replace_by_loops(self._graph_def)
+        separate_calls(self._graph_def, _is_shared)
         _rename_functions(self._graph_def, f"_{next(_numbers)}")
         fed = {_node_name(name) for name in self.feeds}
         dependence = Dependence(self._graph_def)
@@ -167,12 +169,10 @@ class _Graph:
         self.is_pure = not has_datasets and all(map(_is_pure, itertools.chain(body, inner)))
         self.initializer = "" if self.is_pure else proto.initialize_op
         kept = body + self._needed([self.initializer] if self.initializer else [])
+        self._inner = makers(self._graph_def, _is_shared)
+        self._nodes.update({node.name: node for node in self._inner})
+        kept += self._inner
         self.resources = sorted({node.name for node in kept if _is_shared(node)})
-        for node in filter(_is_shared, inner):
-            raise NotImplementedError(
-                f"a TensorFlow function inside the computation makes a {node.op} that all of its "
-                "calls would share; make it outside of the function."
-            )
         self.draws_from_seed = any(map(_draws_from_seed, itertools.chain(kept, inner)))
         token = proto.session_token_tensor_name
         if token and any(node.name == _node_name(token) for node in kept):
@@ -211,11 +211,15 @@ class _Graph:
             versions=self._graph_def.versions, library=self._graph_def.library
         )
         for node in self._needed(ends):
-            copy = part.node.add()
-            copy.CopyFrom(node)
-            if _is_shared(node):
-                name = node.attr["shared_name"].s or node.name.encode()
-                copy.attr["shared_name"].s = name + suffix.encode()
+            part.node.add().CopyFrom(node)
+        shared = [node for node in part.node if _is_shared(node)]
+        if self._inner:  # Each instance has functions of its own, with other names inside.
+            functions = part.library.function
+            shared += [node for f in functions for node in f.node_def if _is_shared(node)]
+            _rename_functions(part, suffix)
+        for node in shared:
+            name = node.attr["shared_name"].s or node.name.encode()
+            node.attr["shared_name"].s = name + suffix.encode()
         read = {name for node in part.node for name in map(_tensor_name, node.input)}
 
         def call(*tensors):

@@ -6,7 +6,12 @@ is pure (see `graphs`), the whole computation is one traced function for each nu
 rounds of this package's algorithms run in this way; TFF's client is a shard there. Otherwise, as
 with datasets and variables, the parts of a computation run one by one, and its clients on threads.
 
-Results hold NumPy scalars and `tf.Tensor`s. A tensor stays on the device that made it.
+**Results are what TFF's runtime gives**, in type and dtype: read-only arrays and scalars of NumPy,
+bytes, datasets, and the containers of the type. An array shares the memory of the tensor that it
+came from, and an array that comes back as an argument is that tensor again (see `arrays`). So a
+state goes around without a copy. Where TensorFlow computes on a GPU, an array is a copy in the
+host's memory, except in the state of a process: what `next`, or any computation whose first result
+has the type of its first parameter, returns first. There arrays stay `tf.Tensor`s on their GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import operator
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +37,7 @@ from absl import logging
 
 from fedrecon.errors import InputError
 from fedrecon.execution import values
+from fedrecon.execution.failures import as_in_tff
 from fedrecon.execution.graphs import GraphFunction
 from fedrecon.execution.interpreter import EAGER_INTRINSICS, Interpreter, unknown_part
 from fedrecon.execution.lowering import lower, parts_of
@@ -60,21 +67,41 @@ class InProcessContext(tff.framework.SyncContext):
 
     Attributes:
       devices: The names of the devices that it uses.
+      default_num_clients: How many clients a computation has whose arguments do not tell.
       counts: How often something was compiled so far.
     """
 
-    def __init__(self, devices: Sequence[str] | None = None):
+    def __init__(self, devices: Sequence[str] | None = None, *, default_num_clients: int = 0):
         """Makes a context without installing it.
 
         Args:
           devices: Names of TensorFlow's logical devices. The clients of a cohort are spread over
             all of them; the server is on the first. By default all GPUs, else all CPUs.
+          default_num_clients: How many clients a computation has whose arguments do not tell.
         """
+        self.default_num_clients = default_num_clients
         self.devices = list(devices) if devices is not None else _default_devices()
         self.counts = Counts()
         self._pool = concurrent.futures.ThreadPoolExecutor(num_threads())
         self._computations: collections.OrderedDict[int, _Computation] = collections.OrderedDict()
         self._lock = threading.Lock()
+        self._warns_when_dropped = False
+
+    def __del__(self):
+        # Code that sets another default context drops this one in the same line.
+        if self._warns_when_dropped and not sys.is_finalizing():
+            warnings.warn(
+                "another default context of TFF takes the place of the in-process runtime, as by "
+                "tff.backends.native.set_sync_local_cpp_execution_context(). From here on TFF "
+                "computations run there. To run them in this process, leave that line out, or call "
+                "set_in_process_context() after it.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def warn_when_dropped(self, is_wanted: bool) -> None:
+        """Sets whether a warning is given when nothing refers to this context any more."""
+        self._warns_when_dropped = is_wanted
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
         """Runs a computation; TFF calls it.
@@ -84,9 +111,10 @@ class InProcessContext(tff.framework.SyncContext):
           ValueError: If parts of the argument have different numbers of clients.
           NotImplementedError: If the computation has a part that this runtime does not know.
           tf.errors.OpError: If TensorFlow fails. If it fails for a client, the message starts with
-            the client's number.
+            the client's number. It is a `grpc.RpcError` too, as TFF's runtime raises.
         """
-        return self._computation(comp)(arg)
+        with as_in_tff():
+            return self._computation(comp)(arg, self.default_num_clients)
 
     def _computation(self, comp) -> _Computation:
         with self._lock:
@@ -156,21 +184,24 @@ class _Computation:
             and not intrinsics & EAGER_INTRINSICS
             and all(graph.is_pure for graph in self._graphs.values())
         )
+        self._stays_on_gpu = _state_stays_on_gpu(self._type)
         self._varying = list(_varying_parts(self._parameter_type))
         self._traces: dict[int, Any] = {}
         self._shapes: set[tuple] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, arg: Any) -> Any:
+    def __call__(self, arg: Any, default_num_clients: int) -> Any:
         arguments = values.Arguments()
         given = () if self._type.parameter is None else arg
         parameter = arguments.take(given, self._parameter_type, "argument")
-        num_clients = arguments.num_clients or 0
+        num_clients = arguments.num_clients
+        if num_clients is None:
+            num_clients = default_num_clients
         traced = self._traced(num_clients) if self._is_traceable else None
         if traced is None:
             until_unused = _UntilUnused()
             value = self._evaluate(parameter, num_clients, until_unused, self._pool)
-            result = values.result(value, self._type.result, num_clients)
+            result = self._result(value, num_clients)
             for leaf in tf.nest.flatten(result):
                 if isinstance(leaf, tf.data.Dataset):  # It may read a table when it is read.
                     leaf.fedrecon_keeps = until_unused
@@ -185,7 +216,10 @@ class _Computation:
             self._evaluate(parameter, num_clients, contextlib.ExitStack(), self._pool)
             raise
         value = values.unflatten(iter(tensors), self._type.result, num_clients)
-        return values.result(value, self._type.result, num_clients)
+        return self._result(value, num_clients)
+
+    def _result(self, value, num_clients):
+        return values.result(value, self._type.result, num_clients, **self._stays_on_gpu)
 
     def _count_shapes(self, parameter):
         for part_of, member_type in self._varying:
@@ -230,6 +264,28 @@ class _Computation:
             )
 
 
+def _state_stays_on_gpu(type_spec: tff.FunctionType) -> dict[str, bool]:
+    """Returns the arguments of `values.result` that leave the state of a process on its GPU."""
+
+    def first(of):
+        return of[0] if isinstance(of, tff.StructType) and len(of) else None
+
+    def is_state(result):
+        parameter = type_spec.parameter
+        return any(
+            isinstance(state, tff.FederatedType)
+            and state.placement is tff.SERVER
+            and result is not None
+            and state.is_equivalent_to(result)
+            for state in (parameter, first(parameter))
+        )
+
+    return {
+        "stays_on_gpu": is_state(type_spec.result),
+        "first_stays_on_gpu": is_state(first(type_spec.result)),
+    }
+
+
 def _varying_parts(type_spec: tff.Type) -> Iterator[tuple[Callable, tff.Type]]:
     """Yields each part of a parameter in which clients have arrays of open shape.
 
@@ -245,15 +301,22 @@ def _varying_parts(type_spec: tff.Type) -> Iterator[tuple[Callable, tff.Type]]:
                 yield part_of, part.member
 
 
-def set_in_process_context(*, gpu_memory_limit_mb: int | None = None) -> InProcessContext:
+def set_in_process_context(
+    *, gpu_memory_limit_mb: int | None = None, default_num_clients: int = 0
+) -> InProcessContext:
     """Makes this process the default runtime of TFF computations.
 
     Args:
       gpu_memory_limit_mb: How much memory TensorFlow may take of each GPU. By default it takes
         memory as it needs it; TensorFlow's own default is all memory at once.
+      default_num_clients: How many clients a computation has whose arguments do not tell.
 
     Returns:
       The context.
+
+    Warns:
+      RuntimeWarning: Later, if other code sets a default context, so that this one is dropped. A
+        context that a variable still holds is not dropped, and says nothing.
 
     Raises:
       InputError: If a limit is given but TensorFlow sees no GPU.
@@ -272,9 +335,18 @@ def set_in_process_context(*, gpu_memory_limit_mb: int | None = None) -> InProce
         else:
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory_limit_mb)
             tf.config.set_logical_device_configuration(gpu, [limit])
-    context = InProcessContext()
-    tff.framework.set_default_context(context)
+    context = InProcessContext(default_num_clients=default_num_clients)
+    set_default_context(context)
+    context.warn_when_dropped(True)
     return context
+
+
+def set_default_context(context: tff.framework.SyncContext) -> None:
+    """Makes a context TFF's default; whoever calls this knows what it replaces."""
+    replaced = tff.framework.get_context_stack().current
+    if isinstance(replaced, InProcessContext):
+        replaced.warn_when_dropped(False)
+    tff.framework.set_default_context(context)
 
 
 @functools.lru_cache(maxsize=1)
@@ -284,7 +356,7 @@ def end_quietly() -> None:
     TFF makes a default context when it is imported. If that context lives until the interpreter
     shuts down, its `__del__` prints an exception. The context is replaced then, and not before.
     """
-    atexit.register(lambda: tff.framework.set_default_context(InProcessContext()))
+    atexit.register(lambda: set_default_context(InProcessContext()))
 
 
 def _default_devices() -> list[str]:

@@ -15,6 +15,7 @@ import grpc
 import portpicker
 import tensorflow_federated as tff
 
+from fedrecon.execution.in_process import set_default_context
 from fedrecon.execution.kept_process import KeptProcess
 
 _START_SECONDS = 60.0
@@ -97,5 +98,5 @@ def set_native_context() -> NativeWorker:
       The worker; closing it makes every later TFF computation fail until another context is set.
     """
     worker = NativeWorker()
-    tff.framework.set_default_context(native_context(worker))
+    set_default_context(native_context(worker))
     return worker

@@ -4,7 +4,7 @@
 |-----------|--------------------------------------------------------------------------|
 | tensor    | `tf.Tensor`                                                              |
 | struct    | `tuple`; the names are in the type                                       |
-| sequence  | `tf.data.Dataset`                                                        |
+| sequence  | `FreshDataset`                                                           |
 | federated | `Placed`                                                                 |
 | function  | a Python callable of one argument, or of none                            |
 
@@ -26,6 +26,9 @@ import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.compiler import array
 from tensorflow_federated.python.core.impl.types import type_conversions
 from tensorflow_federated.python.core.impl.utils import tensorflow_utils
+
+from fedrecon.execution.arrays import as_array, is_on_host, tensor_of
+from fedrecon.execution.datasets import FreshDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +113,10 @@ class Arguments:
                 f"{name}: expected a list with a value for each client, found {type(value)}."
             )
         if self.num_clients not in (None, len(value)):
-            raise ValueError(
-                f"{name}: has {len(value)} clients, but other arguments have {self.num_clients}."
+            raise ValueError(  # It starts with the words of TFF's.
+                f"Conflicting cardinalities for {type_spec.placement}: {len(value)} vs "
+                f"{self.num_clients} ({name} has {len(value)} clients, but other arguments have "
+                f"{self.num_clients})."
             )
         self.num_clients = len(value)
         return Placed(
@@ -149,6 +154,9 @@ def _tensor(value, type_spec, name):
     dtype = tf.as_dtype(type_spec.dtype)
     if isinstance(value, tf.Variable):
         value = value.read_value()
+    elif isinstance(value, np.ndarray):
+        shared = tensor_of(value)
+        value = value if shared is None else shared
     if isinstance(value, tf.Tensor):
         fits = value.dtype == dtype
         tensor = value
@@ -188,34 +196,32 @@ def _dataset(value, type_spec, name):
         raise TypeError(
             f"{name}: expected a dataset of {type_spec.element}, found one of {element_type}."
         )
-    return value.with_options(_dataset_options())
+    return FreshDataset.of_argument(value)
 
 
-def _dataset_options() -> tf.data.Options:
-    """Returns options that run a dataset as it is; rewriting takes longer than reading."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False
-    return options
-
-
-def elements_of(dataset: tf.data.Dataset, type_spec: tff.Type) -> Iterator[Any]:
+def elements_of(dataset: FreshDataset, type_spec: tff.Type) -> Iterator[Any]:
     """Yields the elements of a dataset; `type_spec` is the type of an element."""
-    for element in dataset:
+    for element in dataset.dataset():
         yield Arguments().take(element, type_spec, "element")
 
 
-def make_dataset(elements: list, type_spec: tff.Type) -> tf.data.Dataset:
+def make_dataset(elements: list, type_spec: tff.Type) -> FreshDataset:
     """Returns a dataset of these elements; `type_spec` is the type of an element."""
     plain = [result(element, type_spec) for element in elements]
-    return tensorflow_utils.make_data_set_from_elements(None, plain, type_spec)
+    return FreshDataset(tensorflow_utils.make_data_set_from_elements(None, plain, type_spec))
 
 
-def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
-    """Returns a value in the form that the caller of a computation gets.
+def result(
+    value: Any,
+    type_spec: tff.Type,
+    num_clients: int = 0,
+    *,
+    stays_on_gpu: bool = False,
+    first_stays_on_gpu: bool = False,
+) -> Any:
+    """Returns a value in the form that the caller of a computation gets, which is TFF's.
 
-    Arrays stay tensors, so none is copied from a GPU before it is read. Scalars become NumPy's, as
-    in TFF: metrics are meant to be read, and TensorFlow multiplies no float by an integer. Structs
+    Tensors become read-only arrays of NumPy, and scalars NumPy's scalars (see `arrays`). Structs
     become the containers of the type. A value placed at clients becomes a list unless it is all
     equal.
 
@@ -223,19 +229,31 @@ def result(value: Any, type_spec: tff.Type, num_clients: int = 0) -> Any:
       value: The inner form.
       type_spec: Its type.
       num_clients: How many clients there are.
+      stays_on_gpu: Whether arrays on a GPU stay tensors there, instead of being copied from it.
+      first_stays_on_gpu: The same for the first element of a struct.
     """
     if isinstance(type_spec, tff.FederatedType):
         member = type_spec.member
         if type_spec.all_equal:
-            return result(value.at(0), member)
+            return result(value.at(0), member, stays_on_gpu=stays_on_gpu)
         return [result(value.at(index), member) for index in range(num_clients)]
     if isinstance(type_spec, tff.StructType):
         names = [name for name, _ in tff.structure.iter_elements(type_spec)]
-        elements = [result(element, of, num_clients) for element, of in zip(value, type_spec)]
+        elements = [
+            result(
+                element,
+                element_type,
+                num_clients,
+                stays_on_gpu=stays_on_gpu or (first_stays_on_gpu and index == 0),
+            )
+            for index, (element, element_type) in enumerate(zip(value, type_spec))
+        ]
         return _contain(names, elements, type_spec)
-    if isinstance(type_spec, tff.TensorType) and type_spec.shape == ():
-        return value.numpy()
-    return value
+    if isinstance(type_spec, tff.SequenceType):
+        return value.dataset()
+    if stays_on_gpu and not is_on_host(value) and type_spec.shape != ():
+        return value
+    return as_array(value)
 
 
 def _contain(names, elements, type_spec):
@@ -273,7 +291,7 @@ def flatten(value: Any, type_spec: tff.Type, num_clients: int = 0) -> list[tf.Te
         pairs = zip(value, type_spec)
         return [t for element, of in pairs for t in flatten(element, of, num_clients)]
     if isinstance(type_spec, tff.SequenceType):
-        return [tf.data.experimental.to_variant(value)]
+        return [value.variant()]
     return [value]
 
 
@@ -287,5 +305,5 @@ def unflatten(tensors: Iterator[tf.Tensor], type_spec: tff.Type, num_clients: in
         return tuple(unflatten(tensors, element_type, num_clients) for element_type in type_spec)
     if isinstance(type_spec, tff.SequenceType):
         structure = type_conversions.type_to_tf_structure(type_spec.element)
-        return tf.data.experimental.from_variant(next(tensors), structure)
+        return FreshDataset(tf.data.experimental.from_variant(next(tensors), structure))
     return next(tensors)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fedrecon.models.build_again import initializer_of
 from fedrecon.models.client_randomness import is_random, seeded_initializer
 
 # These act on each entry by itself: the gradient at some rows of a table follows from these rows.
@@ -134,6 +135,8 @@ def _client_initializer(layer, attribute: str, variable) -> Callable[[tf.Tensor]
     """Returns a function from seeds to values; raises ValueError if clients cannot draw them."""
     name, setting = f"{layer.name}/{attribute}", f"{attribute}_initializer"
     initializer = _setting(layer, attribute, "initializer")
+    if initializer is None:
+        initializer = initializer_of(layer, variable)
     if initializer is None:
         raise ValueError(
             f"The local weight {name} has no initializer under Keras's name for it ({setting}), by"

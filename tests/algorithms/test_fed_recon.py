@@ -16,6 +16,7 @@ from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.errors import InputError
 from fedrecon.models.layers import UserEmbedding
 from fedrecon.models.matrix_factorization import matrix_factorization
+from fedrecon.models.metrics import rating_metrics
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import FedReconOptions, OptimizerOptions
 from tests import tiny
@@ -155,6 +156,54 @@ def test_every_knob(assert_same_rounds, synthetic, changes):
     examples = examples_of(synthetic, max_ratings=None)
     options = dataclasses.replace(PAPER, **changes)
     assert_same_rounds(biased_mf(synthetic.num_items), options, examples, num_clients=12)
+
+
+class TutorialUserEmbedding(tf.keras.layers.Layer):
+    """The layer of TFF's FedRecon tutorial; its row does not depend on the item."""
+
+    def __init__(self, num_latent_factors, **kwargs):
+        super().__init__(**kwargs)
+        self.num_latent_factors = num_latent_factors
+
+    def build(self, input_shape):
+        self.embedding = self.add_weight(
+            shape=(1, self.num_latent_factors),
+            initializer=SAME_START,
+            dtype=tf.float32,
+            name="UserEmbeddingKernel",
+        )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.embedding
+
+    def compute_output_shape(self):
+        return (1, self.num_latent_factors)
+
+
+def tutorial_model(num_items):
+    """The model of TFF's FedRecon tutorial, with initial values that are the same each time."""
+    item_input = tf.keras.layers.Input(shape=[1], name="Item")
+    items = tf.keras.layers.Embedding(
+        num_items, 6, embeddings_initializer=tf.keras.initializers.RandomUniform(seed=1)
+    )
+    flat_items = tf.keras.layers.Flatten(name="FlattenItems")(items(item_input))
+    user = TutorialUserEmbedding(6, name="UserEmbedding")
+    prediction = tf.keras.layers.Dot(1, normalize=False, name="Dot")([user(item_input), flat_items])
+    return SplitModel(
+        keras_model=tf.keras.Model(inputs=item_input, outputs=prediction),
+        global_layers=(items,),
+        local_layers=(user,),
+        input_spec=rating_input_spec(),
+        loss_fn=tf.keras.losses.MeanSquaredError,
+        metrics_fn=functools.partial(rating_metrics, tf.keras.losses.MeanSquaredError),
+    )
+
+
+def test_the_model_of_tffs_tutorial(assert_same_rounds, synthetic):
+    examples = examples_of(synthetic, max_ratings=None)
+    model_fn = functools.partial(tutorial_model, synthetic.num_items)
+    assert_same_rounds(model_fn, PAPER, examples, num_clients=12)
 
 
 @pytest.mark.parametrize(

@@ -35,23 +35,27 @@ def in_both(native_worker, in_process_context):
 
 
 def _plain(value):
-    """Takes tensors and NumPy scalars to arrays and datasets to lists, whatever contains them."""
+    """Takes datasets to lists of arrays, whatever contains them."""
 
     def of_leaf(leaf):
-        return _plain(list(leaf)) if isinstance(leaf, tf.data.Dataset) else np.asarray(leaf)
+        if isinstance(leaf, tf.data.Dataset):
+            return _plain(list(leaf.as_numpy_iterator()))
+        return leaf
 
     return tf.nest.map_structure(of_leaf, value)
 
 
 @pytest.fixture(scope="session")
 def assert_same():
-    """A function that compares two results, their containers and dtypes too."""
+    """A function that compares two results, their containers, types and dtypes too."""
 
     def compare(expected, found, *, rtol=1e-6, atol=1e-7):
         expected, found = _plain(expected), _plain(found)
         # A named tuple must not come back as a dictionary.
         tf.nest.assert_same_structure(expected, found, check_types=True)
         for a, b in zip(tf.nest.flatten(expected), tf.nest.flatten(found)):
+            assert type(a) is type(b)
+            a, b = np.asarray(a), np.asarray(b)
             assert a.shape == b.shape
             if a.dtype.kind in "SO":  # Strings are bytes in TFF's, objects in TensorFlow's arrays.
                 assert b.dtype.kind in "SO"

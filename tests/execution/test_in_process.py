@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.errors import InputError
+from fedrecon.execution import in_process, set_native_context
 from fedrecon.execution.in_process import (
     AsyncInProcessContext,
     InProcessContext,
@@ -102,7 +103,10 @@ def test_what_is_of_clients_must_be_a_list_of_one_length(context):
         sum_of_clients(3)
     with pytest.raises(TypeError, match=r"argument\[1\]: expected int32, found float64\[\]"):
         sum_of_clients([1, 2.5])
-    with pytest.raises(ValueError, match=r"argument.b: has 3 clients, but other arguments have 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"^Conflicting cardinalities for CLIENTS: 3 vs 2 .argument.b has 3 clients",
+    ):
         zipped([1, 2], [1, 2, 3])
 
 
@@ -133,14 +137,12 @@ def test_an_array_is_copied(context):
 # Results.
 
 
-def test_arrays_stay_on_the_device_and_scalars_are_numpys(context):
+def test_scalars_are_numpys(context):
     @tff.tensorflow.computation(np.float32)
     def results(x):
-        return x, tf.fill([2], x), "word", tf.cast(x, tf.int64)
+        return x, "word", tf.cast(x, tf.int64)
 
-    scalar, array, word, integer = results(1.5)
-    assert isinstance(array, tf.Tensor)
-    assert array.device.endswith(context.devices[0])
+    scalar, word, integer = results(1.5)
     assert (type(scalar), type(integer), word) == (np.float32, np.int64, b"word")
     assert scalar * integer == 1.5  # TensorFlow refuses that.
     again = results(scalar)
@@ -184,6 +186,54 @@ def test_plain_sums_warn_of_nothing(context):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert sum_of_clients([3, 16]) == 19
+
+
+def test_clients_that_no_argument_tells_of(in_both):
+    one = tff.tensorflow.computation(lambda: tf.constant(1))
+
+    @tff.federated_computation
+    def count():
+        return tff.federated_sum(tff.federated_eval(one, tff.CLIENTS))
+
+    assert in_both(count) == [0, 0]
+    with tff.framework.get_context_stack().install(InProcessContext(default_num_clients=3)):
+        assert count() == 3
+        assert sum_of_clients([5]) == 5
+
+
+# The default context.
+
+
+@pytest.fixture
+def default_context():
+    """Puts the default context back that a test replaces."""
+    before = tff.framework.get_context_stack().current
+    yield
+    in_process.set_default_context(before)
+
+
+def stock_tutorial():
+    tff.backends.native.set_sync_local_cpp_execution_context()
+
+
+def test_code_that_sets_a_stock_context_is_told_what_it_does(default_context):
+    set_in_process_context()
+    assert sum_of_clients([1, 2]) == 3
+    with pytest.warns(RuntimeWarning, match="takes the place of the in-process runtime") as told:
+        stock_tutorial()
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tff.framework.set_default_context(InProcessContext())
+
+
+def test_whoever_changes_the_runtime_by_this_package_knows(default_context):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_in_process_context()
+        set_in_process_context()
+        set_native_context().close()
 
 
 # Randomness and state.
@@ -362,6 +412,7 @@ import numpy as np, tensorflow as tf, tensorflow_federated as tff
 cpu, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 from fedrecon.execution import set_in_process_context
+from fedrecon.execution.arrays import tensor_of
 context = set_in_process_context()
 print(*context.devices)
 
@@ -390,11 +441,11 @@ found = collections.Counter(
 eager_context.disable_run_metadata()
 for op in ("Mul", "PartitionedCall", "AddN"):
     print(op, *[found[device, op] for device in "012"])
-print(abs(float(total) - sum(np.sin(2 * np.arange(1, 6)) + 1)) < 1e-5)
+print(abs(float(total[0]) - sum(np.sin(2 * np.arange(1, 6)) + 1)) < 1e-5)
 
 # Eager, for so many clients.
 scaled, worked, total = step([[1.0]] * 600, [2.0])
-print(*[x.device[-1] for x in scaled[:5]], *[x.device[-1] for x in worked[:5]], total.device[-1])
+print(*[tensor_of(x).device[-1] for x in [*scaled[:5], *worked[:5], total]])
 try:
     set_in_process_context(gpu_memory_limit_mb=100)
 except Exception as error:
@@ -431,7 +482,18 @@ def test_clients_are_spread_over_the_devices(repository):
 def test_clients_run_on_the_gpu():
     context = InProcessContext()
     with tff.framework.get_context_stack().install(context):
-        assert "GPU" in tff.tensorflow.computation(lambda: tf.zeros([2]) + 1)().device
+        on_server = tff.FederatedType(tff.TensorType(np.float32, [2]), tff.SERVER)
+        add = tff.tensorflow.computation(lambda x: x + 1, on_server.member)
+
+        @tff.federated_computation(on_server)
+        def next_state(state):
+            state = tff.federated_map(add, state)
+            return state, state
+
+        state, metric = next_state(np.zeros(2, np.float32))
+        assert "GPU" in state.device  # A state stays there; what is reported is NumPy's.
+        assert isinstance(metric, np.ndarray)
+        assert next_state(state)[1].tolist() == [2.0, 2.0]
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")

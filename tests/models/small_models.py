@@ -79,18 +79,16 @@ def _attend(row):
 
 
 class TutorialUserEmbedding(K.Layer):
-    """The layer of TFF's tutorial on reconstruction, and its initializer kept in an attribute."""
+    """The layer of TFF's tutorial on reconstruction, which keeps no initializer."""
 
-    def __init__(self, num_latent_factors, keeps_initializer=True, **kwargs):
+    def __init__(self, num_latent_factors, **kwargs):
         super().__init__(**kwargs)
         self.num_latent_factors = num_latent_factors
-        if keeps_initializer:
-            self.embedding_initializer = tf.keras.initializers.get("uniform")
 
     def build(self, input_shape):
         self.embedding = self.add_weight(
             shape=(1, self.num_latent_factors),
-            initializer=getattr(self, "embedding_initializer", "uniform"),
+            initializer="uniform",
             dtype=tf.float32,
             name="UserEmbeddingKernel",
         )
@@ -219,16 +217,18 @@ def assert_all_close(actual, expected):
 class Plus(K.Layer):
     """Adds the entries of its weight, an attribute or in a list, to the sum of each row."""
 
-    def __init__(self, shape=(), initializer=None, in_a_list=False):
+    def __init__(self, shape=(), initializer=None, in_a_list=False, makes_layer=False):
         super().__init__(name="guilty")
         if initializer is not None:
             self.entries_initializer = initializer
         self._of_weight = {"shape": shape, "initializer": initializer}
-        self._in_a_list = in_a_list
+        self._in_a_list, self._makes_layer = in_a_list, makes_layer
 
     def build(self, input_shape):
         entries = self.add_weight(name="entries", **self._of_weight)
         self.entries = [entries] if self._in_a_list else entries
+        if self._makes_layer:
+            self.inner = K.Activation("linear")
 
     def call(self, row):
         entries = self.entries[0] if self._in_a_list else self.entries

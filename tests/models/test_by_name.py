@@ -215,7 +215,7 @@ REFUSED = {
     "many_scores": (_many_scores, r"gives \[None, 5\], but a prediction is one number"),
     "noise": (_noisy, r"cannot be trained: The layer noise \(GaussianNoise\) runs"),
     "tutorial": (
-        lambda ratings: tutorial(TutorialUserEmbedding(3, keeps_initializer=False)),
+        lambda ratings: tutorial(TutorialUserEmbedding(3)),
         "other values of ItemEmbedding/embeddings:0",
     ),
 }
