@@ -34,9 +34,9 @@ class Placed:
     ratings: np.ndarray | None
     unplaced: tuple[str, ...]
 
-    def unplaced_sentences(self, items: Items) -> list[str]:
-        """Returns a sentence for each item that could not be placed, with near titles."""
-        return [_sentence(items, name) for name in self.unplaced]
+    def unplaced_sentences(self, items: Items, *, most: int = 3) -> list[str]:
+        """Returns a sentence for each item that could not be placed, with near names."""
+        return [items.refusal(name) for name in self.unplaced[:most]]
 
 
 def place(items: Items, given: Any, *, takes_ratings: bool = True) -> Placed:
@@ -125,9 +125,3 @@ def _number(name: str, rating: Any) -> float:
     is_missing = str(rating) in ("", "None", "nan", "<NA>")
     found = "no rating" if is_missing else f"the rating {rating!r}, which is no number"
     raise InputError(f"{name!r} has {found}; give each item a number of stars.")
-
-
-def _sentence(items: Items, name: str) -> str:
-    near = items.near(name)
-    offer = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"{name!r} is no item of the model.{offer}"

@@ -248,6 +248,23 @@ def test_text_ids_of_users_keep_their_zeros():
         model.recommend("07")
 
 
+def test_users_are_found_whatever_the_case_of_their_letters_and_near_ones_are_offered():
+    users = {"Björn 143": [0, 3], "anna": [1], "Anna": list(range(NUM_ITEMS))}
+    model = recommender(ids=served.text_ids(), ratings=data_of(users, ids_are_text=True))
+    expected = model.recommend({"000": 4, "003": 4}, 5)
+    for name in ("Björn 143", "BJÖRN  143", "björn 143"):
+        pd.testing.assert_frame_equal(model.recommend(name, 5), expected)
+    assert len(model.place("anna").rows) == 1
+    for name, sentence in (
+        ("ANNA", "'ANNA' names 2 users; name one of them alone: 'Anna' or 'anna'."),
+        ("Bjorn 143", "films has no user 'Bjorn 143'. Did you mean 'Björn 143'?"),
+        ("zz", "films has no user 'zz'."),
+    ):
+        with pytest.raises(InputError) as raised:
+            model.recommend(name)
+        assert str(raised.value) == sentence
+
+
 @pytest.mark.parametrize("user", [9, -7, "--7", "seven", "", 10**30, "7.5", "²"])
 def test_a_user_who_is_not_in_the_data_is_refused_in_a_sentence(user):
     with pytest.raises(InputError, match="films has no user"):
