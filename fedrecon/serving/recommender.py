@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedrecon.data.column_names import USER
+from fedrecon.data.columns import choose_of_frame
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 from fedrecon.evaluation.best_items import best_items
@@ -16,7 +18,7 @@ from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
 from fedrecon.serving.linear import LinearModel
 from fedrecon.serving.names import Names, refusal
-from fedrecon.serving.person import USER_COLUMNS, Placed, column_of, place
+from fedrecon.serving.person import Placed, place
 from fedrecon.serving.scores import score_blocks
 
 if TYPE_CHECKING:
@@ -187,11 +189,11 @@ class Recommender:
         """
         import pandas as pd
 
-        user = column_of(table.columns, USER_COLUMNS)
+        user = choose_of_frame(table.columns).get(USER)
         if user is None:
             raise InputError(
-                f"the columns are {', '.join(map(str, table.columns))}; one must be called "
-                f"{' or '.join(USER_COLUMNS)}."
+                f"the columns are {', '.join(map(str, table.columns))}, and none is known as the "
+                f"user; call it {USER}."
             )
         missing = np.flatnonzero(table[user].isna())
         if missing.size:

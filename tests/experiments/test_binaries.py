@@ -468,7 +468,7 @@ def test_a_run_is_judged_on_other_ratings_of_its_items(repository, tmp_path_fact
 
     for arguments, sentence in (
         (("--group=unseen_test",), "--group has no effect with --other_ratings_file"),
-        (("--columns=user=user,item=rating",), "--columns names no rating"),
+        (("--columns=user=user,item=rating",), "no column is known as the rating; recognized: "),
     ):
         refused = run(repository, *evaluate, *arguments)
         assert (refused.returncode, sentence in refused.stderr) == (1, True), refused.stderr

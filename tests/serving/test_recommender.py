@@ -207,8 +207,8 @@ def test_a_user_of_whom_nothing_is_known_is_left_out_with_a_warning(model):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"item": [100], "rating": [4]}, "one must be called user or user_id or userId"),
-        ({"user": [1], "rating": [4]}, "user 1: the columns are user, rating; one must be called"),
+        ({"item": [100], "rating": [4]}, "none is known as the user; call it user"),
+        ({"user": [1], "rating": [4]}, "user 1: the columns are user, rating, and none is known"),
         ({"user": [1], "item": ["zzzz"], "rating": [4]}, "no user gives an item that the model"),
         ({"user": [], "item": [], "rating": []}, "no user gives an item that the model knows"),
         ({"user": [1, None], "item": [100, 103], "rating": [4, 4]}, "row 1 .from 0. has no user"),
