@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from fedrecon.data.advice import Advice
-from fedrecon.data.column_names import GENRES, RATING, ROLES, TIMESTAMP, TITLE
+from fedrecon.data.column_names import GENRES, RATING, ROLES, TIMESTAMP, TITLE, is_known
 from fedrecon.errors import DataError
 
 # In place of a column: there is none.
@@ -119,6 +119,11 @@ class FileColumns(NamedTuple):
             others.remove(0)
         if others:
             notes.append(f"Not used: {', '.join(map(self.told, others))}.")
+        if self.header and TIMESTAMP not in (*places, *given):
+            unknown = [place for place in others if not is_known(self.header[place])]
+            if unknown:
+                way = self.advice.give(columns={TIMESTAMP: self.name(unknown[0])})
+                notes.append(f"No column is known as the time; {way} names one.")
         if unused is not None:
             notes.append(
                 f"The ratings in {self.told(unused)} are not used, as "

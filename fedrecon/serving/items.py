@@ -52,11 +52,6 @@ class Items:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def has_titles(self) -> bool:
-        """Whether any item has a title."""
-        return any(self.titles)
-
     def name(self, row: int) -> str:
         """Returns the title of an item, or its id where it has none."""
         return self.titles[row] or str(self.ids[row])

@@ -138,6 +138,7 @@ def test_what_was_decided_is_told():
     assert chosen("reader,film,stars,mood")[1] == [
         "Columns: user is 'reader', item is 'film', rating is 'stars'.",
         "Not used: 'mood'.",
+        "No column is known as the time; --columns=timestamp=mood names one.",
     ]
     assert chosen("leser,film,stars", "user=leser")[1] == [
         "Columns (user as --columns says): user is 'leser', item is 'film', rating is 'stars'."

@@ -128,8 +128,6 @@ def test_near_titles_come_by_how_often_they_were_rated():
 def test_a_name_is_the_title_or_else_the_id():
     assert ITEMS.name(0) == "Heat (1995)"
     assert ITEMS.name(4) == "14"
-    assert ITEMS.has_titles
-    assert not items_of("", "").has_titles
 
 
 @pytest.mark.parametrize("ids_are_text", [False, True])
