@@ -246,6 +246,24 @@ def test_interrupted_and_killed_runs_resume_to_the_same_numbers(repository, ends
     assert_same_run(path, whole)
 
 
+def test_interrupted_while_it_compiles_a_run_begins_anew_and_says_so(repository, tmp_path):
+    process = subprocess.Popen(
+        command(*LONG, f"--output_dir={tmp_path / 'run'}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+    assert any(line.startswith("Compiling ") for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    told = "There is no checkpoint yet: the same command begins this run anew.\n"
+    assert errors.endswith(f"Interrupted by SIGINT.\n{told}")
+    assert RunDirectory(tmp_path / "run").checkpoints() == []
+
+
 def kept_rows(path):
     """The rows of the devices, four factors and a bias each, and who has one."""
     rows, is_known = ClientStore(60, 5, path=path / "client_store").read(np.arange(60))
