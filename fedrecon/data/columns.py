@@ -94,8 +94,8 @@ def choose(
       DataError: If a column is not there, or it cannot be told which one it is.
     """
     given = given or {}
-    file = FileColumns(label, header, len(sample[0]), advice)
-    places = file.places(given)
+    file = FileColumns(label, header, len(sample[0]), advice, given)
+    places = file.places()
     by_place = _by_place(sample) if header is None else {}
     for role in ROLES:
         if role in given:
@@ -109,7 +109,7 @@ def choose(
     missing = [role for role in ROLES[: 2 if no_ratings else 3] if role not in places]
     if missing:
         raise DataError(file.refusal(places, missing))
-    return Chosen(places, file.notes(places, given, unused))
+    return Chosen(places, file.notes(places, unused))
 
 
 def choose_of_items(header: Sequence[str] | None, num_columns: int, *, label: str) -> Chosen:
@@ -138,7 +138,7 @@ def choose_of_items(header: Sequence[str] | None, num_columns: int, *, label: st
                 f"{label}: none of its columns {', '.join(header)} is known as the item's id; "
                 "call it item."
             )
-    file = FileColumns(label, header, num_columns, Advice.FLAGS)
+    file = FileColumns(label, header, num_columns, Advice.FLAGS, {})
     return Chosen(places, [f"Columns of the items file: {file.told_roles(places)}."])
 
 
@@ -164,8 +164,8 @@ def choose_given(
     Raises:
       DataError: If there is no column of items, or it cannot be told which one it is.
     """
-    file = FileColumns(label, header, len(sample[0]), Advice.FLAGS)
-    places = file.places(given or {})
+    file = FileColumns(label, header, len(sample[0]), Advice.FLAGS, given or {})
+    places = file.places()
     for role, name in (known or {}).items():
         if role not in places and header is not None and header.count(name) == 1:
             places[role] = header.index(name)

@@ -22,20 +22,22 @@ class FileColumns(NamedTuple):
       header: The names of the columns; None if there are none.
       num_columns: How many there are.
       advice: Who reads messages.
+      given: What somebody says of the columns, see `columns.parse_columns`.
     """
 
     label: str
     header: Sequence[str] | None
     num_columns: int
     advice: Advice
+    given: Mapping[str, str | None]
 
-    def places(self, given: Mapping[str, str | None]) -> dict[str, int]:
+    def places(self) -> dict[str, int]:
         """Returns the places, from 0, of the columns that somebody names, by role.
 
         Raises:
           DataError: If there is no such column, or one is given two roles.
         """
-        places = {role: self._place(name) for role, name in given.items() if name is not None}
+        places = {role: self._place(name) for role, name in self.given.items() if name is not None}
         if len(set(places.values())) < len(places):
             option = self.advice.called("columns")
             raise DataError(
@@ -69,13 +71,16 @@ class FileColumns(NamedTuple):
             told += f" is the {role}"
         else:
             told = f"{' and '.join(map(self.told, places))} may each be the {role}"
-        ways = [self.advice.give(columns={role: self.name(place)}) for place in places]
-        ways += [self.advice.no_times()] if role == TIMESTAMP else []
+        ways = [
+            self.advice.give(columns={**self.given, role: self.name(place)}) for place in places
+        ]
+        if role == TIMESTAMP:
+            ways.append(self.advice.give(columns={**self.given, role: None}))
         return f"{self.label}: {told}; give {' or '.join(ways)}."
 
     def refusal(self, places: Mapping[str, int], missing: Sequence[str]) -> str:
         """Returns which roles have no column, which have one, and what would work."""
-        others = [place for place in range(self.num_columns) if place not in places.values()]
+        others = self._others(places.values())
         *before, last = missing
         listed = f"{', the '.join(before)} or the {last}" if before else last
         told = f"no column is known as the {listed}"
@@ -87,7 +92,8 @@ class FileColumns(NamedTuple):
             told += f"; not recognized: {', '.join(map(self.told, others))}"
         ways = []
         if len(others) >= len(missing):
-            example = {role: self.name(place) for role, place in zip(missing, others)}
+            names = {role: self.name(place) for role, place in zip(missing, others)}
+            example = {**self.given, **names}
             is_sure = len(others) == 1
             ways.append(f"{'' if is_sure else 'for example '}{self.advice.give(columns=example)}")
         if missing == [RATING]:
@@ -98,31 +104,32 @@ class FileColumns(NamedTuple):
             return f"{self.label}: {told}; a file of ratings needs such a column."
         return f"{self.label}: {told}; give {', or '.join(ways)}."
 
-    def notes(
-        self, places: Mapping[str, int], given: Collection[str], unused: int | None
-    ) -> list[str]:
-        """Returns what was decided, in sentences."""
+    def notes(self, places: Mapping[str, int], unused: int | None) -> list[str]:
+        """Returns what was decided, in sentences.
+
+        Args:
+          places: The columns that are read.
+          unused: The column of ratings that are not wanted, if any.
+        """
         option = self.advice.called("columns")
         by = ", by their place" if self.header is None else ""
-        if given and set(given) >= set(places):
+        if self.given and set(self.given) >= set(places):
             by = f", as {option} says"
-        elif given:
-            by = f" ({' and '.join(given)} as {option} says)"
+        elif self.given:
+            by = f" ({' and '.join(self.given)} as {option} says)"
         notes = [f"Columns{by}: {self.told_roles(places)}."]
-        others = [
-            place for place in range(self.num_columns) if place not in (*places.values(), unused)
-        ]
-        if self.header and self.header[0].strip() in ("", "Unnamed: 0") and 0 in others:
+        if self.header and self._is_index(0) and 0 not in places.values():
             notes.append(
                 "The first column has no name and is not used: pandas writes its index so."
             )
-            others.remove(0)
+        others = self._others((*places.values(), unused))
         if others:
             notes.append(f"Not used: {', '.join(map(self.told, others))}.")
-        if self.header and TIMESTAMP not in (*places, *given):
+        if self.header and TIMESTAMP not in (*places, *self.given):
             unknown = [place for place in others if not is_known(self.header[place])]
             if unknown:
-                way = self.advice.give(columns={TIMESTAMP: self.name(unknown[0])})
+                columns = {**self.given, TIMESTAMP: self.name(unknown[0])}
+                way = self.advice.give(columns=columns)
                 notes.append(f"No column is known as the time; {way} names one.")
         if unused is not None:
             notes.append(
@@ -130,6 +137,14 @@ class FileColumns(NamedTuple):
                 f"{self.advice.called('no_ratings')} says."
             )
         return notes
+
+    def _others(self, places: Collection[int | None]) -> list[int]:
+        """Returns the places of the other columns."""
+        every = range(self.num_columns)
+        return [place for place in every if place not in places and not self._is_index(place)]
+
+    def _is_index(self, place: int) -> bool:
+        return bool(self.header) and self.header[place].strip() in ("", "Unnamed: 0")
 
     def told_roles(self, places: Mapping[str, int]) -> str:
         order = [role for role in (*ROLES, TITLE, GENRES) if role in places]

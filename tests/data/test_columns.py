@@ -114,6 +114,18 @@ def test_what_is_not_named_is_found_out(header, columns, expected):
             "--columns=timestamp=date or --columns=timestamp=none.",
         ),
         (
+            ",wer,film,stars,x",
+            "item=film",
+            "no column is known as the user; recognized: item is 'film', rating is 'stars'; not "
+            "recognized: 'wer', 'x'; give for example --columns=item=film,user=wer.",
+        ),
+        (
+            "user,film,stars,score",
+            "item=film",
+            "'stars' and 'score' may each be the rating; give --columns=item=film,rating=stars or "
+            "--columns=item=film,rating=score.",
+        ),
+        (
             "user,film,rating,rating",
             None,
             "two columns are called 'rating', so it cannot be told which is the rating; give "
