@@ -4,6 +4,7 @@ import csv
 import functools
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from experiments.run import display
 from fedrecon.data.own_ratings import read_ratings
 from fedrecon.data.population import divide_by_user
 from fedrecon.runs.client_store import ClientStore
@@ -122,6 +124,12 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
         (line,) = [of for of in map(str.split, output.splitlines()) if of and of[0] == group]
         assert line[1] == f"{final[group]['rmse']:.4f}"
         assert line[5] == f"{final[group]['num_examples']:,}"
+    rounds = display.duration(final["seconds"])
+    told = (
+        rf"^9 rounds in {rounds}; this command took (?:(\d+) min )?(\d+) s, with loading, judging"
+    )
+    ((minutes, seconds),) = re.findall(told, output, re.MULTILINE)
+    assert 60 * int(minutes or 0) + int(seconds) > final["seconds"]
     assert f"Files: {path}/" in output
     assert (path / "report.html").as_uri() in output
     assert "Run " in (path / "report.html").read_text()
