@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments.comparison.planned import Planned, config_of, results_of
 from experiments.comparison.results import RunResults
-from experiments.run import cli, display, reports, runtime, settings
+from experiments.run import cli, display, reports, resuming, runtime, settings
 from experiments.run.flags import (
     chosen_feedback,
     define_flags,
@@ -79,6 +79,17 @@ _OPEN_REPORT = flags.DEFINE_bool("open_report", False, "Open report.html in a br
 
 def main(interruption: cli.Interruption) -> None:
     planned = _plan()
+    with resuming.told(interruption, _goes_on, planned):
+        _compare(planned, interruption)
+
+
+def _goes_on(planned: list[Planned]) -> str:
+    """Returns what the same command does after an interruption."""
+    num_finished = sum(results_of(each) is not None for each in planned)
+    return resuming.of_runs([each.path for each in planned], num_finished=num_finished)
+
+
+def _compare(planned: list[Planned], interruption: cli.Interruption) -> None:
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "runs").is_dir():
         raise InputError(

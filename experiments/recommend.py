@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments.run import cli, past_run
 from experiments.run.names import ALGORITHMS, REFERENCES, listed
-from fedrecon.data.columns import RATING, USER, choose_given, is_number
+from fedrecon.data.columns import RATING, USER, choose_given, is_number, parse_columns
 from fedrecon.data.delimited import open_table
 from fedrecon.errors import InputError
 from fedrecon.runs import run_directory
@@ -40,6 +41,12 @@ _RATINGS = flags.DEFINE_string(
     None,
     "File of your own ratings, one a line: the item's id or title, and the rating. With a column "
     "of users, each user is served.",
+)
+_COLUMNS = flags.DEFINE_string(
+    "columns",
+    None,
+    "The columns of --ratings, as user=NAME,item=NAME,rating=NAME or numbers from 1, where their "
+    "names are neither usual ones nor those of the file that the run was trained on.",
 )
 _RATE = flags.DEFINE_multi_string(
     "rate", [], "A rating, as ITEM=STARS; where items are ranked, ITEM alone will do. Repeat it."
@@ -67,12 +74,14 @@ def main(interruption: cli.Interruption) -> None:
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} say twice who is served; give one of them.")
-    if (run.path / run_directory.CONFIG).exists() and not (run.path / files.FOLDER).exists():
+    if _COLUMNS.value is not None and _RATINGS.value is None:
+        raise InputError("--columns has no effect without --ratings.")
+    if not (run.path / files.FOLDER).exists():
         _refuse_reference(run)
     recommender = load_run(run.path)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        table = _recommended(recommender)
+        table = _recommended(recommender, run)
     for warning in told:
         print(warning.message, file=sys.stderr)
     if not len(table):
@@ -83,10 +92,18 @@ def main(interruption: cli.Interruption) -> None:
     print(_written(table, recommender))
 
 
-def _recommended(recommender: Recommender) -> pd.DataFrame:
+def _settings(run: RunDirectory) -> Mapping[str, Any]:
+    """Returns the settings of a run; of a model alone there are none."""
+    if not (run.path / run_directory.CONFIG).exists():
+        return {}
+    settings = run.read_config().get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _recommended(recommender: Recommender, run: RunDirectory) -> pd.DataFrame:
     """Returns the recommendations, with the columns that are printed."""
     if _RATINGS.value is not None:
-        given = _read(_RATINGS.value)
+        given = _read(_RATINGS.value, columns_of_training=_settings(run).get("columns"))
         if USER in given.columns:
             if _EXPLAIN.value:
                 raise InputError("--explain is for one user, and --ratings has a column of users.")
@@ -114,6 +131,10 @@ def _recommended(recommender: Recommender) -> pd.DataFrame:
         table = recommender.popular(_K.value, min_ratings=_MIN_RATINGS.value)
         return _ranked(table.rename(columns={"score": "num_ratings"}))
     placed = recommender.place(given)
+    if _USER_ID.value is not None:
+        kind = "rating" if recommender.about.predicts_ratings else "item"
+        count = f"{len(placed.rows):,} {kind}{'' if len(placed.rows) == 1 else 's'}"
+        print(f"Recommended by {count} of user {given}.", file=sys.stderr)
     table = recommender.recommend(placed, _K.value, min_ratings=_MIN_RATINGS.value)
     if _EXPLAIN.value:
         table["because_of"] = [_reasons(recommender, placed, item) for item in table["item_id"]]
@@ -150,8 +171,7 @@ def _pair(items: Items, text: str) -> tuple[str, str | None]:
 
 def _refuse_reference(run: RunDirectory) -> None:
     """Refuses a run of a comparison's reference, which leaves no model."""
-    settings = run.read_config()["settings"]
-    algorithm = settings.get("algorithm") if isinstance(settings, dict) else None
+    algorithm = _settings(run).get("algorithm")
     if algorithm in REFERENCES:
         raise InputError(
             f"{run.path} is a run of {algorithm}, a reference without rounds that leaves no model; "
@@ -159,12 +179,16 @@ def _refuse_reference(run: RunDirectory) -> None:
         )
 
 
-def _read(path: str) -> pd.DataFrame:
+def _read(path: str, *, columns_of_training: str | None) -> pd.DataFrame:
     """Returns the columns `user`, `item` and `rating` of a file, as far as there are such."""
     import pandas as pd
 
     table = open_table(path)
-    chosen = choose_given(table.header, table.sample, label=table.label)
+    given, known = (
+        None if columns is None else parse_columns(columns)
+        for columns in (_COLUMNS.value, columns_of_training)
+    )
+    chosen = choose_given(table.header, table.sample, label=table.label, given=given, known=known)
     print(*chosen.notes, file=sys.stderr)
     parts = [
         pd.DataFrame({role: part[role].str.strip() for role in chosen.places})
@@ -185,8 +209,8 @@ def _written(table: pd.DataFrame, recommender: Recommender) -> str:
         return table.to_csv(index=False).rstrip("\n")
     name = "stars" if recommender.about.predicts_ratings else "score"
     shown = table.rename(columns={"score": name, "item_id": "id"})
-    if not recommender.items.has_titles:
-        shown = shown.drop(columns="title")
+    if all(title in ("", str(item)) for title, item in zip(shown["title"], shown["id"])):
+        shown = shown.drop(columns="title")  # Each item has one name, and its id is it.
     shown["rank"] = [f"{rank:>4}" for rank in shown["rank"]]
     text = shown.to_string(
         index=False,
@@ -198,11 +222,13 @@ def _written(table: pd.DataFrame, recommender: Recommender) -> str:
 
 
 def _left_justified(table: pd.DataFrame) -> dict:
-    """Returns formatters that begin words at the left, where pandas puts all at the right."""
+    """Returns formatters that begin texts at the left, where pandas puts all at the right."""
+    from pandas.api.types import is_numeric_dtype
+
     widths = {
         name: max(len(name), *(len(str(value)) for value in table[name]))
-        for name in ("title", "because_of")
-        if name in table.columns
+        for name in ("user", "id", "title", "because_of")
+        if name in table.columns and not is_numeric_dtype(table[name])
     }
     return {name: f"{{:<{width}}}".format for name, width in widths.items()}
 

@@ -11,7 +11,7 @@ import time
 
 from absl import flags
 
-from experiments.run import cli, display, judged, reports, runtime
+from experiments.run import cli, display, judged, reports, resuming, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort
@@ -31,7 +31,7 @@ def main(interruption: cli.Interruption) -> None:
     is_given = flags.FLAGS["clients_per_round"].present
     chosen, population = load_with_cohort(chosen, is_cohort_given=bool(is_given))
     display.print_notes(population.ratings)
-    with claimed(chosen, population) as run:
+    with claimed(chosen, population) as run, resuming.told(interruption, resuming.of_run, run):
         started_from = run.read_config().get(STARTED_FROM)
         if started_from is not None:
             print(display.started_from(started_from), flush=True)
@@ -65,19 +65,18 @@ def main(interruption: cli.Interruption) -> None:
         display.print_table({group: final[group] for group in population.groups})
         print()
         judged.print_record(final, population.feedback)
-        print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
+        has_report = reports.write(run.path, is_new=is_new)
+        took = f"{final['rounds']} rounds in {display.duration(final['seconds'])}"
+        if is_new:
+            whole = display.duration(cli.seconds())
+            took += f"; this command took {whole}, with loading, judging and the report"
+        print(f"\n{took}. Files: {run.path}/")
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
-        reports.finish(run.path, is_new=is_new, opens=_OPEN_REPORT.value)
+        if has_report:
+            reports.tell(run.path / reports.REPORT, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
-
-
-def _tracker(run: run_directory.RunDirectory) -> trackers.Tracker | None:
-    if _TRACKER.value is None:
-        return None
-    settings = run.read_config()["settings"]
-    return trackers.open_tracker(_TRACKER.value, run.path.name, settings)
 
 
 def _final_metrics(finished, population, total_rounds):

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import references
-from experiments.run import cli, display, reports, runtime, settings
+from experiments.run import cli, display, reports, resuming, runtime, settings
 from experiments.run.claim import claimed
 from experiments.run.flags import (
     chosen_feedback,
@@ -37,6 +37,7 @@ from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
+from fedrecon.runs.run_directory import RunDirectory
 
 _NUM_SHOWN = 10
 
@@ -60,6 +61,23 @@ _SEEDS = flags.DEFINE_integer(
 def main(interruption: cli.Interruption) -> None:
     trials = _trials()
     planned = _plan(trials)
+    with resuming.told(interruption, _goes_on, [of_run for _, of_run in planned]):
+        _tune(trials, planned, interruption)
+
+
+def _goes_on(planned: list[Settings]) -> str:
+    """Returns what the same command does after an interruption."""
+    runs = [RunDirectory(of_run.output_dir) for of_run in planned]
+    last_rounds = [max(run.checkpoints(), default=-1) for run in runs]
+    is_finished = [done == of_run.total_rounds for done, of_run in zip(last_rounds, planned)]
+    return resuming.of_runs([run.path for run in runs], num_finished=sum(is_finished))
+
+
+def _tune(
+    trials: list[dict[str, Any]],
+    planned: list[tuple[dict[str, Any], Settings]],
+    interruption: cli.Interruption,
+) -> None:
     chosen = planned[0][1]
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
     population = load_population(chosen)  # Data that cannot be used is said at once.
@@ -89,7 +107,8 @@ def main(interruption: cli.Interruption) -> None:
     seeds = "1 seed" if _SEEDS.value == 1 else f"{_SEEDS.value} seeds"
     print(f"\n{len(table)} of {len(trials)} trials, {seeds}. Files: {output_dir}/")
     print(f"  {reports.TRIALS}")
-    reports.finish(output_dir, is_new=True)
+    if reports.write(output_dir, is_new=True):
+        reports.tell(output_dir / reports.REPORT, opens=False)
     if failures:
         print("Not finished:\n  " + "\n  ".join(failures))
 

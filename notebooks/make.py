@@ -2,6 +2,8 @@
 
 python notebooks/make.py                                # all
 python notebooks/make.py 01_federated_reconstruction    # one
+
+With `--output_dir=DIR` they are written there, and the kept ones stay as they are.
 """
 
 from __future__ import annotations
@@ -91,8 +93,8 @@ def strip(notebook: nbformat.NotebookNode) -> None:
                 data[kind] = re.sub(r"\bT_[0-9a-f]{5}(?=[_\" ])", f"T_{cell.id}_{number}", text)
 
 
-def make(name: str) -> float:
-    """Runs a source and keeps the notebook; returns the seconds that it took."""
+def make(name: str, path: pathlib.Path) -> float:
+    """Runs a source and writes the notebook to a file; returns the seconds that it took."""
     start = time.monotonic()
     notebook = from_source(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +102,6 @@ def make(name: str) -> float:
     strip(notebook)
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + "\n"
-    path = notebook_path(name)
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -110,13 +111,24 @@ def make(name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(NAMES)}")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument(
+        "--output_dir",
+        type=pathlib.Path,
+        help="where to write them; FEDRECON_DATA then counts too. Without it they are kept here",
+    )
+    given = parser.parse_args()
+    names = given.names or NAMES
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         parser.error(f"there is no notebook {unknown[0]!r}; there are {', '.join(NAMES)}.")
-    os.environ.pop("FEDRECON_DATA", None)  # Kept outputs are of the generated ratings.
+    if given.output_dir is None:
+        os.environ.pop("FEDRECON_DATA", None)  # Kept outputs are of the generated ratings.
+    else:
+        given.output_dir.mkdir(parents=True, exist_ok=True)
     for name in names:
-        print(f"{name}: {make(name):.0f} s", file=sys.stderr)
+        path = notebook_path(name)
+        path = path if given.output_dir is None else given.output_dir / path.name
+        print(f"{path}: {make(name, path):.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -33,22 +35,38 @@ _SHOWN = {
 class Pace:
     """How long a run has taken, and about how long it will take.
 
-    The rounds between the last two lines tell: those before the first line also compile.
+    The rounds between two lines tell how long a round takes, an evaluation among them. Those before
+    the first line also compile, and so do some later ones, whenever a shard has a new shape. So the
+    median of the last few tells.
     """
+
+    _NUM_STRETCHES = 7
 
     def __init__(self, total_rounds: int):
         self._total_rounds = total_rounds
         self._before: list[tuple[int, float]] = []
+        self._of_a_round: collections.deque[float] = collections.deque(maxlen=self._NUM_STRETCHES)
 
     def times(self, round_num: int, seconds: float) -> str:
         """Returns the times after a round, such as `35 s, 10 s to go`."""
-        told = f"{seconds:.0f} s"
-        if len(self._before) > 1 and round_num < self._total_rounds:
+        told = duration(seconds)
+        if len(self._before) > 1:
             last_round, last_seconds = self._before[-1]
-            a_round = (seconds - last_seconds) / (round_num - last_round)
-            told += f", {a_round * (self._total_rounds - round_num):.0f} s to go"
+            self._of_a_round.append((seconds - last_seconds) / (round_num - last_round))
+            if round_num < self._total_rounds:
+                to_go = statistics.median(self._of_a_round) * (self._total_rounds - round_num)
+                told += f", {duration(to_go)} to go"
         self._before.append((round_num, seconds))
         return told
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words, such as `51 s` and `1 min 46 s`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def print_notes(ratings: Ratings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.run.settings import Settings
 from fedrecon.data import columns as columns_lib
+from fedrecon.data.advice import Advice
 from fedrecon.data.other_ratings import OtherRatings, of_known_items, unseen_users, without_trained
 from fedrecon.data.own_ratings import read_ratings
 from fedrecon.data.own_values import ReadingOptions
@@ -45,7 +46,9 @@ def load_others(
         duplicates=duplicates or chosen.duplicates,
     )
     try:
-        ratings = read_ratings(path, options=options, keep=chosen.cache_ratings)
+        ratings = read_ratings(
+            path, options=options, keep=chosen.cache_ratings, advice=Advice.FLAGS
+        )
     except DataError as error:
         place, is_off, _ = str(error).partition(f" is not {scale};")
         if not is_off:

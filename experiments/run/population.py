@@ -9,6 +9,7 @@ import pathlib
 from experiments.run.names import OF_GENRES
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
+from fedrecon.data.advice import Advice
 from fedrecon.data.features import genre_features
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
@@ -145,6 +146,7 @@ def read_ratings(settings: Settings) -> Ratings:
             options=options,
             items_file=settings.items_file,
             keep=settings.cache_ratings,
+            advice=Advice.FLAGS,
         )
     synthetic = {}
     if settings.dataset == "synthetic":

@@ -11,13 +11,12 @@ REPORT = "report.html"
 TRIALS = "trials.csv"
 
 
-def finish(folder: pathlib.Path, *, is_new: bool = False, opens: bool = False) -> None:
-    """Writes the report of a run or of a search, and tells where it is.
+def write(folder: pathlib.Path, *, is_new: bool) -> bool:
+    """Writes the report of a run or of a search; returns whether there is one.
 
     Args:
       folder: The directory of the run or search.
       is_new: Whether there may be an older report, to be written again.
-      opens: Whether to open it in a browser.
 
     Warns if it cannot be written: whatever is wrong with a page, the results are there.
     """
@@ -29,8 +28,8 @@ def finish(folder: pathlib.Path, *, is_new: bool = False, opens: bool = False) -
             write_report([folder])
         except Exception as error:
             warnings.warn(f"{path} was not written: {error}", stacklevel=2)
-            return
-    tell(path, opens=opens)
+            return False
+    return True
 
 
 def tell(path: pathlib.Path, *, opens: bool) -> None:

@@ -78,8 +78,8 @@ class Settings:
     columns: Optional[str] = fields.data(
         None,
         "The columns of --ratings_file, as user=NAME,item=NAME,rating=NAME,timestamp=NAME, or "
-        "numbers from 1 in place of names; rating and timestamp may be left out. Without it they "
-        "are guessed from usual names, or from their order.",
+        "numbers from 1 in place of names. What it leaves out is found by usual names, or by "
+        "order; timestamp=none does without times.",
         only=(relevance.OWN_FILE,),
     )
     no_ratings: bool = fields.data(

@@ -70,6 +70,8 @@ def train(
         leaves no trace, and no line an evaluation.
       tracker_kind: One of `trackers.TRACKERS`, which is told the rounds that are evaluated.
     """
+    if title is None:
+        print("Building the model and the computations of a round.", flush=True)
     if run.checkpoints():  # The run that it started from is not needed any more.
         chosen = dataclasses.replace(chosen, warm_start=None)
     algorithm = build.build_algorithm(chosen, population, store_dir=run.store_path)
@@ -103,7 +105,6 @@ def train(
         recorder.close()
         if tracker is not None:
             tracker.close(is_finished=False)
-        print("The same command resumes this run where it ended.", file=sys.stderr)
 
     # The curves at the end need it; meanwhile the first rounds wait for XLA.
     threading.Thread(target=importlib.import_module, args=["matplotlib.figure"]).start()

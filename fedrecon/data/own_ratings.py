@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from fedrecon.data import columns as columns_lib
 from fedrecon.data import parsed_cache
-from fedrecon.data.columns import ITEM, RATING, TIMESTAMP, USER
+from fedrecon.data.advice import Advice
+from fedrecon.data.column_names import ITEM, RATING, TIMESTAMP, USER
 from fedrecon.data.delimited import open_table
 from fedrecon.data.own_items import with_items
 from fedrecon.data.own_text import rows_of_text
@@ -39,6 +40,7 @@ def read_ratings(
     options: ReadingOptions | None = None,
     items_file: str | os.PathLike | None = None,
     keep: bool = True,
+    advice: Advice = Advice.FIELDS,
 ) -> Ratings:
     """Returns the ratings of a file: text with one row a line, or parquet.
 
@@ -52,6 +54,7 @@ def read_ratings(
         have no title.
       keep: Whether the ratings of a large file are kept in the cache folder, as they were read, and
         read from there the next time.
+      advice: Who reads messages and notes: they name the options as the reader has to write them.
 
     Raises:
       DataError: If a file cannot be read, or for the first line that cannot be used.
@@ -62,22 +65,24 @@ def read_ratings(
 
     def read() -> Ratings:
         if ".parquet" in path.suffixes:
-            return _of_parquet(path, name, options)
-        return _of_text(path, name, options)
+            return _of_parquet(path, name, options, advice)
+        return _of_text(path, name, options, advice)
 
-    ratings = parsed_cache.read_through(path, name, options, read) if keep else read()
+    ratings = (
+        parsed_cache.read_through(path, name, options, read, advice=advice) if keep else read()
+    )
     if items_file is None:
         return ratings
     return with_items(ratings, open_table(items_file))
 
 
-def _of_text(path: pathlib.Path, name: str, options: ReadingOptions) -> Ratings:
-    rows, notes = rows_of_text(open_table(path), options)
+def _of_text(path: pathlib.Path, name: str, options: ReadingOptions, advice: Advice) -> Ratings:
+    rows, notes = rows_of_text(open_table(path), options, advice)
 
     def place(row: int) -> str:  # The file is read again, and not kept meanwhile.
         return open_table(path).place(row)
 
-    return checked(name, rows, options, place, notes, prefix="--")
+    return checked(name, rows, options, place, notes, advice=advice)
 
 
 def of_dataframe(
@@ -87,7 +92,7 @@ def of_dataframe(
     name: str,
     options: ReadingOptions,
     name_of_row: Callable[[int], str] = "row {}".format,
-    is_file: bool = False,
+    advice: Advice = Advice.ARGUMENTS,
     notes: Sequence[str] = (),
 ) -> Ratings:
     """Returns the ratings of a data frame; see `Ratings.from_dataframe`.
@@ -98,7 +103,7 @@ def of_dataframe(
       name: What to call the data set.
       options: How they are read.
       name_of_row: Says where a row comes from, for messages.
-      is_file: Whether to advise flags, and not arguments.
+      advice: Who reads messages and notes.
       notes: What was decided before.
     """
     for role, column in places.items():
@@ -114,13 +119,13 @@ def of_dataframe(
         ratings=None if no_ratings else numbers_of_series(table[places[RATING]], name_of_row),
         times=None
         if places.get(TIMESTAMP) is None
-        else times_of_series(table[places[TIMESTAMP]], name_of_row),
+        else times_of_series(table[places[TIMESTAMP]], name_of_row, advice),
     )
     options = dataclasses.replace(options, no_ratings=no_ratings)
-    return checked(name, rows, options, name_of_row, notes, prefix="--" if is_file else "")
+    return checked(name, rows, options, name_of_row, notes, advice=advice)
 
 
-def _of_parquet(path: pathlib.Path, name: str, options: ReadingOptions) -> Ratings:
+def _of_parquet(path: pathlib.Path, name: str, options: ReadingOptions, advice: Advice) -> Ratings:
     import pandas as pd
 
     try:
@@ -137,7 +142,12 @@ def _of_parquet(path: pathlib.Path, name: str, options: ReadingOptions) -> Ratin
     header = [str(column) for column in table.columns]
     sample = table.head(1).astype(str).to_numpy().tolist()
     chosen = columns_lib.choose(
-        header, sample, label=str(path), given=options.columns, no_ratings=options.no_ratings
+        header,
+        sample,
+        label=str(path),
+        given=options.columns,
+        no_ratings=options.no_ratings,
+        advice=advice,
     )
     table.columns = header
     return of_dataframe(
@@ -146,6 +156,6 @@ def _of_parquet(path: pathlib.Path, name: str, options: ReadingOptions) -> Ratin
         name=name,
         options=options,
         name_of_row=lambda row: f"{path}, row {row + 1}",
-        is_file=True,
+        advice=advice,
         notes=chosen.notes,
     )

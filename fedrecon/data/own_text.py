@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedrecon.data import columns as columns_lib
-from fedrecon.data.columns import ITEM, RATING, TIMESTAMP, USER
+from fedrecon.data.advice import Advice
+from fedrecon.data.column_names import ITEM, RATING, TIMESTAMP, USER
 from fedrecon.data.delimited import TextTable
 from fedrecon.data.own_values import (
     WHOLE_NUMBER,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def rows_of_text(table: TextTable, options: ReadingOptions) -> tuple[Rows, list[str]]:
+def rows_of_text(
+    table: TextTable, options: ReadingOptions, advice: Advice
+) -> tuple[Rows, list[str]]:
     """Returns the rows of a file, and what was decided."""
     chosen = columns_lib.choose(
         table.header,
@@ -39,26 +42,28 @@ def rows_of_text(table: TextTable, options: ReadingOptions) -> tuple[Rows, list[
         label=table.label,
         given=options.columns,
         no_ratings=options.no_ratings,
+        advice=advice,
     )
     # From the fastest to the most patient: each reads what it is for, with the same meaning.
     for read in (_read_numbers, _read_typed):
         try:
-            rows = read(table, chosen.places)
+            rows = read(table, chosen.places, advice)
             break
         except (ValueError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
     else:
-        rows = _read_as_text(table, chosen.places)
+        rows = _read_as_text(table, chosen.places, advice)
     return rows, [*table.notes, *chosen.notes]
 
 
-def _read_numbers(table: TextTable, places: Mapping[str, int]) -> Rows:
+def _read_numbers(table: TextTable, places: Mapping[str, int], advice: Advice) -> Rows:
     """Returns the rows of a file of plain numbers. Raises `ValueError` for any other file.
 
     pandas takes 0151 and 151.0 for 151, too. But such a text is longer, so all ids are as they are
     written if the file is as long as its numbers.
     """
+    del advice  # Another reader says what is wrong.
     if len(places) < len(table.sample[0]) or not table.has_only(b"0123456789.-"):
         raise ValueError("There are other columns, or other texts.")
     # pandas reads without Python's lock, so each processor reads a part of the file.
@@ -130,22 +135,24 @@ def _place_in(table: TextTable, first: int, row: int) -> str:
     return table.place(first + row)
 
 
-def _read_typed(table: TextTable, places: Mapping[str, int]) -> Rows:
+def _read_typed(table: TextTable, places: Mapping[str, int], advice: Advice) -> Rows:
     """Returns the rows. Raises `ValueError` if some field is no number or empty."""
     dtypes: dict[str, Any] = {RATING: np.float64}
     if TIMESTAMP in places:
         times = [row[places[TIMESTAMP]] for row in table.sample]
         if all(WHOLE_NUMBER.fullmatch(time) for time in times):
             dtypes[TIMESTAMP] = np.int64
-    return _read(table, places, dtypes)
+    return _read(table, places, dtypes, advice)
 
 
-def _read_as_text(table: TextTable, places: Mapping[str, int]) -> Rows:
+def _read_as_text(table: TextTable, places: Mapping[str, int], advice: Advice) -> Rows:
     """Returns the rows. Raises `DataError` for the first field that is not as it should be."""
-    return _read(table, places, {})
+    return _read(table, places, {}, advice)
 
 
-def _read(table: TextTable, places: Mapping[str, int], dtypes: Mapping[str, Any]) -> Rows:
+def _read(
+    table: TextTable, places: Mapping[str, int], dtypes: Mapping[str, Any], advice: Advice
+) -> Rows:
     users, items = _Coder(USER, table), _Coder(ITEM, table)
     ratings: list[np.ndarray] = []
     times: list[np.ndarray] = []
@@ -156,7 +163,7 @@ def _read(table: TextTable, places: Mapping[str, int], dtypes: Mapping[str, Any]
         if RATING in places:
             ratings.append(numbers_of_series(part[RATING], place))
         if TIMESTAMP in places:
-            times.append(times_of_series(part[TIMESTAMP], place))
+            times.append(times_of_series(part[TIMESTAMP], place, advice))
     are_dates = {each.dtype.kind == "M" for each in times}
     if len(are_dates) > 1:
         raise DataError(f"{table.label}: some times are dates and some are numbers; give one kind.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fedrecon.data.advice import Advice
+from fedrecon.data.column_names import ROLES, TIMESTAMP
 from fedrecon.data.columns import is_number
 from fedrecon.data.ratings import (
     LARGEST_ID,
@@ -42,7 +44,9 @@ class ReadingOptions:
     """How ratings are read.
 
     Attributes:
-      columns: The columns by role (see `columns.parse_columns`); None guesses them.
+      columns: The columns by role, `user`, `item`, `rating` and `timestamp`: a name of the header
+        or a number from 1, as text. The roles that are not there are found out; a `timestamp` of
+        None stands for no times.
       rating_scale: The ratings that exist; None infers it.
       off_scale: What to do with a rating off the scale, or none; one of `OFF_SCALE`.
       no_ratings: Whether each row is an interaction, with rating 1.
@@ -54,7 +58,7 @@ class ReadingOptions:
       InputError: If a choice does not exist.
     """
 
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str | None] | None = None
     rating_scale: RatingScale | Sequence[float] | None = None
     off_scale: str = "refuse"
     no_ratings: bool = False
@@ -65,6 +69,12 @@ class ReadingOptions:
             if getattr(self, name) not in known:
                 raise InputError(
                     f"{name} must be one of {', '.join(known)}; found {getattr(self, name)!r}."
+                )
+        for role, column in (self.columns or {}).items():
+            if role not in ROLES or not (isinstance(column, str) or role == TIMESTAMP):
+                raise InputError(
+                    f"columns has {role!r}: {column!r}; give some of {', '.join(ROLES)}, each with "
+                    "a name of the header or a number from 1, as text."
                 )
         scale = self.rating_scale
         if scale is not None and not isinstance(scale, RatingScale):
@@ -135,7 +145,9 @@ def numbers_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> n
     return values[codes]
 
 
-def times_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> np.ndarray:
+def times_of_series(
+    series: pd.Series, name_of_row: Callable[[int], str], advice: Advice
+) -> np.ndarray:
     """Returns times as int64 or float64 in some unit, or as datetime64."""
     import pandas as pd
 
@@ -163,8 +175,8 @@ def times_of_series(series: pd.Series, name_of_row: Callable[[int], str]) -> np.
         raise DataError(
             f"{name_of_row(row)}: expected the timestamp to be seconds or milliseconds since 1970, "
             "or a date such as 2001-12-31 or 2001-12-31 23:59:59, all of one kind, found "
-            f"{repr(found) if isinstance(found, str) else found}; without times, name the other "
-            "columns alone."
+            f"{repr(found) if isinstance(found, str) else found}; give {advice.no_times()} to do "
+            "without times."
         )
     return values
 
@@ -179,7 +191,7 @@ def checked(
     name_of_row: Callable[[int], str],
     notes: Sequence[str],
     *,
-    prefix: str,
+    advice: Advice,
 ) -> Ratings:
     """Returns the ratings, or refuses the first row that is not as it should be."""
     notes = list(notes)
@@ -198,10 +210,11 @@ def checked(
         scale = options.rating_scale
         if scale is None:
             distinct = _distinct(ratings, name_of_row)
-            scale = _inferred(distinct, ratings, name, name_of_row, prefix)
-            notes.append(f"Ratings are {scale}, as found; {prefix}rating_scale sets another scale.")
-            notes += _stray_ends(distinct, ratings, prefix)
-        kept = _on_scale(name, ratings, scale, options, name_of_row, notes, prefix)
+            scale = _inferred(distinct, ratings, name, name_of_row, advice)
+            option = advice.called("rating_scale")
+            notes.append(f"Ratings are {scale}, as found; {option} sets another scale.")
+            notes += _stray_ends(distinct, ratings, advice)
+        kept = _on_scale(name, ratings, scale, options, name_of_row, notes, advice)
         if kept is not None:
             ratings = ratings[kept]
             users, items = _taken(users, kept), _taken(items, kept)
@@ -209,7 +222,7 @@ def checked(
             name_of_row = _renamed(name_of_row, kept)
     if options.duplicates != "refuse":
         users, items, ratings, times, _ = _merged(
-            Rows(users, items, ratings, times), scale, options, name, name_of_row, notes, prefix
+            Rows(users, items, ratings, times), scale, options, name, name_of_row, notes, advice
         )
     try:
         return Ratings.from_original_ids(
@@ -223,9 +236,9 @@ def checked(
             notes=notes,
         )
     except RepeatedPairError as error:
+        latest, mean = (advice.give(duplicates=rule) for rule in ("latest", "mean"))
         raise RepeatedPairError(
-            f"{str(error).rstrip('.')}; {prefix}duplicates=latest keeps the latest rating, "
-            f"{prefix}duplicates=mean takes the mean."
+            f"{str(error).rstrip('.')}; {latest} keeps the latest rating, {mean} takes the mean."
         ) from None
 
 
@@ -271,15 +284,15 @@ def _inferred(
     ratings: np.ndarray,
     name: str,
     name_of_row: Callable[[int], str],
-    prefix: str,
+    advice: Advice,
 ) -> RatingScale:
     """Returns the smallest scale that the ratings are on."""
     if len(distinct) < 2:
         found = f"each rating is {distinct[0]:g}" if len(distinct) else "there is no rating"
-        without = f"{prefix}no_ratings" if prefix else "rating=None"
         raise DataError(
-            f"{name}: {found}, so the scale cannot be inferred; give {prefix}rating_scale=1,5,1 or "
-            f"another scale, or take the rows as interactions ({without})."
+            f"{name}: {found}, so the scale cannot be inferred; give "
+            f"{advice.give(rating_scale=(1, 5, 1))} or another scale, or take the rows as "
+            f"interactions ({advice.no_ratings()})."
         )
     least, second, most = distinct[0], distinct[1], distinct[-1]
     step = next(
@@ -289,16 +302,16 @@ def _inferred(
     is_mark = (least == 0 and most > 1) or (least == -1 and second >= 0 and most > 1)
     if is_mark:
         row = int(np.argmax(ratings == least))
-        scale, first = f"{prefix}rating_scale=", min(step, second)
+        without = advice.give(rating_scale=(min(step, second), most, step), off_scale="drop")
         raise DataError(
-            f"{name_of_row(row)}: the rating {least:g} may stand for no rating; give "
-            f"{scale}{first:g},{most:g},{step:g} and {prefix}off_scale=drop to leave such rows "
-            f"out, or {scale}{least:g},{most:g},{step:g} if it is a rating."
+            f"{name_of_row(row)}: the rating {least:g} may stand for no rating; give {without} to "
+            f"leave such rows out, or {advice.give(rating_scale=(least, most, step))} if it is a "
+            "rating."
         )
     return RatingScale(float(least), float(most), float(step))
 
 
-def _stray_ends(distinct: np.ndarray, ratings: np.ndarray, prefix: str) -> list[str]:
+def _stray_ends(distinct: np.ndarray, ratings: np.ndarray, advice: Advice) -> list[str]:
     """Returns a sentence for each end of the scale that only a few far ratings make."""
     if len(distinct) < 3:
         return []
@@ -311,7 +324,7 @@ def _stray_ends(distinct: np.ndarray, ratings: np.ndarray, prefix: str) -> list[
             told.append(
                 f"Only {count:,} of {len(ratings):,} ratings {'is' if count == 1 else 'are'} "
                 f"{side} {distinct[next_to]:g}: {distinct[end]:g}. If that is a mistake, give "
-                f"{prefix}rating_scale and {prefix}off_scale=drop."
+                f"{advice.called('rating_scale')} and {advice.give(off_scale='drop')}."
             )
     return told
 
@@ -323,7 +336,7 @@ def _on_scale(
     options: ReadingOptions,
     name_of_row: Callable[[int], str],
     notes: list[str],
-    prefix: str,
+    advice: Advice,
 ) -> np.ndarray | None:
     """Returns the rows whose rating is on the scale; None for all."""
     is_on = scale.contains(ratings)
@@ -333,10 +346,10 @@ def _on_scale(
         row = int(np.argmin(is_on))
         value = ratings[row]
         found = "there is no rating" if np.isnan(value) else f"the rating {value:g} is not {scale}"
-        another = "" if np.isnan(value) else f", or another {prefix}rating_scale=MIN,MAX,STEP"
+        another = "" if np.isnan(value) else f", or another {advice.called('rating_scale')}"
         raise DataError(
-            f"{name_of_row(row)}: {found}; give {prefix}off_scale=drop to leave such rows out"
-            f"{another}."
+            f"{name_of_row(row)}: {found}; give {advice.give(off_scale='drop')} to leave such rows "
+            f"out{another}."
         )
     if not is_on.any():
         raise DataError(f"{name}: none of the {len(ratings):,} rows has a rating of {scale}.")
@@ -357,7 +370,7 @@ def _merged(
     name: str,
     name_of_row: Callable[[int], str],
     notes: list[str],
-    prefix: str,
+    advice: Advice,
 ) -> Rows:
     """Returns the rows with one rating for each user and item."""
     import pandas as pd
@@ -369,8 +382,8 @@ def _merged(
         return rows
     if options.duplicates == "latest" and rows.times is None:
         raise DataError(
-            f"{name} has no times, which {prefix}duplicates=latest needs; give "
-            f"{prefix}duplicates=mean."
+            f"{name} has no times, which {advice.give(duplicates='latest')} needs; give "
+            f"{advice.give(duplicates='mean')}."
         )
     table = pd.DataFrame({"pair": pairs.to_numpy()[again], "row": again})
     table["rating"] = rows.ratings[again]

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from fedrecon import __version__
+from fedrecon.data.advice import Advice
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.sources import default_cache_dir, reading
 
 # Changes whenever the same file would be read otherwise, or kept otherwise.
-FORMAT = 2
+FORMAT = 3
 # Reading a million rows takes about as long as starting Python with TensorFlow; fewer leave nothing
 # behind. A compressed row takes two bytes or more, so smaller files are not even looked up.
 _LEAST_RATINGS = 1_000_000
@@ -37,7 +38,7 @@ _ARRAYS += ("original_item_ids",)
 
 
 def read_through(
-    path: pathlib.Path, name: str, options: Any, read: Callable[[], Ratings]
+    path: pathlib.Path, name: str, options: Any, read: Callable[[], Ratings], *, advice: Advice
 ) -> Ratings:
     """Returns the ratings of a file as kept before, or reads and keeps them.
 
@@ -48,11 +49,12 @@ def read_through(
       name: What to call the ratings.
       options: How the file is read, a dataclass.
       read: Reads the file.
+      advice: Who reads the notes, which are kept too.
     """
     if not path.is_file() or path.stat().st_size < _LEAST_BYTES:
         return read()  # Which also says why a file cannot be read.
     with reading(path):
-        key = _key(path, options)
+        key = _key(path, options, advice)
     kept = default_cache_dir() / "ratings" / f"{key}.npz"
     ratings = _load(kept, name)
     if ratings is None:
@@ -62,7 +64,7 @@ def read_through(
     return ratings
 
 
-def _key(path: pathlib.Path, options: Any) -> str:
+def _key(path: pathlib.Path, options: Any, advice: Advice) -> str:
     """Returns a text that is another one wherever the ratings may be others."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -75,6 +77,7 @@ def _key(path: pathlib.Path, options: Any) -> str:
         "content": digest.hexdigest(),
         "suffixes": [each for each in (".gz", ".zip", ".parquet") if each in path.suffixes],
         "options": dataclasses.asdict(options),
+        "advice": advice.name,
     }
     return hashlib.sha256(json.dumps(how, sort_keys=True, default=float).encode()).hexdigest()
 

@@ -403,12 +403,20 @@ class Ratings:
         is_of_kind = isinstance(original, str) == (originals.dtype.kind == "U")
         position = int(np.searchsorted(originals, original)) if is_of_kind else len(originals)
         if position == len(originals) or originals[position] != original:
-            known = f"{originals[0]} to {originals[-1]}" if len(originals) else "none"
             raise DataError(
-                f"{self.name} has no {kind} {original!r}; it knows {len(originals)} {kind} ids "
-                f"({known})."
+                f"{self.name} has no {kind} {original!r}; it knows {len(originals)} {kind} ids"
+                f"{_examples(originals)}."
             )
         return position
+
+
+def _examples(originals: np.ndarray) -> str:
+    """Returns what ids are like: the range of numbers; of sorted text it would help nobody."""
+    if not len(originals):
+        return ""
+    if originals.dtype.kind == "U":
+        return f", such as {str(originals[0])!r}"
+    return f" ({originals[0]} to {originals[-1]})"
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

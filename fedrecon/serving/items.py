@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import functools
 import io
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ import numpy as np
 
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
+from fedrecon.serving.names import NUM_OFFERED, Names, refusal
 
 _COLUMNS = ("row", "item_id", "title", "genres", "num_ratings")
-_LEAST_LIKENESS = 0.6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,11 +52,6 @@ class Items:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def has_titles(self) -> bool:
-        """Whether any item has a title."""
-        return any(self.titles)
-
     def name(self, row: int) -> str:
         """Returns the title of an item, or its id where it has none."""
         return self.titles[row] or str(self.ids[row])
@@ -66,52 +60,53 @@ class Items:
         """Returns the row of an item, or None if there is no such item.
 
         Args:
-          item: Its id, as a number or as text, or its title, whatever the case of its letters. A
-            title that two items share finds none.
+          item: Its id, as a number or as text, or its title, whatever the case of the letters. An
+            id or a title that is written exactly so goes before others; a name that two items share
+            finds none.
         """
-        # A data frame whose column of ids has a gap makes numbers of them, such as 242.0.
-        is_whole = isinstance(item, float) and item.is_integer()
-        text = str(int(item) if is_whole else item)
+        text = _text(item)
         for spelled in (text, text.strip()):
             if spelled in self._row_of_id:
                 return self._row_of_id[spelled]
-        rows = self._rows_of_title.get(_plain(text), ())
+        rows = self._names.find(text)
         return rows[0] if len(rows) == 1 else None
 
-    def near(self, text: str, number: int = 3) -> list[str]:
-        """Returns the items that somebody may have meant, the likeliest first: ids and titles.
+    def near(self, text: str) -> list[str]:
+        """Returns the few items that somebody may have meant, the likeliest first: ids and titles.
 
         Args:
           text: What was not found.
-          number: The most to return.
         """
-        wanted = _plain(text)
-        rows = list(self._rows_of_title.get(wanted, ()))
-        words = [word.strip("(),.:") for word in wanted.split()]
-        if words and not rows:
-            rows = [
-                row for title, of in self._rows_of_title.items() for row in of
-                if all(word in title for word in words)
-            ]  # fmt: skip
-            rows.sort(key=lambda row: (-self.num_ratings[row], row))
-        if not rows:
-            titles = difflib.get_close_matches(
-                wanted, list(self._rows_of_title), number, _LEAST_LIKENESS
-            )
-            rows = [row for title in titles for row in self._rows_of_title[title]]
-        return [f"{self.titles[row]!r} ({self.ids[row]})" for row in rows[:number]]
+        rows = self._names.find(text) or self._names.near(text)
+        return [self._offer(row) for row in rows[:NUM_OFFERED]]
+
+    def refusal(self, item: object) -> str:
+        """Returns why an item is not found, in sentences; near ones are offered."""
+        text = _text(item)
+        return refusal(
+            text,
+            self._names,
+            kind="item",
+            unknown=f"{text!r} is no item of the model",
+            offer=self._offer,
+        )
+
+    def _offer(self, row: int) -> str:
+        title, item = self.titles[row], self.ids[row]
+        return repr(str(item)) if title in ("", str(item)) else f"{title!r} ({item})"
 
     @functools.cached_property
     def _row_of_id(self) -> dict[str, int]:
         return {str(item): row for row, item in enumerate(self.ids.tolist())}
 
     @functools.cached_property
-    def _rows_of_title(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, title in enumerate(self.titles):
-            if title:
-                rows.setdefault(_plain(title), []).append(row)
-        return rows
+    def _names(self) -> Names:
+        """Titles and ids that are text; nobody writes a number almost right."""
+        rows = np.argsort(-self.num_ratings, kind="stable").tolist()
+        named = [(self.titles[row], row) for row in rows if self.titles[row]]
+        if self.ids.dtype.kind == "U":
+            named += [(str(self.ids[row]), row) for row in rows]
+        return Names(named)
 
     def to_csv(self) -> str:
         """Returns a table with a header, one line an item, in the order of the rows."""
@@ -164,5 +159,6 @@ def _checked(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
     return rows
 
 
-def _plain(title: str) -> str:
-    return " ".join(title.casefold().split())
+def _text(item: object) -> str:
+    # A data frame whose column of ids has a gap makes numbers of them, such as 242.0.
+    return str(int(item) if isinstance(item, float) and item.is_integer() else item)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedrecon.data.column_names import ITEM, RATING, USER
+from fedrecon.data.columns import choose_of_frame
 from fedrecon.errors import InputError
 from fedrecon.serving.items import Items
 
 if TYPE_CHECKING:
     import pandas as pd
-
-USER_COLUMNS = ("user", "user_id", "userId")
-ITEM_COLUMNS = ("item", "item_id", "movieId", "title")
-RATING_COLUMNS = ("rating", "score", "stars")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +32,9 @@ class Placed:
     ratings: np.ndarray | None
     unplaced: tuple[str, ...]
 
-    def unplaced_sentences(self, items: Items) -> list[str]:
-        """Returns a sentence for each item that could not be placed, with near titles."""
-        return [_sentence(items, name) for name in self.unplaced]
+    def unplaced_sentences(self, items: Items, *, most: int = 3) -> list[str]:
+        """Returns a sentence for each item that could not be placed, with near names."""
+        return [items.refusal(name) for name in self.unplaced[:most]]
 
 
 def place(items: Items, given: Any, *, takes_ratings: bool = True) -> Placed:
@@ -92,27 +90,20 @@ def _pairs(given: Any) -> list[tuple[Any, Any]]:
 
 
 def _pairs_of_table(table: pd.DataFrame) -> list[tuple[Any, Any]]:
-    item = column_of(table.columns, ITEM_COLUMNS)
-    if item is None:
+    columns = choose_of_frame(table.columns)
+    if ITEM not in columns:
         raise InputError(
-            f"the columns are {', '.join(map(str, table.columns))}; one must be called "
-            f"{' or '.join(ITEM_COLUMNS)}."
+            f"the columns are {', '.join(map(str, table.columns))}, and none is known as the item; "
+            f"call it {ITEM}."
         )
-    user = column_of(table.columns, USER_COLUMNS)
+    user = columns.get(USER)
     if user is not None and table[user].nunique(dropna=False) > 1:
         raise InputError(
             f"the column {user} has {table[user].nunique(dropna=False)} users, and one is served; "
             "`recommend_many` serves many."
         )
-    rating = column_of(table.columns, RATING_COLUMNS)
-    ratings = [None] * len(table) if rating is None else table[rating].tolist()
-    return list(zip(table[item].tolist(), ratings))
-
-
-def column_of(columns: Iterable[Any], names: tuple[str, ...]) -> Any | None:
-    """Returns the first column that has one of some names, whatever the case; or None."""
-    by_name = {str(column).casefold().strip(): column for column in columns}
-    return next((by_name[name.casefold()] for name in names if name.casefold() in by_name), None)
+    ratings = table[columns[RATING]].tolist() if RATING in columns else [None] * len(table)
+    return list(zip(table[columns[ITEM]].tolist(), ratings))
 
 
 def _number(name: str, rating: Any) -> float:
@@ -125,9 +116,3 @@ def _number(name: str, rating: Any) -> float:
     is_missing = str(rating) in ("", "None", "nan", "<NA>")
     found = "no rating" if is_missing else f"the rating {rating!r}, which is no number"
     raise InputError(f"{name!r} has {found}; give each item a number of stars.")
-
-
-def _sentence(items: Items, name: str) -> str:
-    near = items.near(name)
-    offer = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"{name!r} is no item of the model.{offer}"

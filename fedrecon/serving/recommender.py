@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedrecon.data.column_names import USER
+from fedrecon.data.columns import choose_of_frame
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 from fedrecon.evaluation.best_items import best_items
 from fedrecon.serving.about import About
 from fedrecon.serving.items import Items
 from fedrecon.serving.linear import LinearModel
-from fedrecon.serving.person import USER_COLUMNS, Placed, column_of, place
+from fedrecon.serving.names import Names, refusal
+from fedrecon.serving.person import Placed, place
 from fedrecon.serving.scores import score_blocks
 
 if TYPE_CHECKING:
@@ -186,11 +189,11 @@ class Recommender:
         """
         import pandas as pd
 
-        user = column_of(table.columns, USER_COLUMNS)
+        user = choose_of_frame(table.columns).get(USER)
         if user is None:
             raise InputError(
-                f"the columns are {', '.join(map(str, table.columns))}; one must be called "
-                f"{' or '.join(USER_COLUMNS)}."
+                f"the columns are {', '.join(map(str, table.columns))}, and none is known as the "
+                f"user; call it {USER}."
             )
         missing = np.flatnonzero(table[user].isna())
         if missing.size:
@@ -287,7 +290,7 @@ class Recommender:
             return self._placed_user(ratings_or_user)
         placed = self._placed(ratings_or_user)
         if placed.unplaced:
-            told = " ".join(placed.unplaced_sentences(self.items)[:3])
+            told = " ".join(placed.unplaced_sentences(self.items))
             if not len(placed.rows):
                 raise InputError(f"the model knows none of the given items. {told}")
             warnings.warn(f"Left out: {told}", stacklevel=3)
@@ -330,9 +333,7 @@ class Recommender:
     def _row(self, item: Any) -> int:
         row = self.items.find(item)
         if row is None:
-            near = self.items.near(str(item))
-            offer = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise InputError(f"{str(item)!r} is no item of the model.{offer}")
+            raise InputError(self.items.refusal(item))
         return row
 
     def _placed(self, ratings: Any) -> Placed:
@@ -344,10 +345,22 @@ class Recommender:
                 f"{user!r} may be a user id, and the model has no data of users; give ratings, or "
                 "set `ratings` to the data."
             )
-        is_text = self.ratings.original_user_ids.dtype.kind == "U"
-        wanted = str(user) if is_text else _whole(user)
-        rows = self.ratings.rows_of(self.ratings.dense_user_id(wanted))
-        return self._placed_rows(rows)
+        return self._placed_rows(self.ratings.rows_of(self._dense_user(user)))
+
+    def _dense_user(self, user: str | int) -> int:
+        """Returns a user of the data, named as an item is: whatever the case of the letters."""
+        ids = self.ratings.original_user_ids
+        if ids.dtype.kind != "U":
+            return self.ratings.dense_user_id(_whole(user))
+        names = Names((name, row) for row, name in enumerate(ids.tolist()))
+        found = names.find(str(user))
+        if len(found) != 1:
+            unknown = f"{self.ratings.name} has no user {str(user)!r}"
+            offers = list(map(repr, ids.tolist()))
+            raise InputError(
+                refusal(str(user), names, kind="user", unknown=unknown, offer=offers.__getitem__)
+            )
+        return found[0]
 
     def _placed_rows(self, rows: np.ndarray) -> Placed:
         """Returns some ratings of the data, whose items are those of the model."""

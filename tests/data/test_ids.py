@@ -43,7 +43,9 @@ def test_text(form):
     assert [ratings.user_name(user) for user in range(3)] == ["u10", "u9", "é"]
     assert [ratings.dense_user_id(name) for name in ("u10", "u9", "é")] == [0, 1, 2]
     for unknown in ("u", "zz", 9):
-        with pytest.raises(DataError, match=r"own has no user .*; it knows 3 user ids \(u10 to é"):
+        with pytest.raises(
+            DataError, match=r"own has no user .*; it knows 3 user ids, such as 'u10'\."
+        ):
             ratings.dense_user_id(unknown)
     assert len(ratings.fingerprint()) == 64
     assert ratings.fingerprint() == ratings_of(WORDS).fingerprint()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrecon.data import delimited, own_text
+from fedrecon.data.advice import Advice
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.own_ratings import read_ratings
 from fedrecon.data.own_values import ReadingOptions
@@ -27,13 +28,14 @@ HEADER = "userId,movieId,rating,timestamp"
 def read(tmp_path):
     """Reads a file with a content, given as text or bytes; options by name."""
 
-    def read_file(content, *, file="mine.csv", items=None, **options):
+    def read_file(content, *, file="mine.csv", items=None, advice=Advice.FLAGS, **options):
         path = tmp_path / file
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         if items is not None:
             (tmp_path / "items.csv").write_text(items)
             items = tmp_path / "items.csv"
-        return read_ratings(path, options=ReadingOptions(**options), items_file=items)
+        options = ReadingOptions(**options)
+        return read_ratings(path, options=options, items_file=items, advice=advice)
 
     return read_file
 
@@ -252,11 +254,17 @@ def test_usual_names_are_known(read, header):
 
 def test_columns_by_name_or_number(read):
     lines = [f"x,{r},{u},{i},{t}" for u, i, r, t in ROWS]
-    expected = [(u, i, r, None) for u, i, r, t in sorted(ROWS)]
+    expected = sorted(ROWS)
+    content = text("a,how,who,what,when", *lines)
     by_name = {"user": "who", "item": "what", "rating": "how"}
-    assert rows_of(read(text("a,how,who,what,when", *lines), columns=by_name)) == expected
+    assert rows_of(read(content, columns=by_name)) == expected
+    without_times = [(u, i, r, None) for u, i, r, t in expected]
+    assert rows_of(read(content, columns={**by_name, "timestamp": None})) == without_times
+    # Where there are no names, places tell roles in files of up to four columns.
     by_number = {"user": "3", "item": "4", "rating": "2"}
-    assert rows_of(read(text(*lines), columns=by_number)) == expected
+    assert rows_of(read(text(*lines), columns=by_number)) == without_times
+    lines = [f"{i},{u},{r},{t}" for u, i, r, t in ROWS]
+    assert rows_of(read(text(*lines), columns={"user": "2", "item": "1"})) == expected
 
 
 NO_RATINGS = {
@@ -281,7 +289,7 @@ def test_interactions_without_ratings(read, form):
     if "not used" in form:
         assert "The ratings in 'rating' are not used, as --no_ratings says." in ratings.notes
     else:
-        with pytest.raises(DataError, match="or --no_ratings if each row is an interaction witho"):
+        with pytest.raises(DataError, match="give --no_ratings if each row is an interaction with"):
             read(content)
 
 
@@ -454,17 +462,20 @@ REFUSED = {
     "unknown names": (
         text("who,what,stars", "1,2,3", "2,3,4"),
         {},
-        "cannot be told which column is the user; its header is 'who,what,stars'; give --columns=",
+        r"csv: no column is known as the user or the item; recognized: rating is 'stars'; not "
+        r"recognized: 'who', 'what'; give for example --columns=user=who,item=what\.$",
     ),
     "five columns without names": (
         text("1,2,3,4,5", "2,3,4,5,5"),
         {},
-        "which column is the user; it has 5 columns; give --columns=.*, numbers from 1",
+        r"no column is known as the user, the item or the rating; it has 5 columns and no header; "
+        r"give for example --columns=user=1,item=2,rating=3\.$",
     ),
     "no column of ratings": (
         text("user,item,when", "1,2,5", "2,3,5"),
         {},
-        "no column is known as the rating; its header is 'user,item,when'; give --columns=",
+        r"no column is known as the rating; recognized: user is 'user', item is 'item', timestamp "
+        r"is 'when'; give --no_ratings if each row is an interaction without a rating\.$",
     ),
     "another name": (
         text(HEADER, *LINES),
@@ -521,6 +532,44 @@ def test_choices_that_do_not_exist():
         ReadingOptions(duplicates="first")
     with pytest.raises(InputError, match="off_scale must be one of refuse, drop; found 'keep'"):
         ReadingOptions(off_scale="keep")
+    for columns in ({"person": "user"}, {"user": None}, {"user": 1}):
+        with pytest.raises(
+            InputError, match=r"columns has .*; give some of user, item, rating, ti"
+        ):
+            ReadingOptions(columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (text("who,film,stars", "1,2,3"), {}, r"ReadingOptions\(columns={'user': 'who'}\)\.$"),
+        (text("user,film", "1,2"), {}, r"give ReadingOptions\(no_ratings=True\) if each row is"),
+        (
+            text("user,film,stars,when", "1,2,3,soon", "1,3,2,soon"),
+            {},
+            r"give ReadingOptions\(columns={'timestamp': None}\) to do without times\.$",
+        ),
+        (
+            text(HEADER, "1,2,0,4", "1,3,5,4"),
+            {},
+            r"give ReadingOptions\(rating_scale=\(1, 5, 1\), off_scale='drop'\) to leave such rows "
+            r"out, or ReadingOptions\(rating_scale=\(0, 5, 1\)\) if it is a rating\.$",
+        ),
+        (
+            text(HEADER, *LINES),
+            {"columns": {"user": "you"}},
+            "has no column 'you', as ReadingOptions.columns says",
+        ),
+        (
+            text(HEADER, "1,2,3,4", "1,2,3,4", "1,3,4,4"),
+            {},
+            r"; ReadingOptions\(duplicates='latest'\) keeps the latest rating, Reading",
+        ),
+    ],
+)
+def test_a_caller_is_advised_in_python(read, content, options, message):
+    with pytest.raises(DataError, match=message):
+        read(content, advice=Advice.FIELDS, **options)
 
 
 # --- parquet --------------------------------------------------------------------------------------
@@ -543,9 +592,7 @@ def test_parquet_is_read_as_a_data_frame(tmp_path, monkeypatch):
     assert rows_of(ratings) == sorted(ROWS)
     assert ratings.name == "mine"
     frame.loc[2, "rating"] = np.nan
-    with pytest.raises(
-        DataError, match=r"mine\.parquet, row 3: there is no rating; give --off_sca"
-    ):
+    with pytest.raises(DataError, match=r"mine\.parquet, row 3: there is no rating; give Reading"):
         read_ratings(tmp_path / "mine.parquet")
 
 
@@ -623,7 +670,7 @@ def test_a_data_frame_without_ratings_and_times():
             "own: there is no column 'who' for the user; the columns are u, i",
         ),
         (FRAME.assign(r=[3, 3, None, 3]), {}, "own: each rating is 3, so the scale .*rating=None"),
-        (FRAME.assign(r=[3, 4, None, 3]), {}, "row 2: there is no rating; give off_scale=drop"),
+        (FRAME.assign(r=[3, 4, None, 3]), {}, "row 2: there is no rating; give off_scale='drop'"),
         (FRAME.assign(u=[1.5, 1, 2, 3]), {}, r"own: user ids are float64, such as 1\.5 in row 0"),
         (FRAME.assign(u=1, i=1), {}, r"row 1: user 1 rates item 1 again, after row 0; .*; duplica"),
         (FRAME.assign(t=[1, 2, None, 4]), {}, "row 2: expected the timestamp to be"),

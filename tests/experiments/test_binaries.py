@@ -4,6 +4,7 @@ import csv
 import functools
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from experiments.run import display
 from fedrecon.data.own_ratings import read_ratings
 from fedrecon.data.population import divide_by_user
 from fedrecon.runs.client_store import ClientStore
@@ -122,6 +124,12 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
         (line,) = [of for of in map(str.split, output.splitlines()) if of and of[0] == group]
         assert line[1] == f"{final[group]['rmse']:.4f}"
         assert line[5] == f"{final[group]['num_examples']:,}"
+    rounds = display.duration(final["seconds"])
+    told = (
+        rf"^9 rounds in {rounds}; this command took (?:(\d+) min )?(\d+) s, with loading, judging"
+    )
+    ((minutes, seconds),) = re.findall(told, output, re.MULTILINE)
+    assert 60 * int(minutes or 0) + int(seconds) > final["seconds"]
     assert f"Files: {path}/" in output
     assert (path / "report.html").as_uri() in output
     assert "Run " in (path / "report.html").read_text()
@@ -244,6 +252,24 @@ def test_interrupted_and_killed_runs_resume_to_the_same_numbers(repository, ends
     assert "Resuming after round " in result.stdout
     assert run(repository, *LONG, f"--output_dir={whole}").returncode == 0
     assert_same_run(path, whole)
+
+
+def test_interrupted_while_it_compiles_a_run_begins_anew_and_says_so(repository, tmp_path):
+    process = subprocess.Popen(
+        command(*LONG, f"--output_dir={tmp_path / 'run'}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+    assert any(line.startswith("Compiling ") for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    told = "There is no checkpoint yet: the same command begins this run anew.\n"
+    assert errors.endswith(f"Interrupted by SIGINT.\n{told}")
+    assert RunDirectory(tmp_path / "run").checkpoints() == []
 
 
 def kept_rows(path):
@@ -468,7 +494,7 @@ def test_a_run_is_judged_on_other_ratings_of_its_items(repository, tmp_path_fact
 
     for arguments, sentence in (
         (("--group=unseen_test",), "--group has no effect with --other_ratings_file"),
-        (("--columns=user=user,item=rating",), "--columns names no rating"),
+        (("--columns=user=user,item=rating",), "no column is known as the rating; recognized: "),
     ):
         refused = run(repository, *evaluate, *arguments)
         assert (refused.returncode, sentence in refused.stderr) == (1, True), refused.stderr

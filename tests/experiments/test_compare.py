@@ -171,7 +171,8 @@ def test_interrupted_or_killed_it_resumes_to_the_same_numbers(comparison, reposi
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert "The same command resumes this run where it ended." in errors
+    told = "The same command goes on where this one ended; 1 of 6 runs is finished.\n"
+    assert errors.endswith(f"Interrupted by SIGINT.\n{told}")
     assert "Traceback" not in errors
     assert RUNS[0] in output
     assert not (path / "comparison.csv").exists()

@@ -78,8 +78,9 @@ def test_the_example_recommends_what_the_recommender_does(exported, trained, rep
 
     name = next(iter(RATINGS))
     for wrong, sentence in (
-        ((path, f"--rate={name}=9"), "error: 9 is not from 1 to 5."),
-        ((path, f"--rate={name}=x"), "error: could not convert string to float: 'x'."),
+        ((path, f"--rate={name}=9"), f"error: the rating 9 of {name!r} is not from 1 to 5."),
+        ((path, f"--rate={name}=x"), f"error: the rating 'x' of {name!r} is no number, such as 4"),
+        ((path, f"--rate={name}=-"), f"error: the rating '-' of {name!r} is no number, such as 4"),
         ((path, "--rate=nothing=3"), "error: 'nothing' is no title and no id in items.csv."),
         ((tmp_path / "nowhere",), "No such file or directory"),
     ):
@@ -87,9 +88,13 @@ def test_the_example_recommends_what_the_recommender_does(exported, trained, rep
         assert result.returncode == 1
         assert sentence in result.stderr
         assert "Traceback" not in result.stderr
-    result = run(path, *(f"--rate={item}={rating}" for item, rating in RATINGS.items()))
+    items = load_run(trained).items
+    titles = {items.titles[items.find(item)].upper(): rating for item, rating in RATINGS.items()}
+    assert "" not in titles
+    rated = [f"--rate={title}={rating}" for title, rating in titles.items()]
+    result = run(path, "--k=7", *rated)
     assert result.returncode == 0, result.stderr
-    expected = load_run(trained).recommend(RATINGS)
+    expected = load_run(trained).recommend(RATINGS, k=7)
     found = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
     names = expected["title"].where(expected["title"] != "", expected["item_id"].astype(str))
     assert [name for _, _, name in found] == names.tolist()

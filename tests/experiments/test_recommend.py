@@ -1,13 +1,16 @@
 """`experiments.recommend` as a user runs it."""
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.experiments.small import TIMEOUT, run_binary
@@ -55,12 +58,14 @@ FILES = {
     "empty.csv": "",
     "header.csv": "item,rating\n",
     "wide.csv": "a,b,c,d,e\n1,2,3,4,5\n",
-    "reader.csv": "reader,book_id,stars\nanna,100,5\nbob,103,1\n",
+    "leser.csv": "leser,book_id,stars\nanna,100,5\nbob,103,1\n",
+    "reader.csv": "reader,book_id,stars\n007,100,5\n8,160,2\n007,103,1\n",
+    "german.csv": "film,sterne\nHeat (1995),5\n103,1\n",
     "binary.csv": "item,rating\n100,5\0\n",
 }
 
 TWO = ("--rate=Heat (1995)=5", "--rate=103=1")
-# Arguments by name; a model that predicts ratings, unless the first is "implicit".
+# Arguments by name, of the model that predicts ratings, or of the one that the first names.
 LINES = {
     "table": TWO,
     "csv": (*TWO, "--format=csv"),
@@ -74,6 +79,10 @@ LINES = {
     "implicit_file": ("implicit", "--ratings=nan.csv", "--format=csv"),
     "unknown": ("--rate=Matrx=5", *TWO, "--format=csv"),
     **{name: (f"--ratings={name}", "--format=csv") for name in FILES},
+    "columns": ("--ratings=german.csv", "--columns=rating=sterne", "--format=csv"),
+    "columns_of_training": ("trained", "--ratings=german.csv", "--format=csv"),
+    "columns_alone": (*TWO, "--columns=rating=sterne"),
+    "text_ids": ("text", "--rate=heat (1995)=5", "--k=3"),
     "min_ratings": (*TWO, "--min_ratings=1000000"),
     "two_ways": (*TWO, "--ratings=plain.csv"),
     "not_a_number": ("--rate=Heat (1995)=good",),
@@ -93,6 +102,14 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("served")
     recommender().save(path / "run" / "model")
     implicit_recommender().save(path / "implicit" / "model")
+    recommender().save(path / "trained" / "model")
+    config = {"settings": {"columns": "user=2,rating=sterne"}, "data_fingerprint": "0"}
+    (path / "trained" / "config.json").write_text(json.dumps(config))
+    of_text = recommender()
+    names = [title or "none" for title in of_text.items.titles]
+    names[5] = "Aliens"
+    of_text.items = dataclasses.replace(of_text.items, ids=np.array(names), titles=tuple(names))
+    of_text.save(path / "text" / "model")
     for name, text in FILES.items():
         (path / name).write_text(text)
     return path
@@ -103,16 +120,10 @@ def done(repository, folder):
     """What each command line did, and the modules that were imported for all."""
     lines = []
     for arguments in LINES.values():
-        is_implicit = arguments[0] == "implicit"
-        lines.append(
-            [
-                f"--run_dir={folder / ('implicit' if is_implicit else 'run')}",
-                *(
-                    argument.replace("--ratings=", f"--ratings={folder}/")
-                    for argument in arguments[is_implicit:]
-                ),
-            ]
-        )
+        names_model = not arguments[0].startswith("--")
+        model, flags = (arguments[0], arguments[1:]) if names_model else ("run", arguments)
+        flags = [flag.replace("--ratings=", f"--ratings={folder}/") for flag in flags]
+        lines.append([f"--run_dir={folder / model}", *flags])
     driver = subprocess.run(
         [sys.executable, "-c", DRIVER],
         input=json.dumps(lines),
@@ -180,6 +191,23 @@ def test_a_table_is_for_the_eye(line):
     assert rows[0].split()[1] == str(recommender().recommend(GIVEN)["item_id"][0])
 
 
+def test_ids_of_text_begin_at_the_left_and_are_printed_once(line):
+    status, output, errors = line("text_ids")
+    assert (status, errors) == (0, "")
+    header, *rows = output.splitlines()
+    assert header.split() == ["rank", "id", "stars"]
+    assert len(rows) == 3
+    assert all(row[header.index("id")] != " " for row in rows)
+    assert len({row.rindex(" ") for row in rows}) == 1
+
+
+@pytest.mark.parametrize("name", ["columns", "columns_of_training"])
+def test_columns_are_called_as_is_said_or_as_in_training(line, name):
+    status, output, _ = line(name)
+    assert status == 0
+    assert_lists(output, recommender().recommend(GIVEN))
+
+
 def test_more_than_there_are_is_all_there_are(line):
     status, output, _ = line("all")
     assert status == 0
@@ -239,7 +267,7 @@ def test_unknown_items_are_said_and_the_others_served(line, name):
         assert "Did you mean 'Heat (1995)' (100)?" in errors
 
 
-@pytest.mark.parametrize("name", ["users.csv", "users_no_header.csv"])
+@pytest.mark.parametrize("name", ["users.csv", "users_no_header.csv", "reader.csv"])
 def test_each_user_of_a_file_is_served(line, name):
     status, output, errors = line(name)
     assert status == 0
@@ -264,11 +292,10 @@ def test_each_user_of_a_file_is_served(line, name):
         ("unknown_users.csv", "no user gives an item that the model knows."),
         ("empty.csv", "empty.csv is empty."),
         ("header.csv", "header.csv"),
-        ("wide.csv", "it cannot be told which column is the item"),
-        (
-            "reader.csv",
-            "it cannot be told what the column 'reader' is; call it user if",
-        ),
+        ("wide.csv", "no column is known as the item; not recognized: 'a', 'b', 'c', 'd', 'e'"),
+        ("leser.csv", "what the column 'leser' is; give --columns=user=leser if it says who"),
+        ("german.csv", "what the column 'sterne' is; give --columns=user=sterne if it says who"),
+        ("columns_alone", "--columns has no effect without --ratings."),
         ("binary.csv", "binary.csv holds a byte 0"),
         ("min_ratings", "--min_ratings=1000000 and the given items leave out all 30."),
         ("two_ways", "--ratings and --rate say twice who is served; give one of them."),
@@ -300,6 +327,7 @@ def test_a_run_of_a_comparison_serves_and_a_reference_says_why_not(
     done = run_binary(repository, "recommend", f"--run_dir={run}", "--user_id=11", "--format=csv")
     assert done.returncode == 0, done.stderr
     assert len(rows_of(done.stdout)) == 10
+    assert re.search(r"^Recommended by [1-9]\d* ratings of user 11\.$", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
 
     refusals = {

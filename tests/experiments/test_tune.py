@@ -1,13 +1,15 @@
 """`experiments.tune` as a person uses it: processes and files."""
 
 import csv
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from tests.experiments.small import TIMEOUT, read_json, run_binary, small_flags
+from tests.experiments.small import TIMEOUT, command, read_json, run_binary, small_flags
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +92,41 @@ def test_the_same_command_trains_nothing_again(search, repository):
     assert status == 0, errors
     assert (path / "trials.csv").read_text() == before
     assert {p: p.stat().st_mtime_ns for p in path.glob("runs/*/metrics.csv")} == written
+
+
+def interrupted_at(repository, path, is_reached):
+    """Starts the search, and interrupts it at a line of output; returns what it says at last."""
+    process = subprocess.Popen(
+        command("tune", *TUNE, f"--output_dir={path}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+    assert any(map(is_reached, process.stdout))
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGINT
+    return errors.partition("Interrupted by SIGINT.\n")[2]
+
+
+def test_an_interrupted_search_says_whether_the_same_command_goes_on(search, repository, tmp_path):
+    path = tmp_path / "search"
+    told = interrupted_at(repository, path, lambda line: "Loading TensorFlow" in line)
+    assert told == "There is no checkpoint yet: the same command begins anew.\n"
+    told = interrupted_at(repository, path, lambda line: line.startswith("  1 of 4 "))
+    goes_on = "The same command goes on where this one ended; 1 of 4 runs is finished.\n"
+    assert told == goes_on
+    written = {p: p.stat().st_mtime_ns for p in path.glob("runs/ridge=2*-seed0/metrics.csv")}
+    status, _, errors = run(repository, *TUNE, f"--output_dir={path}")
+    assert status == 0, errors
+    assert len(written) == 1
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+    with_seconds, expected = (read_rows(each / "trials.csv") for each in (path, search[0]))
+    assert [{**row, "seconds": 0} for row in with_seconds] == [
+        {**row, "seconds": 0} for row in expected
+    ]
 
 
 def test_a_classical_reference_is_searched_alike(repository, tmp_path):

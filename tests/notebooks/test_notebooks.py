@@ -108,6 +108,37 @@ def test_the_installing_cell_says_what_works_where_python_is_too_new(monkeypatch
         run_setup(monkeypatch, tmp_path, on_colab=True, version=(3, 13, 1))
 
 
+def run_main(monkeypatch, tmp_path, *arguments):
+    """Makes notebooks in a folder that stands for `notebooks/`; returns what is kept there."""
+    folder = tmp_path / "notebooks"
+    (folder / "sources").mkdir(parents=True)
+    source = "# %%\nimport os\nprint(os.environ.get('FEDRECON_DATA'))\n"
+    (folder / "sources" / "one.py").write_text(source)
+    (folder / "one.ipynb").write_text("kept")
+    monkeypatch.setenv("FEDRECON_DATA", "mine")
+    monkeypatch.setattr(make, "FOLDER", folder)
+    monkeypatch.setattr(make, "NAMES", ("one",))
+    monkeypatch.setattr(sys, "argv", ["make.py", "one", *map(str, arguments)])
+    make.main()
+    return (folder / "one.ipynb").read_text()
+
+
+def printed(text):
+    (cell,) = nbformat.reads(text, as_version=4).cells
+    return cell.outputs[0].text
+
+
+@pytest.mark.slow
+def test_a_notebook_is_kept_or_written_elsewhere(monkeypatch, tmp_path):
+    output_dir = tmp_path / "new" / "out"
+    kept_text = run_main(monkeypatch, tmp_path / "a", f"--output_dir={output_dir}")
+    assert kept_text == "kept"
+    assert [path.name for path in output_dir.iterdir()] == ["one.ipynb"]
+    assert printed((output_dir / "one.ipynb").read_text()) == "mine\n"
+    # What is kept is of the generated ratings.
+    assert printed(run_main(monkeypatch, tmp_path / "b")) == "None\n"
+
+
 @pytest.mark.slow
 @every_notebook
 def test_a_notebook_runs_with_a_fresh_kernel_in_any_folder(name, tmp_path, monkeypatch, capsys):

@@ -27,6 +27,7 @@ def placed(given, **kwargs):
         pd.DataFrame({"item": [5, "Heat (1995)"], "rating": [4, 2.5]}),
         pd.DataFrame({"Title ": ["Matrix, The (1999)", "heat (1995)"], "STARS": ["4", " 2.5 "]}),
         pd.DataFrame({"user_id": [1, 1], "movieId": [5, 12], "rating": [4, 2.5]}),
+        pd.DataFrame({"reader": "me", "film": [5, 12], "title": "x", "stars": [4, 2.5]}),
         pd.DataFrame({"item_id": [5.0, 12.0], "score": [4, 2.5]}, index=[8, 8]),
     ],
 )
@@ -82,7 +83,11 @@ def test_where_only_items_count_ratings_are_not_read():
         ({}, "no item is given"),
         ([], "no item is given"),
         (pd.DataFrame({"item": [], "rating": []}), "no item is given"),
-        (pd.DataFrame({"film": [5], "rating": [4]}), "the columns are film, rating; one must be"),
+        (pd.DataFrame({"was": [5], "rating": [4]}), "the columns are was, rating, and none is kn"),
+        (
+            pd.DataFrame({"film": [5], "movie": [5], "rating": [4]}),
+            "the columns 'movie' and 'film' may each be the item; leave all but one of them out",
+        ),
         (pd.DataFrame({"user": [1, 2], "item": [5, 5]}), "the column user has 2 users"),
         ("Heat", "'Heat' is no ratings"),
         (b"Heat", "b'Heat' is no ratings"),

@@ -207,8 +207,8 @@ def test_a_user_of_whom_nothing_is_known_is_left_out_with_a_warning(model):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"item": [100], "rating": [4]}, "one must be called user or user_id or userId"),
-        ({"user": [1], "rating": [4]}, "user 1: the columns are user, rating; one must be called"),
+        ({"item": [100], "rating": [4]}, "none is known as the user; call it user"),
+        ({"user": [1], "rating": [4]}, "user 1: the columns are user, rating, and none is known"),
         ({"user": [1], "item": ["zzzz"], "rating": [4]}, "no user gives an item that the model"),
         ({"user": [], "item": [], "rating": []}, "no user gives an item that the model knows"),
         ({"user": [1, None], "item": [100, 103], "rating": [4, 4]}, "row 1 .from 0. has no user"),
@@ -246,6 +246,23 @@ def test_text_ids_of_users_keep_their_zeros():
     assert len(model.recommend("7", 5)) == 0
     with pytest.raises(InputError, match="has no user '07'"):
         model.recommend("07")
+
+
+def test_users_are_found_whatever_the_case_of_their_letters_and_near_ones_are_offered():
+    users = {"Björn 143": [0, 3], "anna": [1], "Anna": list(range(NUM_ITEMS))}
+    model = recommender(ids=served.text_ids(), ratings=data_of(users, ids_are_text=True))
+    expected = model.recommend({"000": 4, "003": 4}, 5)
+    for name in ("Björn 143", "BJÖRN  143", "björn 143"):
+        pd.testing.assert_frame_equal(model.recommend(name, 5), expected)
+    assert len(model.place("anna").rows) == 1
+    for name, sentence in (
+        ("ANNA", "'ANNA' names 2 users; name one of them alone: 'Anna' or 'anna'."),
+        ("Bjorn 143", "films has no user 'Bjorn 143'. Did you mean 'Björn 143'?"),
+        ("zz", "films has no user 'zz'."),
+    ):
+        with pytest.raises(InputError) as raised:
+            model.recommend(name)
+        assert str(raised.value) == sentence
 
 
 @pytest.mark.parametrize("user", [9, -7, "--7", "seven", "", 10**30, "7.5", "²"])

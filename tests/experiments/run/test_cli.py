@@ -45,6 +45,13 @@ def test_done(repository):
     assert run(repository, "print('hello')") == (0, "hello\n", "")
 
 
+def test_the_time_of_a_command_begins_with_its_process(repository):
+    began = time.monotonic()
+    status, output, _ = run(repository, "time.sleep(1); print(cli.seconds())")
+    assert status == 0
+    assert 1 < float(output) <= time.monotonic() - began + 0.1
+
+
 def test_bad_input_is_one_sentence(repository):
     status, _, errors = run(repository, "raise InputError('no such thing.')")
     assert (status, errors) == (1, "error: no such thing.\n")

@@ -36,3 +36,26 @@ def test_the_time_to_go_follows_from_rounds_that_compile_nothing():
     assert pace.times(20, 34.0) == "34 s"  # 30 s, most of it XLA's.
     assert pace.times(40, 38.0) == "38 s, 12 s to go"  # 0.2 s a round.
     assert pace.times(100, 50.0) == "50 s"
+
+
+def test_one_stretch_that_compiles_leaves_the_time_to_go_as_it_is():
+    pace = display.Pace(total_rounds=1000)
+    seconds = [4.0, 34.0, 44.0, 54.0, 84.0, 94.0, 124.0]  # 10 s for 100 rounds, twice 20 s more.
+    told = [pace.times(100 * number, at) for number, at in enumerate(seconds)]
+    to_go = [text.partition(", ")[2] for text in told]
+    assert to_go == ["", "", "1 min 20 s to go", "1 min 10 s to go", "1 min 0 s to go",
+                     "50 s to go", "40 s to go"]  # fmt: skip
+
+
+def test_a_slower_machine_is_noticed_after_some_stretches():
+    pace = display.Pace(total_rounds=1000)
+    for number in range(4):
+        pace.times(10 * number, 10.0 * number)
+    for number in range(4, 11):
+        told = pace.times(10 * number, 20.0 * number)
+    assert told == "3 min 20 s, 30 min 0 s to go"  # 2 s a round.
+
+
+def test_a_time_is_told_in_words():
+    told = [display.duration(seconds) for seconds in (0.4, 59.4, 59.6, 106, 3599.6, 7384)]
+    assert told == ["0 s", "59 s", "1 min 0 s", "1 min 46 s", "1 h 0 min", "2 h 3 min"]
