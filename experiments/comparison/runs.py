@@ -22,6 +22,7 @@ from experiments.comparison.results import (
 from experiments.run import samples, training
 from experiments.run.claim import claimed
 from experiments.run.population import watched_group
+from experiments.run.settings import FREE
 from fedrecon.algorithms.algorithm import costs_of_one_machine
 from fedrecon.data.population import GROUPS, Population
 from fedrecon.evaluation.best_lists import recommend
@@ -69,7 +70,7 @@ def run_reference(
     del interruption  # It takes seconds; there is nothing to save.
     chosen = planned.settings
     run = RunDirectory(planned.path)
-    with run.claim(config_of(planned, population)):
+    with run.claim(config_of(planned, population), free_settings=FREE):
         finished = results_of(planned)
         if finished:
             return finished, False
