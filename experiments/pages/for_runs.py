@@ -9,6 +9,7 @@ from typing import Any
 
 from pandas import CategoricalDtype, DataFrame, Index, MultiIndex, Series, concat
 
+from experiments.comparison.converged import caution, endings
 from experiments.comparison.cost import cost_blocks, curves_of, not_drawn
 from experiments.comparison.differences import Pairing
 from experiments.comparison.headline import main_group, winners
@@ -20,6 +21,7 @@ from experiments.pages.for_comparison import compared
 from experiments.pages.page import Page, Verdict, links
 from experiments.pages.sections import NOTHING, Block, Cell, Points, Section, Table, Text
 from experiments.run import judged, settings
+from experiments.run.convergence import ending
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import watched_group
 from experiments.run.settings import Settings
@@ -239,8 +241,8 @@ def _of_means(runs: Mapping[str, FinishedRun], folder: pathlib.Path) -> Page:
             (*details.command_blocks(configs), links(folder, _files(list(runs.values())))),
         ),
     ]
-    verdict = _verdict_of_one(first, curve) if len(runs) == 1 else _verdict(runs)
-    return Page(_title(list(runs.values())), _lead(runs), (verdict,), tuple(sections))
+    verdicts = [_verdict_of_one(first, curve)] if len(runs) == 1 else _verdicts(runs, curve)
+    return Page(_title(list(runs.values())), _lead(runs), tuple(verdicts), tuple(sections))
 
 
 def _title(runs: Sequence[FinishedRun]) -> str:
@@ -263,17 +265,17 @@ def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     group, measures = main_group(_test_groups(run)), run.feedback.measures[:2]
     told = details.listed([f"{m.title} {run.groups[group][m.name]:.3f}" for m in measures])
     text = f"{run.algorithm} has {told} on {group} users."
-    measure = measures[0]
+    measure = run.feedback.chosen_by
     values = curve.set_index("round")[measure.name]
     if len(values) > 1:
-        best = measure.best_first(values).idxmin()
+        watched = curve["watched_group"].iloc[0]
         text += (
-            f" While it trained, its {measure.title} on {curve['watched_group'].iloc[0]} users "
-            f"went from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}"
+            f" While it trained, its {measure.title} on {watched} users went from "
+            f"{values.iloc[0]:.3f} to {values.iloc[-1]:.3f}."
         )
-        text += "." if best == values.index[-1] else (
-            f"; it was best after round {best}, {values[best]:.3f}."
-        )  # fmt: skip
+        found = ending(values.index.tolist(), values.tolist(), measure)
+        told = found and found.sentence(watched)
+        text += f" {told}" if told else ""
     certainty = (
         "One run is compared with nothing, so no noise is known: `experiments.compare` adds "
         "references, seeds and intervals."
@@ -281,7 +283,7 @@ def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     return Verdict(text, certainty)
 
 
-def _verdict(runs: Mapping[str, FinishedRun]) -> Verdict:
+def _verdicts(runs: Mapping[str, FinishedRun], curve: DataFrame) -> list[Verdict]:
     first = next(iter(runs.values()))
     group, measure = main_group(_test_groups(first)), first.feedback.measures[0]
     means = Series({name: run.groups[group][measure.name] for name, run in runs.items()})
@@ -295,7 +297,8 @@ def _verdict(runs: Mapping[str, FinishedRun]) -> Verdict:
         "Not known whether it is noise: runs of `experiments.train` keep no results of single "
         "users. Runs of `experiments.compare` do."
     )
-    return Verdict(text, certainty)
+    careful = caution(endings(first.feedback, curve)) if len(curve) else None
+    return [Verdict(text, certainty), *([] if careful is None else [Verdict(*careful)])]
 
 
 def _test_groups(run: FinishedRun) -> list[str]:
