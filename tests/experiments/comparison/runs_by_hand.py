@@ -20,6 +20,8 @@ CENTRALIZED = {
     "num_training_users": 2000,
 }
 REFERENCE = {**CENTRALIZED, "rounds": None, "clients_per_round": None}
+# A curve that does not move any more.
+SETTLED = ((0, 3.5, 0.0), (2, 1.25, 0.5), (4, 1.25, 0.5))
 MEASURES = {
     "explicit": ("rmse", "accuracy", "rounded_accuracy"),
     "implicit": ("hr_at_10", "ndcg_at_10"),
@@ -127,7 +129,10 @@ def writer(folder):
 
 
 def tables(output_dir):
-    """The tables of comparison.md, each a list of rows of cells; checks that each is one."""
+    """The tables of comparison.md, each a list of rows of cells; checks that each is one.
+
+    Without the table of how training ended, which is tested apart.
+    """
     found, rows = [], []
     for line in [*(output_dir / "comparison.md").read_text().splitlines(), ""]:
         if line.startswith("|"):
@@ -135,7 +140,8 @@ def tables(output_dir):
         elif rows:
             assert len({len(row) for row in rows}) == 1
             assert all(re.fullmatch(":-+|-+:", cell) for cell in rows.pop(1))
-            found.append(rows)
+            if rows[0][1] != "at the end":
+                found.append(rows)
             rows = []
     return found
 

@@ -17,6 +17,7 @@ from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.comparison.runs_by_hand import (
     CENTRALIZED,
     REFERENCE,
+    SETTLED,
     csv_rows,
     explicit_results,
     implicit_results,
@@ -382,7 +383,10 @@ def test_the_first_line_says_who_won_on_whom_and_by_how_much(tmp_path, write):
     sample = Sample("17", ["Heat", "Casino"], [("Alien", 4.256), ("Brazil", 4.0)])
     own = {"fed_recon": {"sample": sample}}
     runs = [
-        write(explicit_results(name, seed, rmse[name][seed], 0.5, **own.get(name, {})))
+        write(
+            explicit_results(name, seed, rmse[name][seed], 0.5, **own.get(name, {})),
+            watched=SETTLED,
+        )
         for seed in (0, 1)
         for name in rmse
     ]
@@ -406,10 +410,10 @@ def test_the_winner_of_a_ranking_has_the_higher_hit_rate(tmp_path, write):
 def test_where_the_winner_has_all_ratings_the_best_of_the_others_is_named(tmp_path, write):
     sample = Sample("3", [], [("Alien", 4.0)])
     runs = [
-        write(explicit_results("centralized", 0, 0.5, 0.5, **CENTRALIZED)),
+        write(explicit_results("centralized", 0, 0.5, 0.5, **CENTRALIZED), watched=SETTLED),
         write(explicit_results("popularity", 0, 1.0, 0.5, **REFERENCE), watched=None),
-        write(explicit_results("fed_avg", 0, 0.75, 0.5)),
-        write(explicit_results("fed_recon", 0, 0.625, 0.5, sample=sample)),
+        write(explicit_results("fed_avg", 0, 0.75, 0.5), watched=SETTLED),
+        write(explicit_results("fed_recon", 0, 0.625, 0.5, sample=sample), watched=SETTLED),
     ]
     report.write_report(tmp_path, runs)
     assert headline(tmp_path)[:3] == [
