@@ -205,9 +205,8 @@ def _run(planned: Planned, interruption: cli.Interruption) -> str:
 
     run_one = runs.run_algorithm if planned.settings.is_trained else runs.run_reference
     results, is_new = run_one(planned, population, interruption)
-    return (
-        _describe(results) + _ending(planned, results) + ("" if is_new else "  (finished before)")
-    )
+    before = "" if is_new else "  (finished before)"
+    return _describe(results) + _ending(planned, results) + before
 
 
 def _ending(planned: Planned, results: RunResults) -> str:

@@ -64,7 +64,10 @@ def main(interruption: cli.Interruption) -> None:
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
-        display.print_table({group: final[group] for group in population.groups})
+        display.print_table(
+            {group: final[group] for group in population.groups},
+            rating_step=population.label_scale.step,
+        )
         print()
         judged.print_record(final, population.feedback)
         _print_ending(run, chosen, population)

@@ -12,13 +12,16 @@ from experiments.comparison.differences import Differences, Pairing
 from experiments.comparison.figures import over_seeds
 from experiments.comparison.run_table import Runs
 from experiments.pages.sections import NOTHING, Section, Table, Text
+from experiments.run import accuracy
 from fedrecon.evaluation.feedback import Measure
 from fedrecon.evaluation.intervals import NUM_RESAMPLES, Difference
+from fedrecon.runs.run_directory import RunDirectory
 
 
 def quality_section(runs: Runs, pairing: Pairing) -> Section:
     """Returns the means over seeds of each measure on each group."""
     feedback, unchanged = runs.feedback, runs.unchanged
+    config = RunDirectory(unchanged["path"].iloc[0]).read_config()
     quality = {}
     rankings = ("", "full_") if feedback.ranks_all_items else ("",)
     for group, ranking, measure in itertools.product(runs.groups, rankings, feedback.measures):
@@ -32,7 +35,7 @@ def quality_section(runs: Runs, pairing: Pairing) -> Section:
         Text(_about_seeds(unchanged)),
         Table("Means over seeds", DataFrame(quality)),
         Text(
-            f"{feedback.note} Seen users took part in training; unseen users did not, and are "
+            f"{accuracy.note(feedback, config)} Seen users took part in training; unseen users did not, and are "
             "served from the ratings they give. Cold users are unseen users who give the same "
             "ratings and are asked for the ratings of items that nobody trains on. Bold is the "
             "best mean of a column, and each mean whose difference to it is noise: its 95% "

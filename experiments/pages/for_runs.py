@@ -9,6 +9,7 @@ from typing import Any
 
 from pandas import CategoricalDtype, DataFrame, Index, MultiIndex, Series, concat
 
+from experiments.comparison.clock import seconds_without_compilation
 from experiments.comparison.converged import caution, endings
 from experiments.comparison.cost import cost_blocks, curves_of, not_drawn
 from experiments.comparison.differences import Pairing
@@ -20,7 +21,7 @@ from experiments.pages import details
 from experiments.pages.for_comparison import compared
 from experiments.pages.page import Page, Verdict, links
 from experiments.pages.sections import NOTHING, Block, Cell, Points, Section, Table, Text
-from experiments.run import judged, settings
+from experiments.run import accuracy, judged, settings
 from experiments.run.convergence import ending
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import watched_group
@@ -263,7 +264,9 @@ def _lead(runs: Mapping[str, FinishedRun]) -> str:
 
 def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     group, measures = main_group(_test_groups(run)), run.feedback.measures[:2]
-    told = details.listed([f"{m.title} {run.groups[group][m.name]:.3f}" for m in measures])
+    told = details.listed(
+        [accuracy.told(m, run.groups[group][m.name], run.config) for m in measures]
+    )
     text = f"{run.algorithm} has {told} on {group} users."
     measure = run.feedback.chosen_by
     values = curve.set_index("round")[measure.name]
@@ -306,7 +309,8 @@ def _test_groups(run: FinishedRun) -> list[str]:
 
 
 def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
-    feedback = next(iter(runs.values())).feedback
+    first = next(iter(runs.values()))
+    feedback = first.feedback
     titles = {measure.name: measure.title for measure in feedback.measures}
     titles.update(_OTHER_MEASURES)
     rows = {}
@@ -321,7 +325,7 @@ def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
     table = table.loc[:, (table != NOTHING).any()]
     if len(runs) == 1:
         table.index = Index(table.index.get_level_values("users"), name="users")
-    blocks = (Table("After the last round", table), Text(feedback.note))
+    blocks = (Table("After the last round", table), Text(accuracy.note(feedback, first.config)))
     return Section("Quality", blocks)
 
 
@@ -361,7 +365,7 @@ def _training_section(runs: Mapping[str, FinishedRun], curve: DataFrame) -> Sect
     if known:
         table = DataFrame({name: dict(run.costs) for name, run in known.items()}).T
         table.index.name = "algorithm"
-        seconds = Series({name: Cell(f"{run.seconds:,.1f}") for name, run in known.items()})
+        seconds = Series({name: Cell(f"{_seconds(run):,.2f}") for name, run in known.items()})
         blocks += cost_blocks(table, seconds)
     missing = [name for name in runs if name not in known]
     if missing:
@@ -369,6 +373,10 @@ def _training_section(runs: Mapping[str, FinishedRun], curve: DataFrame) -> Sect
             Text(f"Bytes are not known of {details.listed(missing)}: an older version made it.")
         )
     return Section("Training", tuple(blocks))
+
+
+def _seconds(run: FinishedRun) -> float:
+    return seconds_without_compilation(run.path, rounds=run.rounds, seconds=run.seconds)
 
 
 def _coverage_section(runs: Mapping[str, FinishedRun]) -> Section:

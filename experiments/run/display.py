@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from experiments.run import accuracy
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
 
@@ -65,10 +66,14 @@ def started_from(begun: Mapping[str, Any]) -> str:
     )
 
 
-def print_table(rows: dict[str, dict[str, float]]) -> None:
+def print_table(rows: dict[str, dict[str, float]], *, rating_step: float) -> None:
     """Prints one line for each group of users.
 
     RMSE, accuracies and loss are means over ratings; HR, NDCG and MRR are means over users.
+
+    Args:
+      rows: The metrics of each group.
+      rating_step: The step between two ratings, on which accuracy depends.
     """
     shown = {
         name: (title, form, int(re.match(r"\d+", form)[0]))
@@ -83,6 +88,8 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
             for name, (_, form, width) in shown.items()
         )
         print(f"{group:{first}}" + "".join(cells))
+    if "accuracy" in shown:
+        print(accuracy.sentence(rating_step))
 
 
 def describe(group: str, metrics: dict[str, float]) -> str:

@@ -96,8 +96,9 @@ def _results(feedback, algorithm, seed, groups, others):
 def writer(folder):
     """Returns a function that writes a run's files and returns its directory.
 
-    `watched` are rounds and two measures; a third measure is half the second. `per_user` are the
-    results of each user of each test group.
+    `watched` are rounds and two measures; a third measure is half the second. Four rounds take the
+    seconds of the results, after 0.5 s in which nothing is trained. `per_user` are the results of
+    each user of each test group.
     """
 
     def write_run(
@@ -116,8 +117,12 @@ def writer(folder):
         (path / "config.json").write_text(json.dumps(config))
         if watched:
             names = [f"{values['watched_group']}/{m}" for m in MEASURES[values["feedback"]]]
-            rows = [[number, 0.5, "", a, b, b / 2] for number, a, b in watched]
-            rows.insert(1, [1, 0.7, 0.9, "", "", ""])  # Trained, not evaluated.
+
+            def passed(number):
+                return 0.5 + number * values["seconds"] / 4
+
+            rows = [[number, passed(number), "", a, b, b / 2] for number, a, b in watched]
+            rows.insert(1, [1, passed(1), 0.9, "", "", ""])  # Trained, not evaluated.
             columns = ["round", "seconds", "train/loss", *names]
             lines = [",".join(map(str, row[: len(columns)])) for row in (columns, *rows)]
             (path / "metrics.csv").write_text("\n".join(lines) + "\n")

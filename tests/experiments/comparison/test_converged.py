@@ -77,10 +77,11 @@ def test_the_mean_over_seeds_counts(tmp_path, write):
 
 def test_rankings_count_by_ndcg_where_higher_is_better(tmp_path, write):
     # The second measure of a row is NDCG@10: 0.25 to 0.5 after 2 of 4 rounds.
+    rising = ((0, 0.1, 0.0), (2, 0.5, 0.25), (4, 0.5, 0.5))
     runs = [
-        write(implicit_results("fed_ials", 0, 0.5), watched=((0, 0.1, 0.0), (2, 0.5, 0.25), (4, 0.5, 0.5))),
+        write(implicit_results("fed_ials", 0, 0.5), watched=rising),
         write(implicit_results("fed_avg", 0, 0.25), watched=SETTLED),
-    ]  # fmt: skip
+    ]
     report.write_report(tmp_path, runs)
     assert "fed_ials had not converged: the validation NDCG@10 was" in paragraphs(tmp_path)[2]
 
