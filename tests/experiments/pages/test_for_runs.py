@@ -34,8 +34,9 @@ def test_a_run_has_its_metrics_curves_users_and_files(tmp_path):
     ) in shown.text
     assert "Here an accurate prediction is within 0.25 of the rating." in shown.text
     assert "One run is compared with nothing, so no noise is known" in shown.text
-    assert "unseen_test: 4 of 7 users are judged, on 20 ratings. Left out: 3 who have few." in (
-        shown.text
+    assert (
+        "unseen_test: 4 of 7 users are judged, on 20 ratings. Not judged: users who have few (3)."
+        in (shown.text)
     )
     assert len([found for found in shown.attributes("svg") if "role" in found]) == 9
     assert shown.tables["Bytes and seconds"][1] == [

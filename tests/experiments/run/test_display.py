@@ -6,9 +6,11 @@ from fedrecon.errors import InputError
 
 def test_the_table_is_readable(capsys):
     display.print_table(
-        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}}
+        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}},
+        rating_step=0.5,
     )
-    header, line = capsys.readouterr().out.splitlines()
+    header, line, note = capsys.readouterr().out.splitlines()
+    assert note == "Here an accurate prediction is within 0.25 of the rating."
     assert header.split() == ["RMSE", "accuracy", "loss", "ratings"]
     assert line.split() == ["test", "0.9877", "43.2%", "0.9750", "39,142"]
     assert len(header) == len(line)
