@@ -10,7 +10,6 @@ import numpy as np
 from fedrecon.data.population import EXPLICIT, IMPLICIT, Population
 from fedrecon.evaluation.protocols import Cases
 
-
 # Why no rating, or no item, of a training user is held out.
 _NONE_HELD_OUT = {
     EXPLICIT: "with too few ratings for any to be held out",
