@@ -62,10 +62,8 @@ def quality_section(runs: Runs, pairing: Pairing) -> Section:
 
 def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
     """Returns how references predict, where there is any."""
-    names = runs["algorithm"].unique()
-    told = [
-        f"{name} {_PREDICTS[name, feedback]}" for name in names if (name, feedback) in _PREDICTS
-    ]
+    predicts = {name: _PREDICTS.get((name, feedback)) for name in runs["algorithm"].unique()}
+    told = [f"{name} {how}" for name, how in predicts.items() if how is not None]
     if not told:
         return []
     return [Text(f"References are trained on one machine, without rounds: {'; '.join(told)}.")]

@@ -89,9 +89,9 @@ class DivergenceCheck:
             number = len(self._algorithm.sample_cohort(round_num))
             of_run = "" if self._title is None else f"{self._title}: "
             warnings.warn(
-                f"{of_run}{rejected:.0f} of the {number} clients of round {round_num} were left out, since "
-                "their updates were not finite. train/num_clients_rejected counts them from now "
-                f"on; {_ADVICE}",
+                f"{of_run}{rejected:.0f} of the {number} clients of round {round_num} were left "
+                "out, since their updates were not finite. train/num_clients_rejected counts them "
+                f"from now on; {_ADVICE}",
                 stacklevel=2,
             )
 

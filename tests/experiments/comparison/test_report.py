@@ -79,8 +79,8 @@ def test_who_was_judged_is_said_for_each_seed_and_group(tmp_path, write):
     for seed in (0, 1):
         for group in ("seen_test", "unseen_test"):
             assert (
-                f"- seed {seed}, {group}: 4 of 7 users are judged, on 20 ratings. Not judged: users "
-                "who have few (3). 3 of the ratings are of items that nobody trains on.\n"
+                f"- seed {seed}, {group}: 4 of 7 users are judged, on 20 ratings. Not judged: "
+                "users who have few (3). 3 of the ratings are of items that nobody trains on.\n"
             ) in text
 
 
