@@ -29,14 +29,14 @@ def test_a_run_has_its_metrics_curves_users_and_files(tmp_path):
     assert (
         "fed_avg has RMSE 1.250 and accuracy 0.500 (within 0.25) on unseen_test users. While it "
         "trained, its RMSE on unseen_validation users went from 9.000 to 1.750. Better earlier: "
-        "the RMSE of unseen_validation users was 1.500 after round 2 and is 1.750 after round 4, the round "
-        "that is kept; fewer rounds, or a smaller rate found by experiments.tune, may help."
+        "the RMSE of unseen_validation users was 1.500 after round 2 and is 1.750 after round 4, "
+        "the round that is kept; fewer rounds, or a smaller rate found by experiments.tune, may "
+        "help."
     ) in shown.text
     assert "Here an accurate prediction is within 0.25 of the rating." in shown.text
     assert "One run is compared with nothing, so no noise is known" in shown.text
     judged = "unseen_test: 4 of 7 users are judged, on 20 ratings. Not judged: users who have few"
     assert f"{judged} (3)." in shown.text
-    )
     assert len([found for found in shown.attributes("svg") if "role" in found]) == 9
     assert shown.tables["Bytes and seconds"][1] == [
         *("fed_avg", "741.2", "1.5", "0.04", "2.5", "2.00")
