@@ -13,7 +13,6 @@ from absl import flags
 
 from experiments.run import cli, display, judged, reports, runtime
 from experiments.run.claim import STARTED_FROM, claimed
-from experiments.run.convergence import ending_of_rows
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort, watched_group
 from fedrecon.evaluation.feedback import feedback_of
@@ -70,23 +69,18 @@ def main(interruption: cli.Interruption) -> None:
         )
         print()
         judged.print_record(final, population.feedback)
-        _print_ending(run, chosen, population)
+        display.print_ending(
+            run.read_metrics(),
+            watched_group(chosen),
+            feedback_of(population).chosen_by,
+            total_rounds=chosen.total_rounds,
+        )
         print(f"\n{final['rounds']} rounds in {final['seconds']:.0f} s. Files: {run.path}/")
         for name in (run_directory.FINAL_METRICS, run_directory.METRICS, run_directory.CURVES):
             print(f"  {name}")
         print(f"  {files.FOLDER}/")
         reports.finish(run.path, is_new=is_new, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
-
-
-def _print_ending(run, chosen, population):
-    """Says so where training had not converged, or had been better earlier."""
-    rows = [row for row in run.read_metrics() if row["round"] <= chosen.total_rounds]
-    watched = watched_group(chosen)
-    found = ending_of_rows(rows, watched, feedback_of(population).chosen_by)
-    told = found and found.sentence(watched)
-    if told:
-        print(f"\n{told}")
 
 
 def _tracker(run: run_directory.RunDirectory) -> trackers.Tracker | None:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from experiments.run import accuracy
+from experiments.run import accuracy, convergence
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import Measure
 
 _Run = TypeVar("_Run")
 
@@ -90,6 +91,24 @@ def print_table(rows: dict[str, dict[str, float]], *, rating_step: float) -> Non
         print(f"{group:{first}}" + "".join(cells))
     if "accuracy" in shown:
         print(accuracy.sentence(rating_step))
+
+
+def print_ending(
+    rows: Sequence[dict[str, Any]], watched: str, measure: Measure, *, total_rounds: int
+) -> None:
+    """Prints that training had not converged, or had been better earlier, where it was so.
+
+    Args:
+      rows: The rows of metrics.csv; a run that was longer once may have rows after the last round.
+      watched: The group that was evaluated while training.
+      measure: The measure by which settings are chosen.
+      total_rounds: How many rounds there are.
+    """
+    done = [row for row in rows if row["round"] <= total_rounds]
+    found = convergence.ending_of_rows(done, watched, measure)
+    told = found and found.sentence(watched)
+    if told:
+        print(f"\n{told}")
 
 
 def describe(group: str, metrics: dict[str, float]) -> str:

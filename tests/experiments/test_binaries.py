@@ -122,6 +122,7 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
         (line,) = [of for of in map(str.split, output.splitlines()) if of and of[0] == group]
         assert line[1] == f"{final[group]['rmse']:.4f}"
         assert line[5] == f"{final[group]['num_examples']:,}"
+    assert "Here an accurate prediction is within 0.5 of the rating." in output
     assert f"Files: {path}/" in output
     assert (path / "report.html").as_uri() in output
     assert "Run " in (path / "report.html").read_text()
