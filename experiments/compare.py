@@ -19,6 +19,7 @@ from absl import flags
 from experiments.comparison.planned import Planned, config_of, results_of
 from experiments.comparison.results import RunResults
 from experiments.run import cli, display, reports, resuming, runtime, settings
+from experiments.run.convergence import CONVERGED, ending_of_rows
 from experiments.run.flags import (
     chosen_feedback,
     define_flags,
@@ -215,7 +216,17 @@ def _run(planned: Planned, interruption: cli.Interruption) -> str:
 
     run_one = runs.run_algorithm if planned.settings.is_trained else runs.run_reference
     results, is_new = run_one(planned, population, interruption)
-    return _describe(results) + ("" if is_new else "  (finished before)")
+    before = "" if is_new else "  (finished before)"
+    return _describe(results) + _ending(planned, results) + before
+
+
+def _ending(planned: Planned, results: RunResults) -> str:
+    """Returns a mark of a run that had not converged, or had been better earlier."""
+    if results.rounds is None:
+        return ""
+    rows, measure = RunDirectory(planned.path).read_metrics(), FEEDBACKS[results.feedback].chosen_by
+    found = ending_of_rows(rows, results.watched_group, measure)
+    return "" if found is None or found.kind == CONVERGED else f"  {found.kind}"
 
 
 def _describe(results: RunResults) -> str:

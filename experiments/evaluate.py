@@ -91,7 +91,7 @@ def main(interruption: cli.Interruption) -> None:
         judge = Judge.of_scores(RecommenderScores(), judged_on)
     metrics = {group: judge.metrics(state, group) for group in groups}
     recorded = judged.record(chosen, judged_on, judge, groups)
-    display.print_table(metrics)
+    display.print_table(metrics, rating_step=judged_on.label_scale.step)
     print()
     judged.print_record(recorded, population.feedback)
     print(f"\nModel after round {round_num}. Files:")

@@ -14,7 +14,8 @@ from absl import flags
 from experiments.run import cli, display, judged, reports, resuming, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
-from experiments.run.population import load_with_cohort
+from experiments.run.population import load_with_cohort, watched_group
+from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.runs import run_directory, trackers
 from fedrecon.serving import files
 
@@ -62,9 +63,18 @@ def main(interruption: cli.Interruption) -> None:
         else:
             print(f"This run is finished: {final['rounds']} rounds.")
         print()
-        display.print_table({group: final[group] for group in population.groups})
+        display.print_table(
+            {group: final[group] for group in population.groups},
+            rating_step=population.label_scale.step,
+        )
         print()
         judged.print_record(final, population.feedback)
+        display.print_ending(
+            run.read_metrics(),
+            watched_group(chosen),
+            feedback_of(population).chosen_by,
+            total_rounds=chosen.total_rounds,
+        )
         has_report = reports.write(run.path, is_new=is_new)
         took = f"{final['rounds']} rounds in {display.duration(final['seconds'])}"
         if is_new:

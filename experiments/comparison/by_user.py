@@ -6,6 +6,9 @@ do. A difference of the same user's figures takes the users' own spread away.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from pandas import DataFrame, Series, concat
 
@@ -47,7 +50,8 @@ def by_user_sections(runs: Runs, pairing: Pairing) -> list[Section]:
         Table(f"{measure.title} of each user, less the same with {reference}", table),
         Text(
             "Each user counts once for each seed that judges it. Columns of percentages are "
-            "quantiles of the differences: half of the users lie between 25% and 75%."
+            "quantiles of the differences. In the picture a line holds nine of ten users (5% to "
+            "95%), a box the middle half of them (25% to 75%), and the mark is the median user."
         ),
     )
     return [Section("User by user", blocks)]
@@ -106,13 +110,24 @@ def _quantiles(found: dict[str, np.ndarray], measure: Measure) -> DataFrame:
 
 
 def _cells(table: DataFrame) -> DataFrame:
-    shares = ("better off", "the same", "worse off")
+    shares = ["better off", "the same", "worse off"]
     texts = {"judged": table["users"].map("{:,.0f}".format)}
-    texts.update({name: table[name].map("{:.0%}".format) for name in shares})
+    rounded = DataFrame(map(percents, table[shares].to_numpy()), table.index, shares)
+    texts.update({name: rounded[name].map("{}%".format) for name in shares})
     quantiles = {f"{share}%": _signed(table[f"{share}%"]) for share in _QUANTILES}
     quantiles["median"] = quantiles.pop("50%")
     order = ["5%", "25%", "median", "75%", "95%"]
     return DataFrame({**texts, **{name: quantiles[name] for name in order}})
+
+
+def percents(shares: Sequence[float]) -> list[int]:
+    """Returns shares of a whole as percentages that add up to 100, by largest remainders."""
+    hundredths = [round(100 * float(share), 9) for share in shares]
+    found = [math.floor(value) for value in hundredths]
+    by_rest = sorted(range(len(found)), key=lambda n: found[n] - hundredths[n])
+    for place in by_rest[: 100 - sum(found)]:
+        found[place] += 1
+    return found
 
 
 def _signed(values: Series) -> Series:

@@ -37,7 +37,7 @@ _OTHER_STYLES = (
 _AXES = {
     "round": "round",
     "megabytes": "MB sent and received by all clients so far",
-    "seconds": "seconds so far, evaluations and compilations too",
+    "seconds": "seconds so far, without compilation and evaluations",
 }
 
 

@@ -12,13 +12,30 @@ from experiments.comparison.differences import Differences, Pairing
 from experiments.comparison.figures import over_seeds
 from experiments.comparison.run_table import Runs
 from experiments.pages.sections import NOTHING, Section, Table, Text
+from experiments.run import accuracy
+from fedrecon.data.population import EXPLICIT, IMPLICIT
 from fedrecon.evaluation.feedback import Measure
 from fedrecon.evaluation.intervals import NUM_RESAMPLES, Difference
+from fedrecon.runs.run_directory import RunDirectory
+
+# How a reference predicts, by its name and the kind of feedback.
+_PREDICTS = {
+    ("popularity", EXPLICIT): "predicts the mean of all ratings, moved by how far the item's and "
+    "the user's ratings lie from it on average",
+    ("popularity", IMPLICIT): "ranks items by how many training users have them",
+    ("item_knn", EXPLICIT): "predicts from the user's ratings of similar items",
+    ("item_knn", IMPLICIT): "ranks items by how similar they are to the user's own",
+    ("ials", IMPLICIT): "factorizes the matrix of all interactions",
+    ("global_mean", EXPLICIT): "predicts the mean of all ratings",
+    ("genre_mean", EXPLICIT): "predicts the mean rating of items with the same genres",
+    ("genre_popularity", EXPLICIT): "predicts the same, drawn to the mean and moved by the user",
+}
 
 
 def quality_section(runs: Runs, pairing: Pairing) -> Section:
     """Returns the means over seeds of each measure on each group."""
     feedback, unchanged = runs.feedback, runs.unchanged
+    config = RunDirectory(unchanged["path"].iloc[0]).read_config()
     quality = {}
     rankings = ("", "full_") if feedback.ranks_all_items else ("",)
     for group, ranking, measure in itertools.product(runs.groups, rankings, feedback.measures):
@@ -32,14 +49,24 @@ def quality_section(runs: Runs, pairing: Pairing) -> Section:
         Text(_about_seeds(unchanged)),
         Table("Means over seeds", DataFrame(quality)),
         Text(
-            f"{feedback.note} Seen users took part in training; unseen users did not, and are "
-            "served from the ratings they give. Cold users are unseen users who give the same "
-            "ratings and are asked for the ratings of items that nobody trains on. Bold is the "
-            "best mean of a column, and each mean whose difference to it is noise: its 95% "
+            f"{accuracy.note(feedback, config)} Seen users took part in training; unseen users did "
+            "not, and are served from the ratings they give. Cold users are unseen users who give "
+            "the same ratings and are asked for the ratings of items that nobody trains on. Bold "
+            "is the best mean of a column, and each mean whose difference to it is noise: its 95% "
             "interval contains 0."
         ),
+        *_about_references(unchanged, feedback.name),
     )
     return Section("", blocks)
+
+
+def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
+    """Returns how references predict, where there is any."""
+    predicts = {name: _PREDICTS.get((name, feedback)) for name in runs["algorithm"].unique()}
+    told = [f"{name} {how}" for name, how in predicts.items() if how is not None]
+    if not told:
+        return []
+    return [Text(f"References are trained on one machine, without rounds: {'; '.join(told)}.")]
 
 
 def _about_seeds(runs: DataFrame) -> str:

@@ -25,6 +25,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from experiments.comparison import markdown
+from experiments.comparison.converged import caution, endings_of
 from experiments.comparison.differences import Pairing
 from experiments.comparison.headline import Won, winners
 from experiments.comparison.recommended import told
@@ -119,9 +120,12 @@ def _run_dirs(comparison: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _headline(runs: Runs, won: Sequence[Won]) -> Section:
-    """Returns who won, and what the winner recommends."""
+    """Returns who won, whether training may change that, and what the winner recommends."""
     blocks = [Text(each.text, is_note=False) for each in won]
     if won:
+        careful = caution(endings_of(runs))
+        if careful is not None:
+            blocks.append(Text(f"{careful.text} {careful.advice}", is_note=False))
         of_winner = runs.unchanged[runs.unchanged["algorithm"] == won[-1].algorithm]
         sample = results_of(of_winner["path"].iloc[0]).sample
         if sample is not None and sample.recommended:

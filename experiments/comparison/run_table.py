@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from pandas import DataFrame
 
+from experiments.comparison.clock import seconds_of_a_round, seconds_without_compilation
 from experiments.comparison.results import RunResults, read_results, value_text
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
 
 MB = 1e6
+# A column of comparison.csv; see `clock`.
+SECONDS = "seconds_without_compilation"
 
 
 class Runs(NamedTuple):
@@ -72,13 +75,19 @@ def read_runs(
     first = next(iter(runs.values()))
     shown = ("seen_test", "unseen_test", "cold_test")
     groups = [group for group in shown if group in first.groups]
-    table = pd.DataFrame([{"path": path, **run.row()} for path, run in runs.items()])
+    table = pd.DataFrame([{"path": path, **_row(path, run)} for path, run in runs.items()])
     if names is not None:
         table["algorithm"] = [names[path] for path in table["path"]]
     table["algorithm"] = pd.Categorical(table["algorithm"], table["algorithm"].unique())
     table = table.fillna({column: "" for column in table if column.startswith("changed_")})
     table = table.astype({"rounds": "Int64", "clients_per_round": "Int64"})
     return Runs(FEEDBACKS[first.feedback], groups, table)
+
+
+def _row(path: pathlib.Path, run: RunResults) -> dict[str, Any]:
+    row = run.row()
+    seconds = seconds_without_compilation(path, rounds=run.rounds, seconds=run.seconds)
+    return {**row, SECONDS: round(seconds, 4)}
 
 
 def results_of(path: pathlib.Path) -> RunResults:
@@ -105,6 +114,8 @@ def check_same(runs: Mapping[pathlib.Path, RunResults], name: str, key) -> None:
 
 def read_watched(feedback: Feedback, runs: DataFrame) -> DataFrame:
     """Returns measures on the watched group by `round`, `seconds` and `megabytes` of all clients.
+
+    Seconds are without compilation and evaluations; see `clock`.
 
     Args:
       feedback: The kind of feedback.
@@ -144,8 +155,10 @@ def read_curve(
       num_training_users: How many users trained.
     """
     names = {f"{watched_group}/{m.name}": m.name for m in feedback.measures}
-    table = pd.read_csv(path / METRICS, usecols=["round", "seconds", *names]).dropna()
-    table = table.rename(columns=names).assign(watched_group=watched_group)
+    rows = pd.read_csv(path / METRICS)
+    table = rows[["round", *names]].dropna().rename(columns=names)
+    table = table.assign(watched_group=watched_group)
+    table["seconds"] = table["round"] * seconds_of_a_round(rows)
     if costs is None:
         return table.assign(megabytes=float("nan"))
     a_round = (costs["bytes_down"] + costs["bytes_up"]) * clients_per_round

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.comparison.by_user import by_user_sections
 from experiments.comparison.categories import given_sections, sweep_section
+from experiments.comparison.converged import converged_sections, endings_of
 from experiments.comparison.cost import cost_section
 from experiments.comparison.differences import Pairing
 from experiments.comparison.quality import difference_sections, quality_section
@@ -18,6 +19,7 @@ def sections_of(runs: Runs, pairing: Pairing) -> list[Section]:
     return [
         quality_section(runs, pairing),
         *difference_sections(runs, pairing),
+        *converged_sections(runs.feedback, endings_of(runs)),
         *by_user_sections(runs, pairing),
         *top_lists_sections(runs),
         _coverage_section(runs),

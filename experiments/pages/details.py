@@ -75,7 +75,7 @@ def settings_section(configs: Mapping[str, Config], *, seeds: Sequence[int]) -> 
         folded = Table("Settings that all share", same)
         blocks.append(Folded(f"{len(same)} settings that all of them share", (folded,)))
     else:
-        blocks.append(Table("Settings", same))
+        blocks.append(Folded(f"{len(same)} settings", (Table("Settings", same),)))
     numbers = ", ".join(map(str, sorted(set(seeds))))
     blocks.append(Text(f"Seed{'s' * (len(set(seeds)) > 1)}: {numbers}. {_versions(configs)}"))
     blocks += _notes(configs)

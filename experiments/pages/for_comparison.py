@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments.comparison.converged import caution, endings_of
 from experiments.comparison.headline import Won
 from experiments.comparison.run_table import Runs
 from experiments.pages import details
@@ -100,8 +101,11 @@ def compared(
         details.settings_section(configs, seeds=runs.table["seed"].tolist()),
         Section("Run it again, and its files", tuple(again)),
     ]
-    verdicts = tuple(Verdict(each.text, each.certainty) for each in won)
-    return Page(title, _lead(runs, configs), verdicts, tuple(ordered))
+    verdicts = [Verdict(each.text, each.certainty) for each in won]
+    careful = caution(endings_of(runs)) if won else None
+    if careful is not None:
+        verdicts.append(Verdict(careful.text, careful.advice))
+    return Page(title, _lead(runs, configs), tuple(verdicts), tuple(ordered))
 
 
 def _lead(runs: Runs, configs: Mapping[str, Config]) -> str:

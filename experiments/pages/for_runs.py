@@ -9,6 +9,8 @@ from typing import Any
 
 from pandas import CategoricalDtype, DataFrame, Index, MultiIndex, Series, concat
 
+from experiments.comparison.clock import seconds_without_compilation
+from experiments.comparison.converged import caution, endings
 from experiments.comparison.cost import cost_blocks, curves_of, not_drawn
 from experiments.comparison.differences import Pairing
 from experiments.comparison.headline import main_group, winners
@@ -19,7 +21,8 @@ from experiments.pages import details
 from experiments.pages.for_comparison import compared
 from experiments.pages.page import Page, Verdict, links
 from experiments.pages.sections import NOTHING, Block, Cell, Points, Section, Table, Text
-from experiments.run import judged, settings
+from experiments.run import accuracy, judged, settings
+from experiments.run.convergence import ending
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import watched_group
 from experiments.run.settings import Settings
@@ -239,8 +242,8 @@ def _of_means(runs: Mapping[str, FinishedRun], folder: pathlib.Path) -> Page:
             (*details.command_blocks(configs), links(folder, _files(list(runs.values())))),
         ),
     ]
-    verdict = _verdict_of_one(first, curve) if len(runs) == 1 else _verdict(runs)
-    return Page(_title(list(runs.values())), _lead(runs), (verdict,), tuple(sections))
+    verdicts = [_verdict_of_one(first, curve)] if len(runs) == 1 else _verdicts(runs, curve)
+    return Page(_title(list(runs.values())), _lead(runs), tuple(verdicts), tuple(sections))
 
 
 def _title(runs: Sequence[FinishedRun]) -> str:
@@ -261,19 +264,21 @@ def _lead(runs: Mapping[str, FinishedRun]) -> str:
 
 def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     group, measures = main_group(_test_groups(run)), run.feedback.measures[:2]
-    told = details.listed([f"{m.title} {run.groups[group][m.name]:.3f}" for m in measures])
+    told = details.listed(
+        [accuracy.told(m, run.groups[group][m.name], run.config) for m in measures]
+    )
     text = f"{run.algorithm} has {told} on {group} users."
-    measure = measures[0]
+    measure = run.feedback.chosen_by
     values = curve.set_index("round")[measure.name]
     if len(values) > 1:
-        best = measure.best_first(values).idxmin()
+        watched = curve["watched_group"].iloc[0]
         text += (
-            f" While it trained, its {measure.title} on {curve['watched_group'].iloc[0]} users "
-            f"went from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}"
+            f" While it trained, its {measure.title} on {watched} users went from "
+            f"{values.iloc[0]:.3f} to {values.iloc[-1]:.3f}."
         )
-        text += "." if best == values.index[-1] else (
-            f"; it was best after round {best}, {values[best]:.3f}."
-        )  # fmt: skip
+        found = ending(values.index.tolist(), values.tolist(), measure)
+        told = found and found.sentence(watched)
+        text += f" {told}" if told else ""
     certainty = (
         "One run is compared with nothing, so no noise is known: `experiments.compare` adds "
         "references, seeds and intervals."
@@ -281,7 +286,7 @@ def _verdict_of_one(run: FinishedRun, curve: DataFrame) -> Verdict:
     return Verdict(text, certainty)
 
 
-def _verdict(runs: Mapping[str, FinishedRun]) -> Verdict:
+def _verdicts(runs: Mapping[str, FinishedRun], curve: DataFrame) -> list[Verdict]:
     first = next(iter(runs.values()))
     group, measure = main_group(_test_groups(first)), first.feedback.measures[0]
     means = Series({name: run.groups[group][measure.name] for name, run in runs.items()})
@@ -295,7 +300,8 @@ def _verdict(runs: Mapping[str, FinishedRun]) -> Verdict:
         "Not known whether it is noise: runs of `experiments.train` keep no results of single "
         "users. Runs of `experiments.compare` do."
     )
-    return Verdict(text, certainty)
+    careful = caution(endings(first.feedback, curve)) if len(curve) else None
+    return [Verdict(text, certainty), *([] if careful is None else [Verdict(*careful)])]
 
 
 def _test_groups(run: FinishedRun) -> list[str]:
@@ -303,7 +309,8 @@ def _test_groups(run: FinishedRun) -> list[str]:
 
 
 def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
-    feedback = next(iter(runs.values())).feedback
+    first = next(iter(runs.values()))
+    feedback = first.feedback
     titles = {measure.name: measure.title for measure in feedback.measures}
     titles.update(_OTHER_MEASURES)
     rows = {}
@@ -318,7 +325,7 @@ def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
     table = table.loc[:, (table != NOTHING).any()]
     if len(runs) == 1:
         table.index = Index(table.index.get_level_values("users"), name="users")
-    blocks = (Table("After the last round", table), Text(feedback.note))
+    blocks = (Table("After the last round", table), Text(accuracy.note(feedback, first.config)))
     return Section("Quality", blocks)
 
 
@@ -358,7 +365,7 @@ def _training_section(runs: Mapping[str, FinishedRun], curve: DataFrame) -> Sect
     if known:
         table = DataFrame({name: dict(run.costs) for name, run in known.items()}).T
         table.index.name = "algorithm"
-        seconds = Series({name: Cell(f"{run.seconds:,.1f}") for name, run in known.items()})
+        seconds = Series({name: Cell(f"{_seconds(run):,.2f}") for name, run in known.items()})
         blocks += cost_blocks(table, seconds)
     missing = [name for name in runs if name not in known]
     if missing:
@@ -366,6 +373,10 @@ def _training_section(runs: Mapping[str, FinishedRun], curve: DataFrame) -> Sect
             Text(f"Bytes are not known of {details.listed(missing)}: an older version made it.")
         )
     return Section("Training", tuple(blocks))
+
+
+def _seconds(run: FinishedRun) -> float:
+    return seconds_without_compilation(run.path, rounds=run.rounds, seconds=run.seconds)
 
 
 def _coverage_section(runs: Mapping[str, FinishedRun]) -> Section:

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from experiments.run import settings
+from experiments.run.accuracy import STEP
 from experiments.run.settings import Settings
 from fedrecon.data.population import Population, parts_of, write_parts
 from fedrecon.errors import InputError
@@ -26,6 +27,7 @@ def config(chosen: Settings, population: Population) -> dict[str, Any]:
         "format": settings.FORMAT,
         "settings": chosen.to_json(),
         "data_fingerprint": population.ratings.fingerprint(),
+        STEP: float(population.label_scale.step),
         "data_notes": list(population.ratings.notes),
         "versions": run_directory.versions(),
         COMMAND: _command(),

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from experiments.run import accuracy, convergence
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import Measure
 
 _Run = TypeVar("_Run")
 
@@ -83,10 +85,14 @@ def started_from(begun: Mapping[str, Any]) -> str:
     )
 
 
-def print_table(rows: dict[str, dict[str, float]]) -> None:
+def print_table(rows: dict[str, dict[str, float]], *, rating_step: float) -> None:
     """Prints one line for each group of users.
 
     RMSE, accuracies and loss are means over ratings; HR, NDCG and MRR are means over users.
+
+    Args:
+      rows: The metrics of each group.
+      rating_step: The step between two ratings, on which accuracy depends.
     """
     shown = {
         name: (title, form, int(re.match(r"\d+", form)[0]))
@@ -101,6 +107,26 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
             for name, (_, form, width) in shown.items()
         )
         print(f"{group:{first}}" + "".join(cells))
+    if "accuracy" in shown:
+        print(accuracy.sentence(rating_step))
+
+
+def print_ending(
+    rows: Sequence[dict[str, Any]], watched: str, measure: Measure, *, total_rounds: int
+) -> None:
+    """Prints that training had not converged, or had been better earlier, where it was so.
+
+    Args:
+      rows: The rows of metrics.csv; a run that was longer once may have rows after the last round.
+      watched: The group that was evaluated while training.
+      measure: The measure by which settings are chosen.
+      total_rounds: How many rounds there are.
+    """
+    done = [row for row in rows if row["round"] <= total_rounds]
+    found = convergence.ending_of_rows(done, watched, measure)
+    told = found and found.sentence(watched)
+    if told:
+        print(f"\n{told}")
 
 
 def describe(group: str, metrics: dict[str, float]) -> str:

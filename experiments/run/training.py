@@ -95,6 +95,7 @@ def train(
         recorder,
         evaluate=evaluate,
         watched_group=watched,
+        title=title,
     )
     done = training.num_rounds_done
     if 0 < done < options.total_rounds:

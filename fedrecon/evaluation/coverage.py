@@ -7,8 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedrecon.data.population import EXPLICIT, Population
+from fedrecon.data.population import EXPLICIT, IMPLICIT, Population
 from fedrecon.evaluation.protocols import Cases
+
+# Why no rating, or no item, of a training user is held out.
+_NONE_HELD_OUT = {
+    EXPLICIT: "with too few ratings for any to be held out",
+    IMPLICIT: "with too few items for one to be held out, or with every item there is",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +53,9 @@ class Coverage:
             f"{self.num_judged:,} of {self.num_users:,} users are judged, on {self.num_asked:,} "
             f"{things}."
         ]
-        told += [f"Left out: {number:,} {reason}." for reason, number in self.left_out.items()]
+        told += [
+            f"Not judged: users {reason} ({number:,})." for reason, number in self.left_out.items()
+        ]
         if self.num_cold:
             told.append(f"{self.num_cold:,} of the {things} are of items that nobody trains on.")
         if self.num_tied:
@@ -116,7 +124,7 @@ def _everybody(population: Population, name: str) -> tuple[np.ndarray, dict[str,
     others = np.setdiff1d(everybody, group.users)
     is_in_training = np.isin(others, population.train)
     return everybody, {
-        "who have too few ratings (or all items), so none is held out": others[is_in_training],
+        _NONE_HELD_OUT[population.feedback]: others[is_in_training],
         "who have nothing to train on": others[~is_in_training],
     }
 

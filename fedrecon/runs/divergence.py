@@ -32,8 +32,15 @@ _ADVICE = "smaller learning rates, or more regularization, would help."
 class DivergenceCheck:
     """Looks at each round's metrics, and at the server's state."""
 
-    def __init__(self, algorithm: Algorithm):
+    def __init__(self, algorithm: Algorithm, *, title: str | None = None):
+        """Prepares a check.
+
+        Args:
+          algorithm: What is trained.
+          title: What to call the run in a warning, where it is one of several.
+        """
         self._algorithm = algorithm
+        self._title = title
         # Rounds in a row whose clients were all rejected, and these clients.
         self._num_rounds = self._num_clients = 0
         self._has_warned = False
@@ -80,10 +87,11 @@ class DivergenceCheck:
         if rejected and not self._has_warned:
             self._has_warned = True
             number = len(self._algorithm.sample_cohort(round_num))
+            of_run = "" if self._title is None else f"{self._title}: "
             warnings.warn(
-                f"{rejected:.0f} of the {number} clients of round {round_num} were left out, since "
-                "their updates were not finite. train/num_clients_rejected counts them from now "
-                f"on; {_ADVICE}",
+                f"{of_run}{rejected:.0f} of the {number} clients of round {round_num} were left "
+                "out, since their updates were not finite. train/num_clients_rejected counts them "
+                f"from now on; {_ADVICE}",
                 stacklevel=2,
             )
 

@@ -56,6 +56,7 @@ class Training:
         *,
         evaluate: Callable[[Any], Metrics],
         watched_group: str,
+        title: str | None = None,
     ):
         """Prepares a run.
 
@@ -66,6 +67,7 @@ class Training:
           recorder: Where checkpoints and metrics go.
           evaluate: From a state to its metrics on the group of users that is watched.
           watched_group: The name of this group, which the names of its metrics begin with.
+          title: What to call the run in a warning, where it is one of several.
 
         Raises:
           InputError: If the run already has more rounds than are asked for.
@@ -76,7 +78,7 @@ class Training:
         self._options = options
         self._recorder = recorder
         self._start = time.monotonic()
-        self._divergence = DivergenceCheck(algorithm)
+        self._divergence = DivergenceCheck(algorithm, title=title)
         # Held while files and state change together.
         self._commit = threading.Lock()
         checkpoints = recorder.checkpoints

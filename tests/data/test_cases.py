@@ -389,7 +389,8 @@ def test_users_with_few_ratings_are_counted(folder_of):
         assert (able, len(population.train)) == (51, 320)
         sentences = judged(population, "unseen_test").sentences("explicit")
         assert sentences[0].startswith("7 of 40 users are judged, on ")
-        assert sentences[1].startswith("Left out: 33 who have fewer than 6 ratings")
+        assert sentences[1].startswith("Not judged: users who have fewer than 6 ratings")
+        assert sentences[1].endswith(" (33).")
 
 
 def test_a_small_catalogue_is_ranked_with_fewer_negatives(folder_of):

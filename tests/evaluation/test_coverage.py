@@ -78,7 +78,7 @@ def test_clients_with_one_batch_cannot_train():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "4 of 5 users are judged, on 6 ratings. Left out: 1 who have few."),
+        ({}, "4 of 5 users are judged, on 6 ratings. Not judged: users who have few (1)."),
         ({"num_cold": 2}, "2 of the ratings are of items that nobody trains on."),
         ({"num_tied": 2}, "Of 2 users (50%) the latest was drawn among several with the same time"),
         ({"num_fewer_candidates": 3}, "3 users have so many items that they are ranked among few"),

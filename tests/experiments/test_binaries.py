@@ -130,6 +130,7 @@ def test_a_run_ends_with_a_table_and_leaves_its_files(whole_run):
     )
     ((minutes, seconds),) = re.findall(told, output, re.MULTILINE)
     assert 60 * int(minutes or 0) + int(seconds) > final["seconds"]
+    assert "Here an accurate prediction is within 0.5 of the rating." in output
     assert f"Files: {path}/" in output
     assert (path / "report.html").as_uri() in output
     assert "Run " in (path / "report.html").read_text()

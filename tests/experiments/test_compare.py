@@ -57,7 +57,7 @@ def read_rows(path):
     with open(path / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        del row["seconds"]
+        del row["seconds"], row["seconds_without_compilation"]
     return rows
 
 

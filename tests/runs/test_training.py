@@ -336,6 +336,12 @@ def test_the_third_round_in_a_row_without_any_client_ends_the_run(tmp_path):
     assert run.checkpoints()[-1] == 6
 
 
+def test_a_warning_names_the_run_where_it_is_one_of_several():
+    check = divergence.DivergenceCheck(make_algorithm(), title="fed_avg-seed1")
+    with pytest.warns(UserWarning, match="^fed_avg-seed1: 1 of the 2 clients of round 3 were left"):
+        check.check_metrics(3, {"num_clients_rejected": 1})
+
+
 @pytest.mark.filterwarnings("ignore:2 of the 2 clients of round")
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
 def test_a_resumed_run_ends_at_the_same_round_without_any_client(tmp_path, stop):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison import report
+from experiments.comparison.by_user import percents
 from experiments.comparison.results import PerUser
 from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.comparison.runs_by_hand import (
@@ -109,7 +110,7 @@ def test_without_a_reference_users_are_compared_with_the_best_algorithm(tmp_path
         "algorithm, as there is no reference. Below 0 the user is worse off than with fed_ials."
     )
     # Of reciprocal ranks the higher is the better: -0.5, 0 and 0.25.
-    assert "| unseen_test | fed_avg   |      3 |        33% |      33% |       33% |" in text
+    assert "| unseen_test | fed_avg   |      3 |        34% |      33% |       33% |" in text
 
 
 def test_runs_without_results_of_users_have_no_such_section(tmp_path, write):
@@ -117,3 +118,17 @@ def test_runs_without_results_of_users_have_no_such_section(tmp_path, write):
     files = report.write_report(tmp_path, runs)
     assert "spread.png" not in [path.name for path in files]
     assert "User by user" not in (tmp_path / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shares", "wanted"),
+    [
+        ((0.455, 0.0, 0.545), [46, 0, 54]),  # Each rounded alone, they make 101.
+        ((1 / 3, 1 / 3, 1 / 3), [34, 33, 33]),  # And here 99.
+        ((0.999, 0.001, 0.0), [100, 0, 0]),
+        ((0.29, 0.71, 0.0), [29, 71, 0]),  # 100 * 0.29 is a little less than 29.
+    ],
+)
+def test_percentages_of_a_whole_add_up(shares, wanted):
+    assert percents(shares) == wanted
+    assert sum(percents(shares)) == 100

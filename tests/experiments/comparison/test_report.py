@@ -17,6 +17,7 @@ from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.comparison.runs_by_hand import (
     CENTRALIZED,
     REFERENCE,
+    SETTLED,
     csv_rows,
     explicit_results,
     implicit_results,
@@ -61,9 +62,9 @@ def test_the_table_has_means_and_sample_deviations_over_seeds(tmp_path, write):
     ]
     # Seconds: the mean of 1, 2 and 6 is 3, the variance (4 + 1 + 9) / 2 = 2.646 squared.
     assert costs == [
-        ["algorithm", "KB down", "KB up", "device KB", "server MB", "seconds"],
-        ["fed_recon", "741.2", "1.5", "0.04", "2.5", "3.0 ± 2.6"],
-        ["fed_avg", "741.2", "1.5", "0.04", "2.5", "2.0 ± 0.0"],
+        ["algorithm", "KB down", "KB up", "device KB", "server MB", "seconds without compilation"],
+        ["fed_recon", "741.2", "1.5", "0.04", "2.5", "3.00 ± 2.65"],
+        ["fed_avg", "741.2", "1.5", "0.04", "2.5", "2.00 ± 0.00"],
     ]
     text = (tmp_path / "comparison.md").read_text()
     before, after = text.split("| algorithm", 1)
@@ -78,8 +79,8 @@ def test_who_was_judged_is_said_for_each_seed_and_group(tmp_path, write):
     for seed in (0, 1):
         for group in ("seen_test", "unseen_test"):
             assert (
-                f"- seed {seed}, {group}: 4 of 7 users are judged, on 20 ratings. Left out: 3 who "
-                "have few. 3 of the ratings are of items that nobody trains on.\n"
+                f"- seed {seed}, {group}: 4 of 7 users are judged, on 20 ratings. Not judged: "
+                "users who have few (3). 3 of the ratings are of items that nobody trains on.\n"
             ) in text
 
 
@@ -382,7 +383,10 @@ def test_the_first_line_says_who_won_on_whom_and_by_how_much(tmp_path, write):
     sample = Sample("17", ["Heat", "Casino"], [("Alien", 4.256), ("Brazil", 4.0)])
     own = {"fed_recon": {"sample": sample}}
     runs = [
-        write(explicit_results(name, seed, rmse[name][seed], 0.5, **own.get(name, {})))
+        write(
+            explicit_results(name, seed, rmse[name][seed], 0.5, **own.get(name, {})),
+            watched=SETTLED,
+        )
         for seed in (0, 1)
         for name in rmse
     ]
@@ -406,10 +410,10 @@ def test_the_winner_of_a_ranking_has_the_higher_hit_rate(tmp_path, write):
 def test_where_the_winner_has_all_ratings_the_best_of_the_others_is_named(tmp_path, write):
     sample = Sample("3", [], [("Alien", 4.0)])
     runs = [
-        write(explicit_results("centralized", 0, 0.5, 0.5, **CENTRALIZED)),
+        write(explicit_results("centralized", 0, 0.5, 0.5, **CENTRALIZED), watched=SETTLED),
         write(explicit_results("popularity", 0, 1.0, 0.5, **REFERENCE), watched=None),
-        write(explicit_results("fed_avg", 0, 0.75, 0.5)),
-        write(explicit_results("fed_recon", 0, 0.625, 0.5, sample=sample)),
+        write(explicit_results("fed_avg", 0, 0.75, 0.5), watched=SETTLED),
+        write(explicit_results("fed_recon", 0, 0.625, 0.5, sample=sample), watched=SETTLED),
     ]
     report.write_report(tmp_path, runs)
     assert headline(tmp_path)[:3] == [
@@ -646,4 +650,6 @@ def test_what_is_recommended_has_a_table(tmp_path, write):
             for group in ("seen_test", "unseen_test")
         ),
     ]
-    assert "18 ratings to 580 of 604 unseen users" in (tmp_path / "comparison.md").read_text()
+    text = (tmp_path / "comparison.md").read_text()
+    assert "a list may hold any item" in text
+    assert "MovieLens" not in text  # The data may be any.

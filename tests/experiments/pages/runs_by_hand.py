@@ -32,6 +32,7 @@ def config_of(*, fingerprint="abc", command=COMMAND, **changes):
         "format": FORMAT,
         "settings": Settings(**own).to_json(),
         "data_fingerprint": fingerprint,
+        "rating_step": 0.5,
         "data_notes": ["2 lines were left out."],
         "versions": {"fedrecon": "0.1.0", "python": "3.11.7"},
         "command": command,
@@ -118,7 +119,11 @@ def write_train_run(path, *, rmse=1.25, fingerprint="abc", with_samples=True, **
     names = [f"unseen_validation/{name}" for name in ("rmse", "accuracy", "rounded_accuracy")]
     lines = [
         ",".join(["round", "seconds", *names]),
-        *(f"{n},{n / 2},{value},0.5,0.25" for n, value in ((0, 9.0), (2, 1.5), (4, rmse + 0.5))),
+        "0,0.0,9.0,0.5,0.25",
+        "1,0.5,,,",
+        "2,1.0,1.5,0.5,0.25",
+        "3,1.5,,,",
+        f"4,2.0,{rmse + 0.5},0.5,0.25",
     ]
     (path / "metrics.csv").write_text("\n".join(lines) + "\n")
     if with_samples:

@@ -27,17 +27,19 @@ def test_a_run_has_its_metrics_curves_users_and_files(tmp_path):
         ["unseen_test", "1.2500", "0.5000", "0.2500", "1.5000", "1,234"],
     ]
     assert (
-        "fed_avg has RMSE 1.250 and accuracy 0.500 on unseen_test users. While it trained, its "
-        "RMSE on unseen_validation users went from 9.000 to 1.750; it was best after round 2, "
-        "1.500."
+        "fed_avg has RMSE 1.250 and accuracy 0.500 (within 0.25) on unseen_test users. While it "
+        "trained, its RMSE on unseen_validation users went from 9.000 to 1.750. Better earlier: "
+        "the RMSE of unseen_validation users was 1.500 after round 2 and is 1.750 after round 4, "
+        "the round that is kept; fewer rounds, or a smaller rate found by experiments.tune, may "
+        "help."
     ) in shown.text
+    assert "Here an accurate prediction is within 0.25 of the rating." in shown.text
     assert "One run is compared with nothing, so no noise is known" in shown.text
-    assert "unseen_test: 4 of 7 users are judged, on 20 ratings. Left out: 3 who have few." in (
-        shown.text
-    )
+    judged = "unseen_test: 4 of 7 users are judged, on 20 ratings. Not judged: users who have few"
+    assert f"{judged} (3)." in shown.text
     assert len([found for found in shown.attributes("svg") if "role" in found]) == 9
     assert shown.tables["Bytes and seconds"][1] == [
-        *("fed_avg", "741.2", "1.5", "0.04", "2.5", "3.5")
+        *("fed_avg", "741.2", "1.5", "0.04", "2.5", "2.00")
     ]
     links = [found["href"] for found in shown.attributes("a")]
     assert {"config.json", "metrics.csv", "final_metrics.json", "samples.json"} <= set(links)

@@ -1,9 +1,11 @@
 """Pages as a browser shows them, on a phone and on a wide screen, light and dark."""
 
+import io
 import re
 import shutil
 
 import pytest
+from PIL import Image
 
 from experiments.comparison import report
 from experiments.pages.write import write_report
@@ -99,6 +101,40 @@ def test_pages_fit_the_screen_and_ask_for_nothing(browser, pages, width, scheme)
         texts = page.locator("figure svg text").first
         assert texts.evaluate("one => getComputedStyle(one).fill") == color
         page.context.close()
+
+
+def test_a_table_of_six_figures_fits_a_laptop(browser, pages):
+    page, _ = open_page(browser, pages[0], width=1280, scheme="light")
+    box = page.get_by_role("region", name="Means over seeds")
+    assert box.evaluate("one => one.scrollWidth <= one.clientWidth")
+    # No arrow of a heading stands alone in a line.
+    heights = box.locator("thead th").evaluate_all("all => all.map(one => one.offsetHeight)")
+    assert max(heights) < 60
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_goes_on_has_a_shadow_at_that_edge(browser, pages, scheme):
+    page, _ = open_page(browser, pages[0], width=390, scheme=scheme)
+    box = page.get_by_role("region", name="Means over seeds")
+    box.scroll_into_view_if_needed()
+
+    def is_shaded():
+        """Whether the caption's right edge differs from the page, 30 pixels further left."""
+        found = box.bounding_box()
+        clip = {
+            "x": found["x"] + found["width"] - 33,
+            "y": found["y"] + 10,
+            "width": 32,
+            "height": 1,
+        }
+        strip = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L")
+        return abs(strip.getpixel((0, 0)) - strip.getpixel((29, 0))) > 5
+
+    assert is_shaded()
+    box.evaluate("one => one.scrollTo(one.scrollWidth, 0)")
+    assert not is_shaded()
+    page.context.close()
 
 
 def test_a_press_sorts_a_table_by_size(browser, pages):

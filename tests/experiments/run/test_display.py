@@ -2,16 +2,34 @@
 
 from experiments.run import display
 from fedrecon.errors import InputError
+from fedrecon.evaluation.feedback import FEEDBACKS
 
 
 def test_the_table_is_readable(capsys):
     display.print_table(
-        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}}
+        {"test": {"rmse": 0.98765, "accuracy": 0.4321, "loss": 0.975, "num_examples": 39142}},
+        rating_step=0.5,
     )
-    header, line = capsys.readouterr().out.splitlines()
+    header, line, note = capsys.readouterr().out.splitlines()
+    assert note == "Here an accurate prediction is within 0.25 of the rating."
     assert header.split() == ["RMSE", "accuracy", "loss", "ratings"]
     assert line.split() == ["test", "0.9877", "43.2%", "0.9750", "39,142"]
     assert len(header) == len(line)
+
+
+def test_a_run_says_that_it_had_not_converged(capsys):
+    rmse = FEEDBACKS["explicit"].chosen_by
+    # After round 4 the RMSE is 1.25; with six rounds it had been better earlier.
+    values = {0: 9.0, 2: 1.5, 4: 1.25, 6: 1.75}
+    rows = [{"round": n, "unseen_validation/rmse": value} for n, value in values.items()]
+    display.print_ending(rows, "unseen_validation", rmse, total_rounds=4)
+    assert "still fell at the end, from 1.500 (round 2) to 1.250 (round 4)" in (
+        capsys.readouterr().out
+    )
+    display.print_ending(rows, "unseen_validation", rmse, total_rounds=6)
+    assert "was 1.250 after round 4 and is 1.750 after round 6" in capsys.readouterr().out
+    display.print_ending(rows, "unseen_validation", rmse, total_rounds=2)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_that_fails_stops_no_other(capsys):
