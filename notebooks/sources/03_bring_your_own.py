@@ -413,8 +413,8 @@ display(
 )
 
 # %% [markdown]
-# Here the proximal term does **not** help: the interval of the weak pull holds 0, and the strong one
-# is worse. (The training RMSE on the left is taken before each step, in all five epochs, so it
+# Here the proximal term does **not** help: the interval of the weak pull holds 0, and the strong
+# one is worse. (The training RMSE on the left is taken before each step, in all five epochs, so it
 # shows how closely clients fit their own query.) FedRecon may need it less than FedAvg does, since
 # a client's local part already takes up what is individual. That is a guess; two strengths on one
 # generated data set do not decide it. What counts here is that the question took 30 lines and the
