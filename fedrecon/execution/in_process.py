@@ -88,8 +88,10 @@ class InProcessContext(tff.framework.SyncContext):
         self._warns_when_dropped = False
 
     def __del__(self):
-        # Code that sets another default context drops this one in the same line.
-        if self._warns_when_dropped and not sys.is_finalizing():
+        # Code that sets another default context drops this one in the same line. A thread or an
+        # interpreter that ends drops its default context too, and then no code calls this.
+        is_called = sys._getframe().f_back is not None
+        if self._warns_when_dropped and is_called and not sys.is_finalizing():
             warnings.warn(
                 "another default context of TFF takes the place of the in-process runtime, as by "
                 "tff.backends.native.set_sync_local_cpp_execution_context(). From here on TFF "

@@ -5,6 +5,7 @@ import collections
 import gc
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -234,6 +235,17 @@ def test_whoever_changes_the_runtime_by_this_package_knows(default_context):
         set_in_process_context()
         set_in_process_context()
         set_native_context().close()
+
+
+def test_a_thread_that_ends_replaces_nothing():
+    """TFF's default context is one for each thread."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        thread = threading.Thread(target=set_in_process_context)
+        thread.start()
+        thread.join()
+        gc.collect()
+    assert not told
 
 
 # Randomness and state.
