@@ -97,6 +97,13 @@ def test_the_orders_of_a_shuffled_dataset(in_process_runtime, computations):
     assert clients == [first] * 8
 
 
+@pytest.fixture
+def no_global_seed():
+    """Undoes a `tf.random.set_seed` of another test, which would be the seed of any dataset."""
+    tf.random.set_seed(None)
+
+
+@pytest.mark.usefixtures("no_global_seed")
 @pytest.mark.parametrize("reshuffles", [True, False])
 def test_without_a_seed_each_reader_has_an_order_of_its_own(in_both, computations, reshuffles):
     dataset = tf.data.Dataset.range(20).shuffle(20, reshuffle_each_iteration=reshuffles)
@@ -105,6 +112,7 @@ def test_without_a_seed_each_reader_has_an_order_of_its_own(in_both, computation
         assert (once != again) == reshuffles
 
 
+@pytest.mark.usefixtures("no_global_seed")
 def test_without_a_seed_a_cache_lasts_for_one_reader(in_both, computations):
     dataset = tf.data.Dataset.range(20).shuffle(20).cache()
     for in_turn, (once, again), graphs, clients in in_both(lambda: readings(computations, dataset)):
