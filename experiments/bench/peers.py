@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experiments.bench.rounds import NOT_COMPARED, Timing, made_up_examples, time_rounds
+from experiments.bench.rounds import (
+    NOT_COMPARED,
+    Timing,
+    made_up_examples,
+    sample_cohorts,
+    time_rounds,
+)
 from experiments.bench.sizes import NUM_ITEMS, Sizes, Start
-from fedrecon import rng
 from fedrecon.algorithms import fed_avg
 from fedrecon.algorithms.joint_update import packing_options
 from fedrecon.data.cohorts import CohortPacker, choose_clients_per_shard
@@ -29,10 +34,7 @@ _USER = 0.05  # Every entry of a user's vector, at the start of every round.
 def time_fed_avg(sizes: Sizes, start: Start) -> dict[str, Any]:
     """FedAvg whose users' vectors start anew in each round, and a peer's."""
     examples = made_up_examples(NUM_ITEMS, sizes)
-    cohorts = [
-        rng.sample_uniform(examples.users, sizes.clients, seed=0, round_num=number)
-        for number in range(1, sizes.rounds + 1)
-    ]
+    cohorts = sample_cohorts(examples, sizes)
     model_fn = functools.partial(
         matrix_factorization,
         NUM_ITEMS,

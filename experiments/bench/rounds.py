@@ -97,6 +97,14 @@ def made_up_examples(
     return ClientExamples(ratings, options)
 
 
+def sample_cohorts(examples: ClientExamples, sizes: Sizes) -> list[np.ndarray]:
+    """Returns the users of each timed round, `[clients]` each."""
+    return [
+        rng.sample_uniform(examples.users, sizes.clients, seed=0, round_num=number)
+        for number in range(1, sizes.rounds + 1)
+    ]
+
+
 def _skewed_examples(sizes: Sizes) -> ClientExamples:
     """Returns the users of MovieLens 1M; there must be at least `--clients`."""
     ratings = load_dataset("movielens-1m", data_dir=sizes.data_dir)
@@ -245,10 +253,7 @@ class Bench:
             examples, examples.users, packing, num_clients=sizes.clients
         )
         self.packer = CohortPacker(examples, packing, clients_per_shard=size)
-        self.cohorts = [
-            rng.sample_uniform(examples.users, sizes.clients, seed=0, round_num=number)
-            for number in range(1, sizes.rounds + 1)
-        ]
+        self.cohorts = sample_cohorts(examples, sizes)
 
     def time_stock(self, name: str) -> Timing:
         def prepare(users):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from experiments.comparison.run_table import Runs, read_watched
+from experiments.comparison.run_table import Runs
 from experiments.pages.sections import Section, Table, Text
 from experiments.run.convergence import (
     END,
@@ -41,10 +41,7 @@ class Caution(NamedTuple):
 
 def endings_of(runs: Runs) -> dict[str, Ending]:
     """Returns how the training of each algorithm ended, with its settings unchanged."""
-    trained = runs.unchanged.dropna(subset="rounds")  # A reference has no rounds.
-    if trained.empty:
-        return {}
-    return endings(runs.feedback, read_watched(runs.feedback, trained))
+    return {} if runs.watched is None else endings(runs.feedback, runs.watched)
 
 
 def endings(feedback: Feedback, watched: DataFrame) -> dict[str, Ending]:

@@ -8,7 +8,7 @@ from pandas import DataFrame, Series
 from experiments.comparison import figures
 from experiments.comparison.cells import cells, sizes
 from experiments.comparison.figures import over_seeds
-from experiments.comparison.run_table import MB, SECONDS, Runs, read_watched
+from experiments.comparison.run_table import MB, SECONDS, Runs
 from experiments.pages.sections import Block, Picture, Section, Table, Text
 from fedrecon.evaluation.feedback import Feedback
 from fedrecon.runs import curves
@@ -22,10 +22,9 @@ def cost_section(runs: Runs) -> Section:
     means = unchanged.groupby("algorithm", observed=True).mean(numeric_only=True)
     seconds = cells(over_seeds(unchanged, "algorithm", SECONDS), digits=2)
     blocks = cost_blocks(means, seconds)
-    trained = unchanged.dropna(subset="rounds")  # A baseline has no rounds and no metrics.csv.
-    if not trained.empty:
-        watched = read_watched(runs.feedback, trained)
-        blocks += [*curves_of(runs.feedback, watched), *not_drawn(runs.feedback, watched)]
+    if runs.watched is not None:
+        drawn = curves_of(runs.feedback, runs.watched)
+        blocks += [*drawn, *not_drawn(runs.feedback, runs.watched)]
     return Section("What it costs", tuple(blocks))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -21,7 +22,8 @@ MB = 1e6
 SECONDS = "seconds_without_compilation"
 
 
-class Runs(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
     """Finished runs that can be compared.
 
     Attributes:
@@ -43,6 +45,12 @@ class Runs(NamedTuple):
     def unchanged(self) -> DataFrame:
         """The runs with their settings as they are in the comparison."""
         return self.table[(self.table[self.changed] == "").all(axis="columns")]
+
+    @functools.cached_property
+    def watched(self) -> DataFrame | None:
+        """The curves of the unchanged runs, see `read_watched`; None where none has a curve."""
+        trained = self.unchanged.dropna(subset="rounds")  # A reference has no rounds.
+        return None if trained.empty else read_watched(self.feedback, trained)
 
 
 def read_runs(

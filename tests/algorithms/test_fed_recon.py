@@ -20,6 +20,7 @@ from fedrecon.models.metrics import rating_metrics
 from fedrecon.models.split_model import SplitModel, rating_input_spec
 from fedrecon.options import FedReconOptions, OptimizerOptions
 from tests import tiny
+from tests.models.small_models import TutorialUserEmbedding
 from tests.tiny import BIASES, SAME_START, adam, assert_close, client_of, mf, sgd, small_neumf
 
 pytestmark = pytest.mark.usefixtures("in_process_runtime")
@@ -158,29 +159,6 @@ def test_every_knob(assert_same_rounds, synthetic, changes):
     assert_same_rounds(biased_mf(synthetic.num_items), options, examples, num_clients=12)
 
 
-class TutorialUserEmbedding(tf.keras.layers.Layer):
-    """The layer of TFF's FedRecon tutorial; its row does not depend on the item."""
-
-    def __init__(self, num_latent_factors, **kwargs):
-        super().__init__(**kwargs)
-        self.num_latent_factors = num_latent_factors
-
-    def build(self, input_shape):
-        self.embedding = self.add_weight(
-            shape=(1, self.num_latent_factors),
-            initializer=SAME_START,
-            dtype=tf.float32,
-            name="UserEmbeddingKernel",
-        )
-        super().build(input_shape)
-
-    def call(self, inputs):
-        return self.embedding
-
-    def compute_output_shape(self):
-        return (1, self.num_latent_factors)
-
-
 def tutorial_model(num_items):
     """The model of TFF's FedRecon tutorial, with initial values that are the same each time."""
     item_input = tf.keras.layers.Input(shape=[1], name="Item")
@@ -188,7 +166,7 @@ def tutorial_model(num_items):
         num_items, 6, embeddings_initializer=tf.keras.initializers.RandomUniform(seed=1)
     )
     flat_items = tf.keras.layers.Flatten(name="FlattenItems")(items(item_input))
-    user = TutorialUserEmbedding(6, name="UserEmbedding")
+    user = TutorialUserEmbedding(6, SAME_START, name="UserEmbedding")
     prediction = tf.keras.layers.Dot(1, normalize=False, name="Dot")([user(item_input), flat_items])
     return SplitModel(
         keras_model=tf.keras.Model(inputs=item_input, outputs=prediction),

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tests.models.small_models import TutorialUserEmbedding
+
 pytestmark = pytest.mark.slow
 
 NUM_USERS, NUM_ITEMS, NUM_FACTORS = 8, 30, 5
@@ -36,27 +38,6 @@ def create_datasets(seed=0, max_examples_per_user=20, batch_size=5):
     return datasets
 
 
-class UserEmbedding(tf.keras.layers.Layer):
-    def __init__(self, num_latent_factors, **kwargs):
-        super().__init__(**kwargs)
-        self.num_latent_factors = num_latent_factors
-
-    def build(self, input_shape):
-        self.embedding = self.add_weight(
-            shape=(1, self.num_latent_factors),
-            initializer=tf.keras.initializers.Constant(0.1),
-            dtype=tf.float32,
-            name="UserEmbeddingKernel",
-        )
-        super().build(input_shape)
-
-    def call(self, inputs):
-        return self.embedding
-
-    def compute_output_shape(self):
-        return (1, self.num_latent_factors)
-
-
 def model_fn():
     item_input = tf.keras.layers.Input(shape=[1], name="Item")
     item_embedding = tf.keras.layers.Embedding(
@@ -66,7 +47,9 @@ def model_fn():
         name="ItemEmbedding",
     )
     flat_items = tf.keras.layers.Flatten(name="FlattenItems")(item_embedding(item_input))
-    user_embedding = UserEmbedding(NUM_FACTORS, name="UserEmbedding")
+    user_embedding = TutorialUserEmbedding(
+        NUM_FACTORS, tf.keras.initializers.Constant(0.1), name="UserEmbedding"
+    )
     flat_user = user_embedding(item_input)
     prediction = tf.keras.layers.Dot(1, normalize=False, name="Dot")([flat_user, flat_items])
     return tff.learning.models.ReconstructionModel.from_keras_model_and_layers(

@@ -79,16 +79,20 @@ def _attend(row):
 
 
 class TutorialUserEmbedding(K.Layer):
-    """The layer of TFF's tutorial on reconstruction, which keeps no initializer."""
+    """The layer of TFF's tutorial on reconstruction, which keeps no initializer for its row.
 
-    def __init__(self, num_latent_factors, **kwargs):
+    `start` is named by no name that Keras would look for; in the tutorial it is "uniform".
+    """
+
+    def __init__(self, num_latent_factors, start="uniform", **kwargs):
         super().__init__(**kwargs)
         self.num_latent_factors = num_latent_factors
+        self.start = start
 
     def build(self, input_shape):
         self.embedding = self.add_weight(
             shape=(1, self.num_latent_factors),
-            initializer="uniform",
+            initializer=self.start,
             dtype=tf.float32,
             name="UserEmbeddingKernel",
         )
