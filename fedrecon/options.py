@@ -111,7 +111,9 @@ class FedReconOptions:
 
     A client's batches are numbered from 0 in the order of its examples. With `alternating_batches`
     the even ones are its support (reconstruction) and the odd ones its query (global update, or
-    evaluation), so that no rating is used for both; with `none` both stages use all of them.
+    evaluation), so that no rating is used for both. With `query_of_all` the even ones are its support
+    and all of them its query, in training only: see `for_evaluation`. With `none` both stages use
+    all of them.
 
     Attributes:
       reconstruction: How the local part is fitted on the support, the global part frozen, one of
@@ -161,6 +163,15 @@ class FedReconOptions:
                 f"client_takes_one_step is with client_epochs={self.client_epochs} and"
                 f" client_steps_max={self.client_steps_max}; with 1 and None there is one step."
             )
+
+    def for_evaluation(self) -> FedReconOptions:
+        """Returns the options by which users are judged: no rating is given and asked for.
+
+        Only with `none`, which says so itself, is the support asked for, too.
+        """
+        if self.support_query_split != "query_of_all":
+            return self
+        return dataclasses.replace(self, support_query_split="alternating_batches")
 
     @property
     def is_exact(self) -> bool:
@@ -212,6 +223,9 @@ class FedAvgOptions:
         clients that have it among their examples, so that the other clients do not hold it back
         (Perifanis & Efraimidis 2022, arXiv:2106.04405, find plain averaging inconsistent with
         latent factors).
+      trains_local: Whether the local part is fitted with the global part. Otherwise it stays as it
+        was drawn. A local part of zeros beside a global row for all users (`mean_user`) is then the
+        baseline of the FedRecon paper's released code, which averages one user row over clients.
     """
 
     client_optimizer: OptimizerOptions = OptimizerOptions("sgd", 0.5)
@@ -222,6 +236,7 @@ class FedAvgOptions:
     client_weighting: str = "num_examples"
     gradient_clip_norm: float | None = None
     averaging: str = "plain"
+    trains_local: bool = True
 
     def __post_init__(self):
         _check_choice("client weighting", self.client_weighting, CLIENT_WEIGHTINGS)

@@ -74,6 +74,7 @@ def model_fn(settings: Settings, ratings: Ratings, *, for_reconstruction: bool =
             item_bias=settings.item_bias,
             global_bias=settings.global_bias,
             mean_user=settings.mean_user,
+            user_initializer="zeros" if settings.shares_user_row else None,
             item_features=_item_features(settings, ratings),
             **_of_scale(settings, ratings),
             spread_out=settings.spread_out,

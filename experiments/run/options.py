@@ -90,6 +90,7 @@ def fed_avg_options(settings: Settings) -> FedAvgOptions:
         **_of_clients(settings),
         gradient_clip_norm=settings.gradient_clip_norm,
         averaging=settings.averaging,
+        trains_local=not settings.shares_user_row,
     )
 
 

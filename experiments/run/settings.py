@@ -34,6 +34,7 @@ from fedrecon.options import (
 FEEDBACKS = ("explicit", "implicit")
 ENGINES = ("cohort", "debug", "stock")
 ITEM_FEATURES = ("genres",)
+LOCAL_PARTS = ("fresh", "shared")
 
 # These can change when a run is resumed: none of them changes the numbers of a round.
 FREE = frozenset(
@@ -418,7 +419,8 @@ class Settings:
     support_query_split: str = fields.algorithm(
         "alternating_batches",
         "What clients do in training. alternating_batches: even batches reconstruct, odd batches "
-        "update. none: all batches do both.",
+        "update. query_of_all: even batches reconstruct, all batches update. none: all batches do "
+        "both.",
         choices=SUPPORT_QUERY_SPLITS,
         algorithms=relevance.SPLIT,
     )
@@ -454,6 +456,16 @@ class Settings:
         "Weight of a client's update in the mean: its number of examples, or the same for all.",
         choices=CLIENT_WEIGHTINGS,
         algorithms=(*relevance.STEPPING, "fed_recon_ls"),
+    )
+    local_part: str = fields.algorithm(
+        "fresh",
+        "What stands for the user in training. fresh: each client draws a local part of its own in "
+        "each round. shared: no client has one; the row of --mean_user stands for all users and is "
+        "averaged as item rows are, by which the FedRecon paper's released code trains FedAvg. "
+        "Unseen users are rebuilt from that row.",
+        choices=LOCAL_PARTS,
+        algorithms=("fed_avg",),
+        only=(relevance.MATRIX_FACTORIZATION,),
     )
     averaging: str = fields.algorithm(
         "plain",
@@ -591,6 +603,10 @@ class Settings:
             raise InputError(
                 "--user_l2 has no effect where training solves for the user's part; give --ridge."
             )
+        if self.shares_user_row and not self.mean_user:
+            raise InputError(
+                "--local_part=shared is the row of --mean_user; give --mean_user, too."
+            )
         if self.algorithm == "fed_ials":
             biases = ("user_bias", "item_bias", "global_bias")
             for name in (*biases, "mean_user", "item_features", "l2", "spread_out"):
@@ -624,6 +640,11 @@ class Settings:
         return self.is_trained and (
             self.algorithm in relevance.SOLVING or self.reconstruction == "least_squares"
         )
+
+    @property
+    def shares_user_row(self) -> bool:
+        """Whether one row, which the server averages, stands for all users of federated averaging."""
+        return self.algorithm == "fed_avg" and self.local_part == "shared"
 
     @property
     def trains_by_solving(self) -> bool:

@@ -88,7 +88,8 @@ def packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
 
 def evaluation_packing_options(options: FedReconOptions, *, seed: int) -> PackingOptions:
     """Returns how clients are packed for `build_fed_recon_evaluation`; see `packing_options`."""
-    return dataclasses.replace(packing_options(options, seed=seed), query=Passes(1, None))
+    packing = packing_options(options.for_evaluation(), seed=seed)
+    return dataclasses.replace(packing, query=Passes(1, None))
 
 
 def build_fed_recon(

@@ -65,7 +65,7 @@ def packing_options(options: FedAvgOptions, *, seed: int) -> PackingOptions:
 def build_joint_update(
     model: FunctionalModel, options: FedAvgOptions, spec: Shard, *, debug: bool = False
 ) -> Callable[[Values, Shard, Values], JointUpdate]:
-    """Returns the client update of McMahan et al. 2017: all weights are fitted on all examples.
+    """Returns the client update of McMahan et al. 2017: the weights are fitted on all examples.
 
     Args:
       model: The model.
@@ -80,7 +80,7 @@ def build_joint_update(
     stage = Stage(
         options.client_optimizer,
         trains_global=True,
-        trains_local=True,
+        trains_local=options.trains_local,
         gradient_clip_norm=options.gradient_clip_norm,
     )
     is_by_row = options.averaging == "by_row"

@@ -84,7 +84,9 @@ def build_fed_recon_evaluation(
         _reconstruction_model_fn(model_fn),
         **_loss_and_metrics(model_fn),
         reconstruction_optimizer_fn=options.reconstruction_optimizer.build(),
-        dataset_split_fn=_dataset_split_fn(options, query_epochs=1, query_steps_max=None),
+        dataset_split_fn=_dataset_split_fn(
+            options.for_evaluation(), query_epochs=1, query_steps_max=None
+        ),
     )
 
 
@@ -142,10 +144,18 @@ def _loss_and_metrics(model_fn: ModelFn) -> dict[str, Callable]:
 
 
 def _dataset_split_fn(options: FedReconOptions, *, query_epochs, query_steps_max):
-    return tff.learning.models.ReconstructionModel.build_dataset_split_fn(
-        recon_epochs=options.reconstruction_epochs,
-        recon_steps_max=options.reconstruction_steps_max,
-        post_recon_epochs=query_epochs,
-        post_recon_steps_max=query_steps_max,
-        split_dataset=options.support_query_split == "alternating_batches",
-    )
+    def split_fn(*, split_dataset: bool) -> Callable:
+        return tff.learning.models.ReconstructionModel.build_dataset_split_fn(
+            recon_epochs=options.reconstruction_epochs,
+            recon_steps_max=options.reconstruction_steps_max,
+            post_recon_epochs=query_epochs,
+            post_recon_steps_max=query_steps_max,
+            split_dataset=split_dataset,
+        )
+
+    halves, whole = split_fn(split_dataset=True), split_fn(split_dataset=False)
+    return {
+        "alternating_batches": halves,
+        "query_of_all": lambda dataset: (halves(dataset)[0], whole(dataset)[1]),
+        "none": whole,
+    }[options.support_query_split]

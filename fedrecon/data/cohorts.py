@@ -4,6 +4,7 @@ This module is the only owner of padding and masks. A client's examples are cut 
 batch it uses at which step is a schedule, so that several epochs cost no copies:
 
 - `alternating_batches`: batches 0, 2, 4, ... are support and 1, 3, 5, ... are query.
+- `query_of_all`: batches 0, 2, 4, ... are support, and all batches are query.
 - `none`: all batches are both.
 
 `epochs` passes over them follow each other in the same order and end after `steps_max` steps, as
@@ -26,7 +27,7 @@ from fedrecon import rng
 from fedrecon.data.examples import ClientExamples
 from fedrecon.errors import InputError
 
-SUPPORT_QUERY_SPLITS = ("alternating_batches", "none")
+SUPPORT_QUERY_SPLITS = ("alternating_batches", "query_of_all", "none")
 
 # Starting a step costs about as much as carrying it out for this many clients (measured: see
 # BUILD_NOTES.md), so shards of fewer clients save little.
@@ -88,7 +89,7 @@ class PackingOptions:
 
     Attributes:
       batch_size: Examples a step, `>= 1`.
-      support_query_split: `"alternating_batches"` or `"none"`.
+      support_query_split: One of `SUPPORT_QUERY_SPLITS`.
       support: Passes over the support.
       query: Passes over the query.
       seed: Draws the clients' seeds.
@@ -127,11 +128,29 @@ class PackingOptions:
     def num_steps(self, num_examples):
         """Returns the numbers of support steps and of query steps, likewise."""
         batches = self.num_batches(num_examples)
-        if self.support_query_split == "none":
-            support = query = batches
-        else:
-            support, query = (batches + 1) // 2, batches // 2
+        support, query = (part.num_batches(batches) for part in self.parts)
         return _limited(support, self.support), _limited(query, self.query)
+
+    @property
+    def parts(self) -> tuple[_Part, _Part]:
+        """Which batches are support, and which are query."""
+        every, even, odd = _Part(0, 1), _Part(0, 2), _Part(1, 2)
+        return {
+            "alternating_batches": (even, odd),
+            "query_of_all": (even, every),
+            "none": (every, every),
+        }[self.support_query_split]
+
+
+class _Part(NamedTuple):
+    """The batches `first`, `first + stride`, `first + 2 * stride`, ... of a client."""
+
+    first: int
+    stride: int
+
+    def num_batches(self, of_all):
+        """Returns how many of so many batches these are; arrays go in and come out too."""
+        return (of_all - self.first + self.stride - 1) // self.stride
 
 
 def _limited(num_batches, passes: Passes):
@@ -328,16 +347,12 @@ def pack_shard(
 def _schedules(lengths: np.ndarray, num_examples: int, options: PackingOptions):
     """Returns the batch of each support and each query step, int32 `[clients, steps]`."""
     batches = options.num_batches(lengths)[:, np.newaxis]
-    if options.support_query_split == "none":
-        parts = ((batches, 1, 0), (batches, 1, 0))
-    else:
-        parts = (((batches + 1) // 2, 2, 0), (batches // 2, 2, 1))
     schedules = []
-    for (count, stride, offset), steps, room in zip(
-        parts, options.num_steps(lengths), options.num_steps(num_examples)
+    for part, steps, room in zip(
+        options.parts, options.num_steps(lengths), options.num_steps(num_examples)
     ):
         step = np.arange(max(int(room), 1))
-        batch = step % np.maximum(count, 1) * stride + offset
+        batch = step % np.maximum(part.num_batches(batches), 1) * part.stride + part.first
         schedules.append(np.where(step < steps[:, np.newaxis], batch, -1).astype(np.int32))
     return schedules
 

@@ -8,6 +8,8 @@ import pathlib
 import warnings
 from typing import Any
 
+import numpy as np
+
 from fedrecon.data.movielens import MovieLensLayout
 from fedrecon.data.ncf import LeaveOneOut, NcfLayout
 from fedrecon.data.ratings import Ratings, RatingScale
@@ -204,6 +206,26 @@ def load_dataset(
     ratings = variant.layout.read(source, name=name)
     _warn_if_incomplete(variant, ratings.num_ratings)
     return ratings
+
+
+def load_rows_by_line(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> np.ndarray:
+    """Returns the row of `load_dataset` that each line of a MovieLens file becomes.
+
+    Rows have an order of their own, so that no result depends on lines. What repeats a published
+    code that does depend on them needs theirs (`fedrecon.data.published`).
+
+    Returns:
+      `[num_ratings]`, int64. Arguments and errors are those of `load_dataset`.
+    """
+    variant = _variant(name)
+    if not isinstance(variant.layout, MovieLensLayout):
+        raise DataError(f"{name!r} is no MovieLens data set, so its lines have no published order.")
+    return variant.layout.rows_by_line(_open(variant, data_dir, cache_dir))
 
 
 def load_leave_one_out(

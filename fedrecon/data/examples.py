@@ -61,8 +61,26 @@ class ClientExamples:
       users: `[num_clients]`, int64, increasing: the users who have ratings.
     """
 
-    def __init__(self, ratings: Ratings, options: ExampleOptions):
+    def __init__(
+        self, ratings: Ratings, options: ExampleOptions, *, row_order: np.ndarray | None = None
+    ):
+        """Creates the examples.
+
+        Args:
+          ratings: The data set.
+          options: How ratings become examples.
+          row_order: `[num_ratings]` rows of `ratings`, each user's in the user's own stretch: the
+            order that a published code shuffled them into, in place of `"shuffle_once"`.
+
+        Raises:
+          InputError: If there is such an order beside options of another order.
+        """
+        if row_order is not None and options.order != "shuffle_once":
+            raise InputError(
+                f"row_order takes the place of the order shuffle_once; found {options.order!r}."
+            )
         self.ratings = ratings
+        self._row_order = row_order
         self.options = options
         self._counts = ratings.counts()
         self.users = np.flatnonzero(self._counts)
@@ -143,8 +161,12 @@ class ClientExamples:
             return self._lasting_rows[user]
         rows = self.ratings.rows_of(user)
         indices = (user, round_num) if each_round else (user,)
-        rng = rng_lib.generator(self.options.seed, "client_examples", *map(int, indices))
-        rows = rows[rng.permutation(len(rows))][: self.num_examples(user)]
+        if self._row_order is None:
+            rng = rng_lib.generator(self.options.seed, "client_examples", *map(int, indices))
+            rows = rows[rng.permutation(len(rows))]
+        else:
+            rows = self._row_order[rows]
+        rows = rows[: self.num_examples(user)]
         if self._time_order is not None:
             rows = rows[np.argsort(self._time_order.ranks[rows])]
         if not each_round:

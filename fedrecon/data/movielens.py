@@ -7,7 +7,9 @@ import dataclasses
 import re
 from typing import NamedTuple
 
-from fedrecon.data.rating_table import parse_rating_table, show
+import numpy as np
+
+from fedrecon.data.rating_table import RatingTable, parse_rating_table, show
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.sources import Source
 from fedrecon.errors import DataError
@@ -57,14 +59,7 @@ class MovieLensLayout:
         Raises:
           DataError: If a file cannot be read or is malformed, or if a user rates an item twice.
         """
-        label = source.label(self.ratings_file)
-        table = parse_rating_table(
-            source.read(self.ratings_file),
-            label=label,
-            separator=self.separator,
-            header=RATINGS_HEADER if self.has_header else None,
-            scale=self.scale,
-        )
+        table, label = self._table(source)
         ratings = Ratings.from_original_ids(
             name,
             user_ids=table.user_ids,
@@ -87,6 +82,25 @@ class MovieLensLayout:
             item_titles=tuple(item.title for item in rated),
             item_genres=tuple(item.genres for item in rated),
         )
+
+    def rows_by_line(self, source: Source) -> np.ndarray:
+        """Returns the row of what `read` returns for each line, `[num_ratings]`, int64."""
+        table, _ = self._table(source)
+        rows = np.empty(len(table.user_ids), np.int64)
+        rows[np.lexsort((table.item_ids, table.user_ids))] = np.arange(len(rows))
+        return rows
+
+    def _table(self, source: Source) -> tuple[RatingTable, str]:
+        """Returns the lines of the ratings file, and what to call the file."""
+        label = source.label(self.ratings_file)
+        table = parse_rating_table(
+            source.read(self.ratings_file),
+            label=label,
+            separator=self.separator,
+            header=RATINGS_HEADER if self.has_header else None,
+            scale=self.scale,
+        )
+        return table, label
 
 
 class Item(NamedTuple):

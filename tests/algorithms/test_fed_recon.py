@@ -140,6 +140,7 @@ def test_models_and_optimizers_on_movielens(assert_same_rounds, movielens, model
     "changes",
     [
         {"support_query_split": "none", "client_epochs": 2},
+        {"support_query_split": "query_of_all", "client_steps_max": None},
         {"batch_size": 7, "client_epochs": 3, "client_steps_max": 4},
         {"reconstruction_epochs": 3, "reconstruction_steps_max": None},
         {"reconstruction_steps_max": 1, "client_steps_max": 1},
@@ -320,7 +321,14 @@ def test_stock_leaves_the_same_client_out(in_tffs_runtime):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"support_query_split": "none"}, {"reconstruction_optimizer": adam()}], ids=str
+    "changes",
+    [
+        {},
+        {"support_query_split": "none"},
+        {"support_query_split": "query_of_all"},
+        {"reconstruction_optimizer": adam()},
+    ],
+    ids=str,
 )
 def test_evaluation_equals_stock(in_tffs_runtime, synthetic, changes):
     options = dataclasses.replace(PAPER, client_steps_max=1, **changes)

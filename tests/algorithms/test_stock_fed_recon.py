@@ -54,11 +54,13 @@ class NumpyFedRecon:
         self.options = options
         self.items, self.user = initial_weights()
 
-    def stages(self, ids, ratings):
+    def stages(self, ids, ratings, *, is_training=True):
         size = self.options.batch_size
         batches = [(ids[i : i + size], ratings[i : i + size]) for i in range(0, len(ids), size)]
         if self.options.support_query_split == "none":
             return batches, batches
+        if self.options.support_query_split == "query_of_all" and is_training:
+            return batches[0::2], batches
         return batches[0::2], batches[1::2]
 
     def reconstruct(self, support):
@@ -98,7 +100,7 @@ class NumpyFedRecon:
     def evaluate(self, clients):
         errors = []
         for ids, ratings in clients:
-            support, query = self.stages(ids, ratings)
+            support, query = self.stages(ids, ratings, is_training=False)
             user = self.reconstruct(support)
             for query_ids, query_ratings in query:
                 errors.extend(self.items[query_ids] @ user - query_ratings)
@@ -131,6 +133,7 @@ def replace(**changes):
             replace(support_query_split="none", client_epochs=2, client_steps_max=3),
             id="all-on-all",
         ),
+        pytest.param(replace(support_query_split="query_of_all"), id="query-of-all"),
         pytest.param(replace(client_weighting="uniform"), id="uniform-weights"),
     ],
 )

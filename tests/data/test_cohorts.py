@@ -14,7 +14,7 @@ from fedrecon.data.examples import ClientExamples, ExampleOptions
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import InputError
 
-SPLITS = ("alternating_batches", "none")
+SPLITS = ("alternating_batches", "query_of_all", "none")
 
 
 def packing(**options):
@@ -44,8 +44,11 @@ def population(counts, **options):
 def naive_steps(num_examples, options):
     """The batches of the support steps and of the query steps, as the two docstrings put it."""
     batches = [start // options.batch_size for start in range(0, num_examples, options.batch_size)]
-    alternating = options.support_query_split == "alternating_batches"
-    support, query = (batches[::2], batches[1::2]) if alternating else (batches, batches)
+    support, query = {
+        "alternating_batches": (batches[::2], batches[1::2]),
+        "query_of_all": (batches[::2], batches),
+        "none": (batches, batches),
+    }[options.support_query_split]
     return tuple(
         list(itertools.islice(itertools.chain(*[part] * passes.epochs), passes.steps_max))
         for part, passes in ((support, options.support), (query, options.query))
