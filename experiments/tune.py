@@ -36,7 +36,7 @@ from experiments.run.population import load_population, watched_group
 from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.errors import InputError
-from fedrecon.evaluation.feedback import FEEDBACKS
+from fedrecon.evaluation.feedback import Measure, feedback_by
 from fedrecon.runs.run_directory import RunDirectory
 
 _NUM_SHOWN = 10
@@ -158,8 +158,12 @@ def _label(changes: dict[str, Any]) -> str:
     return "-".join(f"{name}={value}" for name, value in changes.items())
 
 
+def _chosen_by(chosen: Settings) -> Measure:
+    return feedback_by(chosen.feedback, chosen.split).chosen_by
+
+
 def _metric(chosen: Settings) -> str:
-    return FEEDBACKS[chosen.feedback].chosen_by.name
+    return _chosen_by(chosen).name
 
 
 def _validation_curve(chosen: Settings, interruption) -> tuple[dict[int, float], float]:
@@ -197,7 +201,7 @@ def _best_first(rows, names: list[str], chosen: Settings):
         seeds=("seed", "nunique"),
     )
     of_rounds = of_rounds[of_rounds["seeds"] == _SEEDS.value]
-    best_first = FEEDBACKS[chosen.feedback].chosen_by.best_first
+    best_first = _chosen_by(chosen).best_first
     ordered = of_rounds.sort_values(metric, key=best_first, kind="stable")
     return ordered.drop_duplicates(names)
 

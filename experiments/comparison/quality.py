@@ -62,7 +62,8 @@ def quality_section(runs: Runs, pairing: Pairing) -> Section:
 
 def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
     """Returns how references predict, where there is any."""
-    predicts = {name: _PREDICTS.get((name, feedback)) for name in runs["algorithm"].unique()}
+    observed = EXPLICIT if feedback == EXPLICIT else IMPLICIT
+    predicts = {name: _PREDICTS.get((name, observed)) for name in runs["algorithm"].unique()}
     told = [f"{name} {how}" for name, how in predicts.items() if how is not None]
     if not told:
         return []

@@ -112,7 +112,7 @@ def _head(planned: Planned, population: Population) -> dict[str, Any]:
         "algorithm": planned.algorithm,
         "seed": planned.settings.seed,
         "changes": planned.changes,
-        "feedback": population.feedback,
+        "feedback": feedback_of(population).name,
         "num_training_users": len(population.train),
     }
 

@@ -26,10 +26,10 @@ from experiments.run.convergence import ending
 from experiments.run.flags import refuse_comparison
 from experiments.run.population import watched_group
 from experiments.run.settings import Settings
-from fedrecon.data.population import GROUPS
+from fedrecon.data.population import GROUPS, STANDARD
 from fedrecon.errors import InputError
 from fedrecon.evaluation.coverage import Coverage
-from fedrecon.evaluation.feedback import FEEDBACKS, Feedback
+from fedrecon.evaluation.feedback import Feedback, feedback_by
 from fedrecon.runs import run_directory
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.serving import files as model_files
@@ -84,7 +84,8 @@ class FinishedRun:
 
     @property
     def feedback(self) -> Feedback:
-        return FEEDBACKS[self.settings["feedback"]]
+        # Runs before there was a split have none.
+        return feedback_by(self.settings["feedback"], self.settings.get("split", STANDARD))
 
 
 def page_of(paths: Sequence[pathlib.Path], folder: pathlib.Path) -> Page:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.run import accuracy, convergence
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
-from fedrecon.evaluation.feedback import Measure
+from fedrecon.evaluation.feedback import ERROR, Measure
 
 _Run = TypeVar("_Run")
 
@@ -28,10 +28,17 @@ _SHOWN = {
     "ndcg_at_10": ("NDCG@10", "9.4f"),
     "hr_at_10_as_listed": ("as listed", "11.4f"),
     "ndcg_at_10_as_listed": ("as listed", "11.4f"),
+    "ndcg_at_100": ("NDCG@100", "10.4f"),
+    f"ndcg_at_100{ERROR}": ("± s.e.", "8.4f"),
+    "recall_at_20": ("Recall@20", "11.4f"),
+    f"recall_at_20{ERROR}": ("± s.e.", "8.4f"),
+    "recall_at_50": ("Recall@50", "11.4f"),
+    f"recall_at_50{ERROR}": ("± s.e.", "8.4f"),
     "mrr": ("MRR", "8.4f"),
     "num_examples": ("ratings", "10,"),
     "num_users": ("users", "10,"),
 }
+_IN_A_LINE = ("rmse", "accuracy", "hr_at_10", "ndcg_at_10", "ndcg_at_100", "recall_at_20")
 
 
 class Pace:
@@ -88,7 +95,8 @@ def started_from(begun: Mapping[str, Any]) -> str:
 def print_table(rows: dict[str, dict[str, float]], *, rating_step: float) -> None:
     """Prints one line for each group of users.
 
-    RMSE, accuracies and loss are means over ratings; HR, NDCG and MRR are means over users.
+    RMSE, accuracies and loss are means over ratings; HR, NDCG, recall and MRR are means over users,
+    and s.e. are their standard errors.
 
     Args:
       rows: The metrics of each group.
@@ -134,7 +142,7 @@ def describe(group: str, metrics: dict[str, float]) -> str:
     line = [
         f"{title} {format(metrics[f'{group}/{name}'], form.lstrip('0123456789'))}"
         for name, (title, form) in _SHOWN.items()
-        if f"{group}/{name}" in metrics and name in ("rmse", "accuracy", "hr_at_10", "ndcg_at_10")
+        if f"{group}/{name}" in metrics and name in _IN_A_LINE
     ]
     return f"{group} " + "  ".join(line)
 

@@ -26,6 +26,7 @@ from experiments.run.names import (
     note,
 )
 from experiments.run.settings import Settings
+from fedrecon.data.population import STRONG_GENERALIZATION
 from fedrecon.errors import InputError
 
 _NOT_CHANGEABLE = ("output_dir", "algorithm", "seed")
@@ -110,7 +111,7 @@ def chosen_feedback(algorithms: Sequence[str]) -> str:
     """Returns the kind of feedback that the flags ask for, by themselves or by the data."""
     if flags.FLAGS["feedback"].present:
         return flags.FLAGS.feedback
-    if flags.FLAGS.no_ratings:
+    if flags.FLAGS.no_ratings or flags.FLAGS.split == STRONG_GENERALIZATION:
         return "implicit"
     return defaults.feedback_of(flags.FLAGS.dataset, algorithms)
 

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import pathlib
 
+import numpy as np
+
 from experiments.run.names import OF_GENRES
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
@@ -13,6 +15,8 @@ from fedrecon.data.advice import Advice
 from fedrecon.data.features import genre_features
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
+    STANDARD,
+    STRONG_GENERALIZATION,
     Population,
     divide_by_user,
     divide_for_ranking,
@@ -20,6 +24,7 @@ from fedrecon.data.population import (
     read_parts,
 )
 from fedrecon.data.ratings import Ratings
+from fedrecon.data.strong_generalization import divide_by_strong_generalization
 from fedrecon.errors import InputError
 from fedrecon.runs.run_directory import USERS, RunDirectory
 
@@ -82,16 +87,16 @@ def _users_file(settings: Settings) -> pathlib.Path | None:
 @functools.lru_cache(maxsize=2)
 def _load(settings: Settings, users_file: pathlib.Path | None) -> Population:
     """Loads the data that the many runs of a comparison share once."""
+    return _DIVIDE[settings.split](settings, users_file)
 
-    def parts(ratings: Ratings):
-        before = None if users_file is None else read_parts(users_file)
-        return None if before is None else known_parts(ratings, before)
 
+def _standard(settings: Settings, users_file: pathlib.Path | None) -> Population:
+    """Divides by the protocol of the kind of feedback."""
     if settings.is_explicit:
         ratings = _load_ratings(settings)
         return divide_by_user(
             ratings,
-            known_parts=parts(ratings),
+            known_parts=_known_parts(ratings, users_file),
             seed=settings.seed,
             max_ratings_per_user=settings.max_ratings_per_user,
             order=settings.example_order,
@@ -105,15 +110,38 @@ def _load(settings: Settings, users_file: pathlib.Path | None) -> Population:
         data = datasets.load_leave_one_out(settings.dataset, data_dir=settings.data_dir)
     else:
         data = _load_ratings(settings)
+    ratings = data.ratings if isinstance(data, LeaveOneOut) else data
     return divide_for_ranking(
         data,
-        known_parts=parts(data.ratings if isinstance(data, LeaveOneOut) else data),
+        known_parts=_known_parts(ratings, users_file),
         seed=settings.seed,
         max_ratings_per_user=settings.max_ratings_per_user,
         negatives_per_positive=settings.negatives_per_positive,
         unseen_fraction=settings.unseen_fraction,
         holds_out_validation=settings.evaluate_on == "validation",
     )
+
+
+def _strong_generalization(settings: Settings, users_file: pathlib.Path | None) -> Population:
+    """Divides by the protocol of Liang et al. 2018."""
+    assert users_file is None, "Settings refuse to start from another run."
+    return divide_by_strong_generalization(
+        _load_ratings(settings),
+        seed=settings.seed,
+        num_held_out_users=settings.num_held_out_users,
+        max_ratings_per_user=settings.max_ratings_per_user,
+        negatives_per_positive=settings.negatives_per_positive,
+    )
+
+
+# A way to divide the users for each value of --split.
+_DIVIDE = {STANDARD: _standard, STRONG_GENERALIZATION: _strong_generalization}
+
+
+def _known_parts(ratings: Ratings, users_file: pathlib.Path | None) -> np.ndarray | None:
+    """Returns the part that each user had in the run that training starts from, if any."""
+    before = None if users_file is None else read_parts(users_file)
+    return None if before is None else known_parts(ratings, before)
 
 
 def _load_ratings(settings: Settings) -> Ratings:
@@ -161,4 +189,5 @@ def read_ratings(settings: Settings) -> Ratings:
 
 def watched_group(settings: Settings) -> str:
     """Returns the group of users that is evaluated while training."""
-    return "unseen_validation" if settings.is_explicit else f"seen_{settings.evaluate_on}"
+    judges_unseen = settings.is_explicit or settings.split == STRONG_GENERALIZATION
+    return "unseen_validation" if judges_unseen else f"seen_{settings.evaluate_on}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.run.names import ALGORITHMS, REFERENCES, listed
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
+from fedrecon.data.population import STRONG_GENERALIZATION
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 NEURAL_MODELS = ("gmf", "mlp", "neumf")
@@ -120,6 +121,9 @@ OWN_FILE = OfOwnFile()
 BY_NAME = Having("dataset", ("synthetic", "file"), is_not=True)
 # Published leave-one-out files say themselves what is held out of what.
 DIVISIBLE = Having("dataset", LEAVE_ONE_OUT_NAMES, is_not=True)
+BY_STRONG_GENERALIZATION = Having("split", (STRONG_GENERALIZATION,))
+# One held-out item of each user is asked for.
+BY_HELD_OUT_ITEM = Having("split", (STRONG_GENERALIZATION,), is_not=True)
 HAS_RATINGS = Having("no_ratings", (False,))
 MATRIX_FACTORIZATION = Having("model", ("matrix_factorization",))
 # Federated iALS has an inner product of its own, without biases and without other penalties.
@@ -134,6 +138,7 @@ REBUILDING = Either(
         EXPLICIT,
         algorithm_in(("fed_recon", "fed_avg", "stateful_fed_avg")),
         Having("unseen_fraction", (0.0,), is_not=True),
+        BY_STRONG_GENERALIZATION,
     )
 )
 # Some local part is solved for. `ials` solves for all rows.

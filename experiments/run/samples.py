@@ -111,7 +111,7 @@ def samples_of(scores: Scores, state: Any, judge: Judge, population: Population)
 def known_items(cases: Cases, population: Population) -> list[np.ndarray]:
     """Returns the items that a model knows each user to have."""
     if population.feedback == IMPLICIT:  # A user also gives drawn negatives.
-        return [population.examples.positives(user) for user in cases.users.tolist()]
+        return [population.given.positives(user) for user in cases.users.tolist()]
     return [items for items, _ in cases.given]
 
 

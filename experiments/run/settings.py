@@ -18,9 +18,10 @@ from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.columns import parse_columns
+from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 from fedrecon.data.examples import ORDERS
 from fedrecon.data.own_values import DUPLICATES, OFF_SCALE, parse_scale
-from fedrecon.data.population import UNSEEN_HALVES
+from fedrecon.data.population import STANDARD, STRONG_GENERALIZATION, UNSEEN_HALVES
 from fedrecon.errors import InputError
 from fedrecon.options import (
     AVERAGINGS,
@@ -32,6 +33,8 @@ from fedrecon.options import (
 )
 
 FEEDBACKS = ("explicit", "implicit")
+# How users are divided; `population.py` has a function for each.
+SPLITS = (STANDARD, STRONG_GENERALIZATION)
 ENGINES = ("cohort", "debug", "stock")
 ITEM_FEATURES = ("genres",)
 LOCAL_PARTS = ("fresh", "shared")
@@ -170,6 +173,21 @@ class Settings:
         start=True,
         choices=FEEDBACKS,
     )
+    split: str = fields.data(
+        STANDARD,
+        "How users are divided, and what they are asked. standard: as --feedback says. "
+        "strong_generalization: held-out users give a random 80% of their items, and the other "
+        "20% are ranked among all items that they do not give (implicit feedback; Liang et al. "
+        "2018).",
+        choices=SPLITS,
+    )
+    num_held_out_users: Optional[int] = fields.data(
+        None,
+        "Number of users who validate, and of as many who test. They take no part in training. "
+        "Without it: a tenth of the users each.",
+        minimum=1,
+        only=(relevance.BY_STRONG_GENERALIZATION,),
+    )
     negatives_per_positive: int = fields.data(
         4,
         "Negatives that a client draws for each positive.",
@@ -184,7 +202,7 @@ class Settings:
         "never train on it. test: train on it and rank the test item instead; then do not use the "
         "curve to choose settings.",
         choices=("validation", "test"),
-        only=(relevance.IMPLICIT,),
+        only=(relevance.IMPLICIT, relevance.BY_HELD_OUT_ITEM),
     )
     unseen_fraction: float = fields.data(
         0.0,
@@ -192,7 +210,7 @@ class Settings:
         "is always 0.2: validation and test users.)",
         minimum=0.0,
         below=1.0,
-        only=(relevance.IMPLICIT,),
+        only=(relevance.IMPLICIT, relevance.BY_HELD_OUT_ITEM),
     )
     held_out_fraction: float = fields.data(
         0.0,
@@ -573,6 +591,8 @@ class Settings:
                 "--no_ratings leaves nothing that --feedback=explicit could predict; give "
                 "--feedback=implicit."
             )
+        if self.split == STRONG_GENERALIZATION:
+            self._check_strong_generalization()
         if self.algorithm == "fed_recon_ls" and not self.is_explicit:
             raise InputError(
                 "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "
@@ -622,6 +642,23 @@ class Settings:
             raise InputError(
                 "--engine=stock is TFF's own FedRecon; it needs --algorithm=fed_recon, "
                 "--feedback=explicit and --reconstruction=gradient_steps."
+            )
+
+    def _check_strong_generalization(self) -> None:
+        """Refuses settings that do not go with `--split=strong_generalization`."""
+        if self.is_explicit:
+            raise InputError(
+                "--split=strong_generalization ranks items; leave --feedback=explicit out."
+            )
+        if self.dataset in LEAVE_ONE_OUT_NAMES:
+            raise InputError(
+                f"--dataset={self.dataset} says itself which items are held out, so "
+                "--split=strong_generalization cannot divide it; give another data set."
+            )
+        if self.warm_start is not None:
+            raise InputError(
+                "--warm_start has no meaning with --split=strong_generalization, whose catalog "
+                "follows from who trains; leave one of the two out."
             )
 
     @property

@@ -129,7 +129,9 @@ def train(
             times = pace.times(round_num, row["seconds"])
             tqdm.write(f"round {round_num:5}  {text}  ({times})", file=sys.stdout)
             sys.stdout.flush()
-        main = [name for name in row if name.endswith(("/loss", "/rmse", "/hr_at_10"))]
+        main = [
+            name for name in row if name.endswith(("/loss", "/rmse", "/hr_at_10", "/ndcg_at_100"))
+        ]
         latest.update({name: f"{row[name]:.4f}" for name in main})
         bar.set_postfix(latest, refresh=False)
         bar.update(round_num - bar.n)

@@ -32,7 +32,7 @@ def positives(ratings: Ratings, *, at_least: float) -> Ratings:
             f"{ratings.name} has no rating of {at_least:g} or more; its highest is "
             f"{ratings.ratings.max():g}."
         )
-    return _compacted(
+    return compacted(
         ratings, is_kept, f"each rating is {at_least:g} or more and counts as a positive"
     )
 
@@ -65,11 +65,17 @@ def k_core(
         )
     wanted = (("user", min_ratings_per_user), ("item", min_ratings_per_item))
     reason = " and ".join(f"each {kind} has {least} or more" for kind, least in wanted if least > 1)
-    return _compacted(ratings, is_kept, reason) if reason else ratings
+    return compacted(ratings, is_kept, reason) if reason else ratings
 
 
-def _compacted(ratings: Ratings, is_kept: np.ndarray, reason: str) -> Ratings:
-    """Returns some of the ratings, in an id space of their users and items alone."""
+def compacted(ratings: Ratings, is_kept: np.ndarray, reason: str | None) -> Ratings:
+    """Returns some of the ratings, in an id space of their users and items alone.
+
+    Args:
+      ratings: All ratings.
+      is_kept: `[num_ratings]` bool.
+      reason: What is true of the ratings that are kept, for a note; None writes none.
+    """
     users = np.unique(ratings.user_ids[is_kept])
     items = np.unique(ratings.item_ids[is_kept])
     counts = (
@@ -83,6 +89,7 @@ def _compacted(ratings: Ratings, is_kept: np.ndarray, reason: str) -> Ratings:
     new_item = np.zeros(ratings.num_items, np.int32)
     new_item[items] = np.arange(len(items))
     titles, genres = ratings.item_titles, ratings.item_genres
+    notes = () if reason is None else (f"Left out, so that {reason}: {left_out}.",)
     return dataclasses.replace(
         ratings,
         user_ids=new_user[ratings.user_ids[is_kept]],
@@ -95,5 +102,5 @@ def _compacted(ratings: Ratings, is_kept: np.ndarray, reason: str) -> Ratings:
         original_item_ids=ratings.original_item_ids[items],
         item_titles=None if titles is None else tuple(titles[item] for item in items.tolist()),
         item_genres=None if genres is None else tuple(genres[item] for item in items.tolist()),
-        notes=(*ratings.notes, f"Left out, so that {reason}: {left_out}."),
+        notes=(*ratings.notes, *notes),
     )

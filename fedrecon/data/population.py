@@ -46,6 +46,8 @@ GROUPS = (
 )
 EXPLICIT, IMPLICIT = "explicit", "implicit"
 UNSEEN_HALVES = ("random", "by_time")
+# How users are divided and asked: as the feedback says, or as `strong_generalization` does.
+STANDARD, STRONG_GENERALIZATION = "standard", "strong_generalization"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ class Group:
       cold: With explicit feedback, the ratings of cold items that unseen users are asked for in
         place of a part of their other ratings; None for other groups.
       held_out: With implicit feedback, the item that each user is asked for.
+      targets: By strong generalization, the items that the users are asked for, in place of one
+        held-out item each; a user without any is asked nothing.
       num_tied: Of how many users the ratings that are held out were drawn among others of the same
         time, some of which remain. What is held out before (test before validation) does not count.
     """
@@ -67,6 +71,7 @@ class Group:
     later: ClientExamples | None = None
     cold: ClientExamples | None = None
     held_out: HeldOutItems | None = None
+    targets: Ratings | None = None
     num_tied: int = 0
 
 
@@ -84,6 +89,7 @@ class Population:
       train: `[n]` integer user ids, increasing: the users who take part in training.
       groups: The evaluated groups that there are, by name (`GROUPS`).
       seed: Decides who is in which group; every other draw of an experiment follows from it too.
+      split: `STANDARD` or `STRONG_GENERALIZATION`: how users are divided and asked.
       unseen_halves: With explicit feedback, how an unseen user's ratings are halved into those
         given and those asked for; one of `UNSEEN_HALVES`.
       support_batch_size: The size of the batches of `unseen_halves="random"`.
@@ -96,6 +102,7 @@ class Population:
     train: np.ndarray
     groups: Mapping[str, Group]
     seed: int
+    split: str = STANDARD
     unseen_halves: str = "random"
     support_batch_size: int = 5
 

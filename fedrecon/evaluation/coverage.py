@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedrecon.data.population import EXPLICIT, IMPLICIT, Population
+from fedrecon.data.strong_generalization import ITEMS_PER_TARGET
 from fedrecon.evaluation.protocols import Cases
 
 # Why no rating, or no item, of a training user is held out.
@@ -110,6 +111,9 @@ def _everybody(population: Population, name: str) -> tuple[np.ndarray, dict[str,
     if group.cold is not None:
         everybody = population.group(name.replace("cold", "unseen")).users
         return everybody, {"who rated no cold item": np.setdiff1d(everybody, group.users)}
+    if group.targets is not None:
+        reason = f"with fewer than {ITEMS_PER_TARGET} items, too few to be asked for one"
+        return group.users, {reason: np.setdiff1d(group.users, group.targets.user_ids)}
     if name.startswith("unseen"):
         if population.feedback != EXPLICIT:
             return group.users, {}

@@ -1,4 +1,8 @@
-"""Everything that differs between the two kinds of feedback: questions, measures and means."""
+"""Everything that differs between the kinds of feedback: questions, measures and means.
+
+Strong generalization, by which users with implicit feedback are asked otherwise, is a kind of its
+own here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fedrecon.data.examples import ImplicitExamples
-from fedrecon.data.population import EXPLICIT, IMPLICIT, Population
+from fedrecon.data.population import (
+    EXPLICIT,
+    IMPLICIT,
+    STRONG_GENERALIZATION,
+    Population,
+)
 from fedrecon.evaluation import protocols
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.evaluation.protocols import Cases
@@ -40,7 +49,7 @@ class Feedback:
     """One kind of feedback.
 
     Attributes:
-      name: `"explicit"` or `"implicit"`.
+      name: `"explicit"`, `"implicit"` or `"strong_generalization"`.
       measures: The measures that tables and pictures show; the first stands alone where there is
         room for one.
       chosen_by: The measure by which settings are chosen.
@@ -52,7 +61,8 @@ class Feedback:
       given_counts: From cases to how many ratings or positives each user gives, `[n]`.
       fewer_given: From a population, the name of a group, its cases, a number and a mask of users
         to the cases of these users when each gives only so many.
-      judge: From cases, scores `[n, m]` and the scores' losses `[n, m]` or None to results.
+      judge: From cases, scores `[n, m]` and the scores' losses `[n, m]` or None to results. None if
+        what is asked for is ranked among the whole catalog, by `protocols.judge_among_catalog`.
       ranks_all_items: Whether held-out items are also ranked among all items.
       note: What the table of quality means.
     """
@@ -67,14 +77,24 @@ class Feedback:
     cases: Callable[[Population, str], Cases]
     given_counts: Callable[[Cases], np.ndarray]
     fewer_given: Callable[[Population, str, Cases, int, np.ndarray], Cases]
-    judge: Callable[[Cases, np.ndarray, np.ndarray | None], UserResults]
+    judge: Callable[[Cases, np.ndarray, np.ndarray | None], UserResults] | None
     ranks_all_items: bool
     note: str
+
+    @property
+    def ranks_catalog(self) -> bool:
+        """Whether what is asked for is ranked among the whole catalog."""
+        return self.judge is None
 
 
 def feedback_of(population: Population) -> Feedback:
     """Returns the kind of feedback of a population."""
-    return FEEDBACKS[population.feedback]
+    return feedback_by(population.feedback, population.split)
+
+
+def feedback_by(feedback: str, split: str) -> Feedback:
+    """Returns the kind of feedback by what is observed and by how users are divided."""
+    return FEEDBACKS.get(split, FEEDBACKS[feedback])
 
 
 def _rating_cases(population: Population, name: str) -> Cases:
@@ -109,8 +129,32 @@ def _fewer_positives(population, name, cases, number, who) -> Cases:
     )
 
 
+def _catalog_cases(population: Population, name: str) -> Cases:
+    group = population.group(name)
+    return protocols.targets_among_catalog(population.given, group.users, group.targets)
+
+
+def _fewer_of_catalog(population, name, cases, number, who) -> Cases:
+    """Whoever gives fewer items is not asked for the others either."""
+    full = population.given
+    options = dataclasses.replace(full.options, max_positives_per_user=number)
+    fewer = ImplicitExamples(full.ratings, options)
+    chosen = cases.select(who)
+    given = tuple(fewer.examples(user) for user in chosen.users.tolist())
+    return dataclasses.replace(chosen, given=given)
+
+
+def _with_standard_errors(results: UserResults) -> dict[str, float]:
+    errors = {f"{name}{ERROR}": value for name, value in results.standard_errors().items()}
+    return {**results.mean_over_users(), **errors}
+
+
+# The end of the name of a mean's standard error over users.
+ERROR = "_standard_error"
+
 _RMSE = Measure("rmse", "RMSE", "unit of the ratings", is_error=True)
 _NDCG = Measure("ndcg_at_10", "NDCG@10", "0 to 1")
+_NDCG_OF_TARGETS = Measure("ndcg_at_100", "NDCG@100", "0 to 1")
 
 FEEDBACKS = {
     EXPLICIT: Feedback(
@@ -151,5 +195,26 @@ FEEDBACKS = {
         note="HR@10 and NDCG@10 are means over users. Each held-out item is ranked among the "
         "sampled candidates and, in the columns named full, among all items that the user does not "
         "have.",
+    ),
+    STRONG_GENERALIZATION: Feedback(
+        name=STRONG_GENERALIZATION,
+        measures=(
+            _NDCG_OF_TARGETS,
+            Measure("recall_at_20", "Recall@20", "0 to 1"),
+            Measure("recall_at_50", "Recall@50", "0 to 1"),
+        ),
+        chosen_by=_NDCG_OF_TARGETS,
+        spread=_NDCG_OF_TARGETS,
+        means_over="users",
+        means=_with_standard_errors,
+        count=lambda results: {"num_users": int((results.counts > 0).sum())},
+        cases=_catalog_cases,
+        given_counts=lambda cases: np.array([np.sum(labels >= 1.0) for _, labels in cases.given]),
+        fewer_given=_fewer_of_catalog,
+        judge=None,
+        ranks_all_items=False,
+        note="Means are over users. A user gives 80% of the items and is asked for the other 20%, "
+        "which are ranked among all items that the user does not give. Recall@k divides by "
+        "min(k, items asked for), so that 1 can be reached.",
     ),
 }

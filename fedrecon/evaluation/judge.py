@@ -107,12 +107,12 @@ class Judge:
                 f"none of the {len(cases.users)} users has enough ratings to be asked for some: in "
                 "halves at random a user needs more than support_batch_size ratings."
             )
+        if self._feedback.ranks_catalog:
+            items = np.arange(self._population.ratings.num_items, dtype=np.int32)
+            blocks = self._scores.score_blocks(state, cases, items)
+            return protocols.judge_among_catalog(cases, map(_finite, blocks))
         scores = self._scores.scores(state, cases)
-        if not np.isfinite(scores[cases.mask]).all():
-            raise InputError(
-                "predictions are not finite: reconstruction or training diverged; smaller learning "
-                "rates would help."
-            )
+        _check_finite(scores[cases.mask])
         return self._feedback.judge(cases, scores, self._scores.losses(cases.labels, scores))
 
     def full_ranking(self, state: Any, group: str) -> UserResults:
@@ -147,6 +147,19 @@ class Judge:
     def _cases(self, group: str) -> Cases:
         """Returns the users of a group, what they give and what they are asked."""
         return self._feedback.cases(self._population, group)
+
+
+def _finite(block: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    _check_finite(block[1])
+    return block
+
+
+def _check_finite(scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise InputError(
+            "predictions are not finite: reconstruction or training diverged; smaller learning "
+            "rates would help."
+        )
 
 
 class BaselineScores:

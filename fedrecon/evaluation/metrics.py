@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+# With more held-out items a user, sorting the scores is faster than counting those above each.
+_MANY_TARGETS = 8
+
 
 class Scale(Protocol):
     """The labels that exist: `minimum`, `minimum + step`, ..., `maximum`."""
@@ -62,6 +65,16 @@ class UserResults:
         come last for an error (`rmse`, `mae`) and first for every other metric.
         """
         return np.quantile(self.values[name][self._is_judged()], np.linspace(0, 1, 11))
+
+    def standard_errors(self) -> dict[str, float]:
+        """Returns the standard errors of `mean_over_users`.
+
+        The deviation over the judged users (divided by their number, as NumPy's default is) over
+        the root of their number. They hold for these trained models: users vary, training does not.
+        """
+        is_judged = self._is_judged()
+        root = np.sqrt(np.count_nonzero(is_judged))
+        return {name: float(values[is_judged].std() / root) for name, values in self.values.items()}
 
     def _is_judged(self) -> np.ndarray:
         is_judged = self.counts > 0
@@ -178,9 +191,38 @@ def ranks(scores: np.ndarray, is_candidate: np.ndarray | None, targets: np.ndarr
     own = np.take_along_axis(scores, np.maximum(targets, 0), axis=1)
     own = np.where(is_target, own, np.inf)
     result = np.empty(targets.shape, np.int64)
+    if targets.shape[1] > _MANY_TARGETS:
+        for row, (ordered, of_user) in enumerate(zip(np.sort(scores, axis=1), own)):
+            result[row] = len(ordered) - np.searchsorted(ordered, of_user) - 1
+        return result
     for place in range(targets.shape[1]):
         result[:, place] = np.count_nonzero(scores >= own[:, [place]], axis=1) - 1
     return result
+
+
+def targets_results(
+    ranks: np.ndarray, *, recall_at: tuple[int, ...], ndcg_at: tuple[int, ...]
+) -> UserResults:
+    """Returns how high several held-out items a user come, as Liang et al. 2018 measure it.
+
+    "Variational Autoencoders for Collaborative Filtering" (arXiv:1802.05814), section 4.2:
+
+    - `recall_at_k`: held-out items among the first k, divided by `min(k, held out)`: 1 is reached
+      whatever their number. (`ranking_results` divides by all held-out items.)
+    - `ndcg_at_k`: as in `ranking_results`.
+
+    Args:
+      ranks: `[users, t]`, int, as from `ranks`: 0 is the first place, -1 is padding.
+      recall_at: The cutoffs of the recall, `>= 1`.
+      ndcg_at: The cutoffs of the NDCG, `>= 1`.
+    """
+    ranks = np.asarray(ranks)
+    counts = (ranks >= 0).sum(axis=1)
+    values = {f"ndcg_at_{k}": _ndcg(ranks, k) for k in ndcg_at}
+    for k in recall_at:
+        most = np.clip(counts, 1, k)
+        values[f"recall_at_{k}"] = _is_hit(ranks, k).sum(axis=1) / most
+    return _user_results(values, counts)
 
 
 def ranking_results(ranks: np.ndarray, k: int | tuple[int, ...] = 10) -> UserResults:
@@ -207,18 +249,27 @@ def ranking_results(ranks: np.ndarray, k: int | tuple[int, ...] = 10) -> UserRes
         raise ValueError(f"k must be one or more integers, at least 1; found {k!r}.")
     is_target = ranks >= 0
     counts = is_target.sum(axis=1)
-    num_targets = np.maximum(counts, 1)
-    places = np.maximum(ranks, 0)
-    ideal = np.cumsum(1 / np.log2(np.arange(num_targets.max(initial=1)) + 2))
     values = {}
     for cutoff in cutoffs:
-        is_hit = is_target & (places < cutoff)
-        gain = (is_hit / np.log2(places + 2)).sum(axis=1)
+        is_hit = _is_hit(ranks, cutoff)
         values[f"hr_at_{cutoff}"] = is_hit.any(axis=1)
-        values[f"ndcg_at_{cutoff}"] = gain / ideal[np.minimum(num_targets, cutoff) - 1]
-        values[f"recall_at_{cutoff}"] = is_hit.sum(axis=1) / num_targets
-    values["mrr"] = (is_target / (places + 1)).max(axis=1, initial=0)
+        values[f"ndcg_at_{cutoff}"] = _ndcg(ranks, cutoff)
+        values[f"recall_at_{cutoff}"] = is_hit.sum(axis=1) / np.maximum(counts, 1)
+    values["mrr"] = (is_target / (np.maximum(ranks, 0) + 1)).max(axis=1, initial=0)
     return _user_results(values, counts)
+
+
+def _is_hit(ranks: np.ndarray, cutoff: int) -> np.ndarray:
+    """Returns which held-out items are among the first, `[users, t]` bool; padding is not."""
+    return (ranks >= 0) & (ranks < cutoff)
+
+
+def _ndcg(ranks: np.ndarray, cutoff: int) -> np.ndarray:
+    """Returns each user's discounted gain, divided by the most that there can be, `[users]`."""
+    gains = _is_hit(ranks, cutoff) / np.log2(np.maximum(ranks, 0) + 2)
+    num_targets = np.maximum((ranks >= 0).sum(axis=1), 1)
+    ideal = np.cumsum(1 / np.log2(np.arange(num_targets.max(initial=1)) + 2))
+    return gains.sum(axis=1) / ideal[np.minimum(num_targets, cutoff) - 1]
 
 
 def _user_results(values: dict[str, np.ndarray], counts: np.ndarray) -> UserResults:

@@ -7,17 +7,19 @@ functions of arrays (`metrics`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from fedrecon.data.held_out import HeldOutItems
-from fedrecon.data.ratings import RatingScale
+from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.errors import InputError
 from fedrecon.evaluation import metrics
 
 CUTOFFS = (5, 10, 20)
+# As Liang et al. 2018 report them.
+RECALL_AT, NDCG_AT = (20, 50), (100,)
 
 
 class Examples(Protocol):
@@ -25,6 +27,13 @@ class Examples(Protocol):
 
     def examples(self, user: int, round_num: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Returns item ids and labels."""
+
+
+class PositiveExamples(Examples, Protocol):
+    """What users with implicit feedback give: `ImplicitExamples`."""
+
+    def positives(self, user: int) -> np.ndarray:
+        """Returns the items that the user has, among those that may be given."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +49,8 @@ class Cases:
       scale: For ratings, the labels that exist; None for rankings.
       num_copies: `[n]` int: for rankings, how often the user's held-out item is among its own
         negatives. Such a copy is no candidate.
+      known: Where the items asked about are ranked among the whole catalog: for each user the items
+        int64 `[h]` that are no candidates, because the user has them; None for other questions.
     """
 
     users: np.ndarray
@@ -48,6 +59,7 @@ class Cases:
     labels: np.ndarray
     scale: RatingScale | None = None
     num_copies: np.ndarray | None = None
+    known: tuple[np.ndarray, ...] | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -56,10 +68,15 @@ class Cases:
 
     def select(self, which: np.ndarray) -> Cases:
         """Returns the cases of some users, by a bool mask `[n]`."""
+
+        def chosen(of_users: tuple) -> tuple:
+            return tuple(own for own, is_chosen in zip(of_users, which) if is_chosen)
+
         return dataclasses.replace(
             self,
             users=self.users[which],
-            given=tuple(given for given, chosen in zip(self.given, which) if chosen),
+            given=chosen(self.given),
+            known=None if self.known is None else chosen(self.known),
             item_ids=self.item_ids[which],
             labels=self.labels[which],
             num_copies=None if self.num_copies is None else self.num_copies[which],
@@ -156,6 +173,24 @@ def held_out_among_negatives(
     )
 
 
+def targets_among_catalog(examples: PositiveExamples, users: np.ndarray, targets: Ratings) -> Cases:
+    """Returns strong generalization (Liang et al. 2018, arXiv:1802.05814, section 4).
+
+    Users give some items and are asked for others, which are ranked among all that they do not
+    give.
+
+    Args:
+      examples: What the users give, which holds nothing of `targets`.
+      users: Who, `[n]`.
+      targets: What each is asked for; a user without any is asked nothing.
+    """
+    given = [examples.examples(user) for user in users.tolist()]
+    asked = [targets.item_ids[targets.rows_of(user)] for user in users.tolist()]
+    cases = _cases(users, given, [(items, np.ones(len(items))) for items in asked])
+    known = tuple(examples.positives(user) for user in users.tolist())
+    return dataclasses.replace(cases, known=known)
+
+
 def judge_ratings(
     cases: Cases, predictions: np.ndarray, losses: np.ndarray | None = None
 ) -> metrics.UserResults:
@@ -182,6 +217,25 @@ def judge_ranking(cases: Cases, scores: np.ndarray, k=CUTOFFS) -> metrics.UserRe
     listed = metrics.ranking_results(ranks + cases.num_copies[:, np.newaxis], 10)
     own = {f"{name}_as_listed": listed.values[name] for name in ("hr_at_10", "ndcg_at_10")}
     return metrics.UserResults({**results.values, **own}, results.counts)
+
+
+def judge_among_catalog(
+    cases: Cases, score_blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> metrics.UserResults:
+    """Returns how high the items asked for come among the whole catalog.
+
+    Args:
+      cases: From `targets_among_catalog`.
+      score_blocks: The scores of all items, `[block, num_items]`, for one block of the users after
+        the other, with the places of these in the cases.
+    """
+    ranks = np.full(cases.item_ids.shape, -1, np.int64)
+    for places, scores in score_blocks:
+        is_candidate = np.ones(scores.shape, bool)
+        for row, place in enumerate(places.tolist()):
+            is_candidate[row, cases.known[place]] = False
+        ranks[places] = metrics.ranks(scores, is_candidate, cases.item_ids[places])
+    return metrics.targets_results(ranks, recall_at=RECALL_AT, ndcg_at=NDCG_AT)
 
 
 def full_ranking(

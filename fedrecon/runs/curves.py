@@ -14,6 +14,9 @@ _TITLES = {
     "accuracy": "accuracy (within half a step)",
     "hr_at_10": "HR@10 (mean over users)",
     "ndcg_at_10": "NDCG@10 (mean over users)",
+    "ndcg_at_100": "NDCG@100 (mean over users)",
+    "recall_at_20": "Recall@20 (mean over users)",
+    "recall_at_50": "Recall@50 (mean over users)",
     "loss": "loss (mean over examples)",
 }
 _OF_RATINGS = ("rmse", "accuracy")
@@ -43,7 +46,7 @@ def draw(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     # Training comes first, whichever was measured first.
     groups = list(dict.fromkeys([_TRAIN, *(name.partition("/")[0] for name in columns)]))
     measured = {name.partition("/")[2] for name in columns}
-    is_ranking = "hr_at_10" in measured
+    is_ranking = not measured.isdisjoint(("hr_at_10", "ndcg_at_100"))
     metrics = [m for m in _TITLES if m in measured and not (is_ranking and m in _OF_RATINGS)]
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")

@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 from fedrecon.data.population import Population
+from fedrecon.evaluation import protocols
 from fedrecon.evaluation.feedback import Feedback, feedback_of
 from fedrecon.evaluation.protocols import Cases
 from fedrecon.serving.item_table import KINDS, StoredTable
 from fedrecon.serving.linear import LinearModel
-from fedrecon.serving.scores import scores_of_cases
+from fedrecon.serving.scores import score_blocks, scores_of_cases
 
 
 def quantization_loss(model: LinearModel, population: Population) -> dict[str, Any]:
@@ -46,5 +47,9 @@ def quantization_loss(model: LinearModel, population: Population) -> dict[str, A
 
 
 def _measures(model: LinearModel, cases: Cases, feedback: Feedback) -> dict[str, float]:
-    means = feedback.means(feedback.judge(cases, scores_of_cases(model, cases), None))
+    if feedback.ranks_catalog:
+        results = protocols.judge_among_catalog(cases, score_blocks(model, cases.given))
+    else:
+        results = feedback.judge(cases, scores_of_cases(model, cases), None)
+    means = feedback.means(results)
     return {measure.name: means[measure.name] for measure in feedback.measures}

@@ -5,7 +5,7 @@ import re
 import pytest
 from absl import flags
 
-from experiments.run import fields, settings
+from experiments.run import fields, population, settings
 from experiments.run.flags import refuse_unused, settings_from_flags
 from experiments.run.names import ALGORITHMS
 from experiments.run.settings import Settings
@@ -254,7 +254,8 @@ IMPLICIT = "--feedback=implicit"
             "--reconstruction_epochs=2",
             (IMPLICIT, "--algorithm=fed_ncf"),
             "--feedback=implicit; it belongs to --feedback=explicit, or --algorithm=fed_recon, "
-            "fed_avg or stateful_fed_avg, or --unseen_fraction other than 0.0.",
+            "fed_avg or stateful_fed_avg, or --unseen_fraction other than 0.0, or "
+            "--split=strong_generalization.",
         ),
         ("--reconstruction_optimizer=adam", (IMPLICIT, "--algorithm=centralized"), "--unseen_frac"),
         ("--reconstruction_learning_rate=1", (IMPLICIT, "--algorithm=fed_ncf"), "--unseen_fract"),
@@ -507,7 +508,7 @@ def test_a_setting_without_effect_has_its_default():
 def test_references_use_few_settings():
     data = {"dataset", "synthetic_num_users", "synthetic_num_items", "feedback", "seed"}
     data |= {"synthetic_mean_ratings_per_user", "max_ratings_per_user", "output_dir", "algorithm"}
-    data |= {"min_ratings_per_user", "min_ratings_per_item"}
+    data |= {"min_ratings_per_user", "min_ratings_per_item", "split"}
     explicit = {"held_out_fraction", "example_order", "label_threshold", "cold_items_fraction"}
     explicit |= {"unseen_halves", "support_batch_size"}
     implicit = {"negatives_per_positive", "evaluate_on", "unseen_fraction", "positive_from"}
@@ -551,3 +552,44 @@ def test_presets_are_complete_command_lines(parse, repository):
         "test",
     )
     assert (fed_ncf.clients_per_round, fed_ncf.client_epochs) == (50, 3)
+
+
+def test_strong_generalization_is_a_split_of_implicit_feedback(parse):
+    strong = parse("--split=strong_generalization", "--num_held_out_users=5", "--algorithm=fed_ncf")
+    assert (strong.feedback, strong.num_held_out_users) == ("implicit", 5)
+    # Its held-out users are unseen, so whoever keeps user rows reconstructs them.
+    assert {"split", "num_held_out_users", "reconstruction"} <= set(strong.to_json())
+    assert not {"evaluate_on", "unseen_fraction"} & set(strong.to_json())
+    standard = parse("--feedback=implicit")
+    assert standard.split == "standard"
+    assert "num_held_out_users" not in standard.to_json()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--feedback=explicit",), "ranks items; leave --feedback=explicit out"),
+        (("--dataset=ncf-ml-1m",), "--dataset=ncf-ml-1m says itself which items are held out"),
+        (
+            ("--algorithm=fed_ials", "--warm_start=x"),
+            "--warm_start has no meaning with --split=str",
+        ),
+        (("--algorithm=fed_ials", "--unseen_fraction=0.1"), "--unseen_fraction has no effect with"),
+        (
+            ("--algorithm=fed_ials", "--evaluate_on=test"),
+            "--evaluate_on has no effect with --split",
+        ),
+    ],
+)
+def test_what_does_not_go_with_strong_generalization_is_refused(parse, arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse("--split=strong_generalization", *arguments)
+
+
+def test_held_out_users_are_counted_only_by_strong_generalization(parse):
+    with pytest.raises(InputError, match="it belongs to --split=strong_generalization"):
+        parse("--num_held_out_users=5", "--algorithm=fed_ials")
+
+
+def test_each_split_has_a_function():
+    assert tuple(population._DIVIDE) == settings.SPLITS
