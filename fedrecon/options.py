@@ -111,9 +111,9 @@ class FedReconOptions:
 
     A client's batches are numbered from 0 in the order of its examples. With `alternating_batches`
     the even ones are its support (reconstruction) and the odd ones its query (global update, or
-    evaluation), so that no rating is used for both. With `query_of_all` the even ones are its support
-    and all of them its query, in training only: see `for_evaluation`. With `none` both stages use
-    all of them.
+    evaluation), so that no rating is used for both. With `query_of_all` the even ones are its
+    support and all of them its query, in training only: see `for_evaluation`. With `none` both
+    stages use all of them.
 
     Attributes:
       reconstruction: How the local part is fitted on the support, the global part frozen, one of

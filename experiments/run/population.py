@@ -15,6 +15,7 @@ from fedrecon.data.advice import Advice
 from fedrecon.data.features import genre_features
 from fedrecon.data.ncf import LeaveOneOut
 from fedrecon.data.population import (
+    PUBLISHED,
     STANDARD,
     STRONG_GENERALIZATION,
     Population,
@@ -23,6 +24,7 @@ from fedrecon.data.population import (
     known_parts,
     read_parts,
 )
+from fedrecon.data.published import divide_as_published
 from fedrecon.data.ratings import Ratings
 from fedrecon.data.strong_generalization import divide_by_strong_generalization
 from fedrecon.errors import InputError
@@ -134,8 +136,24 @@ def _strong_generalization(settings: Settings, users_file: pathlib.Path | None) 
     )
 
 
+def _published(settings: Settings, users_file: pathlib.Path | None) -> Population:
+    """Divides as the FedRecon paper's released code does."""
+    assert users_file is None, "Settings refuse to start from another run."
+    return divide_as_published(
+        _load_ratings(settings),
+        datasets.load_rows_by_line(settings.dataset, data_dir=settings.data_dir),
+        seed=settings.seed,
+        max_ratings_per_user=settings.max_ratings_per_user,
+        support_batch_size=settings.support_batch_size,
+    )
+
+
 # A way to divide the users for each value of --split.
-_DIVIDE = {STANDARD: _standard, STRONG_GENERALIZATION: _strong_generalization}
+_DIVIDE = {
+    STANDARD: _standard,
+    PUBLISHED: _published,
+    STRONG_GENERALIZATION: _strong_generalization,
+}
 
 
 def _known_parts(ratings: Ratings, users_file: pathlib.Path | None) -> np.ndarray | None:

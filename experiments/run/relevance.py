@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.run.names import ALGORITHMS, REFERENCES, listed
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
-from fedrecon.data.population import STRONG_GENERALIZATION
+from fedrecon.data.population import PUBLISHED, STRONG_GENERALIZATION
 
 MODELS = ("matrix_factorization", "gmf", "mlp", "neumf")
 NEURAL_MODELS = ("gmf", "mlp", "neumf")
@@ -124,6 +124,8 @@ DIVISIBLE = Having("dataset", LEAVE_ONE_OUT_NAMES, is_not=True)
 BY_STRONG_GENERALIZATION = Having("split", (STRONG_GENERALIZATION,))
 # One held-out item of each user is asked for.
 BY_HELD_OUT_ITEM = Having("split", (STRONG_GENERALIZATION,), is_not=True)
+# The released code's division knows no choices of ours.
+NOT_PUBLISHED = Having("split", (PUBLISHED,), is_not=True)
 HAS_RATINGS = Having("no_ratings", (False,))
 MATRIX_FACTORIZATION = Having("model", ("matrix_factorization",))
 # Federated iALS has an inner product of its own, without biases and without other penalties.

@@ -21,7 +21,12 @@ from fedrecon.data.columns import parse_columns
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 from fedrecon.data.examples import ORDERS
 from fedrecon.data.own_values import DUPLICATES, OFF_SCALE, parse_scale
-from fedrecon.data.population import STANDARD, STRONG_GENERALIZATION, UNSEEN_HALVES
+from fedrecon.data.population import (
+    PUBLISHED,
+    STANDARD,
+    STRONG_GENERALIZATION,
+    UNSEEN_HALVES,
+)
 from fedrecon.errors import InputError
 from fedrecon.options import (
     AVERAGINGS,
@@ -34,7 +39,7 @@ from fedrecon.options import (
 
 FEEDBACKS = ("explicit", "implicit")
 # How users are divided; `population.py` has a function for each.
-SPLITS = (STANDARD, STRONG_GENERALIZATION)
+SPLITS = (STANDARD, PUBLISHED, STRONG_GENERALIZATION)
 ENGINES = ("cohort", "debug", "stock")
 ITEM_FEATURES = ("genres",)
 LOCAL_PARTS = ("fresh", "shared")
@@ -135,13 +140,13 @@ class Settings:
         "Leave out users with fewer ratings (after --positive_from), and repeat this with "
         "--min_ratings_per_item until nothing is left to leave out.",
         minimum=1,
-        only=(relevance.DIVISIBLE,),
+        only=(relevance.DIVISIBLE, relevance.NOT_PUBLISHED),
     )
     min_ratings_per_item: Optional[int] = fields.data(
         None,
         "The same for items.",
         minimum=1,
-        only=(relevance.DIVISIBLE,),
+        only=(relevance.DIVISIBLE, relevance.NOT_PUBLISHED),
     )
     synthetic_num_users: int = fields.data(
         500,
@@ -175,7 +180,9 @@ class Settings:
     )
     split: str = fields.data(
         STANDARD,
-        "How users are divided, and what they are asked. standard: as --feedback says. "
+        "How users are divided, and what they are asked. standard: as --feedback says. published: "
+        "the users and halves of the FedRecon paper's released code, the same for each seed "
+        "(MovieLens, explicit feedback). "
         "strong_generalization: held-out users give a random 80% of their items, and the other "
         "20% are ranked among all items that they do not give (implicit feedback; Liang et al. "
         "2018).",
@@ -218,7 +225,7 @@ class Settings:
         "same share of the ratings before them is held out for validation.",
         minimum=0.0,
         below=1.0,
-        only=(relevance.EXPLICIT,),
+        only=(relevance.EXPLICIT, relevance.NOT_PUBLISHED),
     )
     cold_items_fraction: float = fields.data(
         0.0,
@@ -227,7 +234,7 @@ class Settings:
         "cold_validation and cold_test.",
         minimum=0.0,
         below=1.0,
-        only=(relevance.EXPLICIT,),
+        only=(relevance.EXPLICIT, relevance.NOT_PUBLISHED),
     )
     unseen_halves: str = fields.data(
         "random",
@@ -235,7 +242,7 @@ class Settings:
         "batches are given, odd ones are asked for, as in the paper's code. by_time: the earlier "
         "half is given, the later half is asked for.",
         choices=UNSEEN_HALVES,
-        only=(relevance.EXPLICIT,),
+        only=(relevance.EXPLICIT, relevance.NOT_PUBLISHED),
     )
     support_batch_size: int = fields.data(
         5,
@@ -252,14 +259,14 @@ class Settings:
         "query change, and the ratings kept by --max_ratings_per_user. by_time: the earliest "
         "first. Evaluation always sees one order.",
         choices=ORDERS,
-        only=(relevance.EXPLICIT,),
+        only=(relevance.EXPLICIT, relevance.NOT_PUBLISHED),
         decides_questions=False,
     )
     label_threshold: Optional[float] = fields.data(
         None,
         "Turns ratings into labels: 1 for this rating or a higher one, 0 otherwise. The neural "
         "models need it. Without it the rating is the label.",
-        only=(relevance.EXPLICIT,),
+        only=(relevance.EXPLICIT, relevance.NOT_PUBLISHED),
     )
 
     model: str = fields.model(
@@ -593,6 +600,8 @@ class Settings:
             )
         if self.split == STRONG_GENERALIZATION:
             self._check_strong_generalization()
+        if self.split == PUBLISHED:
+            self._check_published()
         if self.algorithm == "fed_recon_ls" and not self.is_explicit:
             raise InputError(
                 "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "
@@ -661,6 +670,21 @@ class Settings:
                 "follows from who trains; leave one of the two out."
             )
 
+    def _check_published(self) -> None:
+        """Refuses settings that do not go with `--split=published`."""
+        if not self.dataset.startswith("movielens"):
+            raise InputError(
+                f"--split=published divides by the lines of a MovieLens file, and --dataset is "
+                f"{self.dataset}; give --dataset=movielens-1m."
+            )
+        if not self.is_explicit:
+            raise InputError("--split=published predicts ratings; leave --feedback=implicit out.")
+        if self.warm_start is not None:
+            raise InputError(
+                "--warm_start keeps users in their part of another run, and --split=published has "
+                "parts of its own; leave one of the two out."
+            )
+
     @property
     def is_explicit(self) -> bool:
         """Whether ratings are predicted; otherwise items are ranked."""
@@ -680,7 +704,7 @@ class Settings:
 
     @property
     def shares_user_row(self) -> bool:
-        """Whether one row, which the server averages, stands for all users of federated averaging."""
+        """Whether one row, which the server averages, stands for all users of FedAvg."""
         return self.algorithm == "fed_avg" and self.local_part == "shared"
 
     @property

@@ -46,8 +46,9 @@ GROUPS = (
 )
 EXPLICIT, IMPLICIT = "explicit", "implicit"
 UNSEEN_HALVES = ("random", "by_time")
-# How users are divided and asked: as the feedback says, or as `strong_generalization` does.
-STANDARD, STRONG_GENERALIZATION = "standard", "strong_generalization"
+# How users are divided and asked: as the feedback says, or as `published` or
+# `strong_generalization` does.
+STANDARD, PUBLISHED, STRONG_GENERALIZATION = "standard", "published", "strong_generalization"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ class Population:
       train: `[n]` integer user ids, increasing: the users who take part in training.
       groups: The evaluated groups that there are, by name (`GROUPS`).
       seed: Decides who is in which group; every other draw of an experiment follows from it too.
-      split: `STANDARD` or `STRONG_GENERALIZATION`: how users are divided and asked.
+      split: `STANDARD`, `PUBLISHED` or `STRONG_GENERALIZATION`: how users are divided and asked.
       unseen_halves: With explicit feedback, how an unseen user's ratings are halved into those
         given and those asked for; one of `UNSEEN_HALVES`.
       support_batch_size: The size of the batches of `unseen_halves="random"`.

@@ -7,9 +7,9 @@ seeds NumPy's legacy generator with 42 before each of its draws:
 2. The ratings of each user are shuffled, from the order of the lines in the file. The first so many
    are kept, and cut into batches: even ones are given, odd ones are asked for.
 
-So it always judges the same 604 users by the same ratings. No seed here changes that; a seed decides
-initial values and cohorts only. The order of lines decides what is given, as nowhere else in this
-project, so the lines of the published file are needed.
+So it always judges the same 604 users by the same ratings. No seed here changes that; a seed
+decides initial values and cohorts only. The order of lines decides what is given, as nowhere else
+in this project, so the lines of the published file are needed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from __future__ import annotations
 import numpy as np
 
 from fedrecon.data.examples import ClientExamples, ExampleOptions
-from fedrecon.data.population import EXPLICIT, Group, Population
+from fedrecon.data.population import EXPLICIT, PUBLISHED, Group, Population
 from fedrecon.data.ratings import Ratings
 
 _SEED = 42
 _TRAIN, _VALIDATION = 0.8, 0.1
-NUM_USERS_DRAWN = 100  # The released code tests on a draw of so many test users.
 
 
 def divide_as_published(
@@ -61,6 +60,7 @@ def divide_as_published(
         },
         seed=seed,
         support_batch_size=support_batch_size,
+        split=PUBLISHED,
     )
 
 
@@ -73,5 +73,5 @@ def _shuffled_lines(ratings: Ratings, rows_by_line: np.ndarray) -> np.ndarray:
 
 
 def _permutation(number: int) -> np.ndarray:
-    """Returns where `np.random.seed(42)` and `np.random.shuffle` take the entries of a list from."""
+    """Returns the places from which `np.random.shuffle` takes the entries of a list."""
     return np.random.RandomState(_SEED).permutation(number)
