@@ -41,6 +41,7 @@ def cost_blocks(means: DataFrame, seconds: Series) -> list[Block]:
         "KB up": once.where(means["bytes_up_once"] > 0, sizes(means["bytes_up"] / _KB)),
         "device KB": sizes(means["device_bytes"] / _KB),
         "server MB": sizes(means["server_bytes"] / MB),
+        "item steps": sizes(means["item_steps"]),
         "seconds without compilation": seconds,
     }
     return [
@@ -48,10 +49,12 @@ def cost_blocks(means: DataFrame, seconds: Series) -> list[Block]:
         Text(
             "KB down and up are what a client receives and sends in a round (once: what it sends "
             "in all), device KB the state that it keeps between rounds, server MB the server's "
-            "state; 1 KB is 1000 bytes. Seconds without compilation are the median seconds of a "
-            "round times the rounds, without evaluations too: the first run of a process compiles "
-            "for the runs after it, so seconds as they pass would depend on the order of runs. "
-            "The curves by seconds have the same clock."
+            "state; 1 KB is 1000 bytes. Item steps are the steps of the item rows that a client "
+            "takes in a round, on average (on one machine: all steps of a round), so runs of as "
+            "many rounds and clients need not have trained items equally much. Seconds without "
+            "compilation are the median seconds of a round times the rounds, without evaluations "
+            "too: the first run of a process compiles for the runs after it, so seconds as they "
+            "pass would depend on the order of runs. The curves by seconds have the same clock."
         ),
     ]
 

@@ -45,7 +45,7 @@ class RowStore(Protocol):
 
 
 class Costs(NamedTuple):
-    """The bytes that an algorithm sends and keeps, as its paper has it; a number has 4 bytes.
+    """What an algorithm sends, keeps and does, as its paper has it; a number has 4 bytes.
 
     A client gets the whole global part and returns an update of its trainable weights. Sending only
     the rows of the items that a client has would take less, and would tell the server which items
@@ -57,6 +57,9 @@ class Costs(NamedTuple):
       bytes_up_once: What a client sends once, in all.
       device_bytes: What a device keeps between rounds.
       server_bytes: What the server keeps: weights and the state of its optimizer.
+      item_steps: Steps of the global part (the item rows) that a client takes in a round, a mean
+        over the training users; of an algorithm on one machine the steps in a round; 0 where there
+        are no steps. Runs of as many rounds and clients may differ in it.
     """
 
     bytes_down: int
@@ -64,6 +67,7 @@ class Costs(NamedTuple):
     bytes_up_once: int
     device_bytes: int
     server_bytes: int
+    item_steps: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +212,18 @@ def cohort_packer(
 
 
 def costs_of_rounds(
-    model: FunctionalModel, *, more_down: int = 0, more_up: int = 0, device: int = 0
+    model: FunctionalModel,
+    *,
+    item_steps: float,
+    more_down: int = 0,
+    more_up: int = 0,
+    device: int = 0,
 ) -> Callable[[Any], Costs]:
     """Returns the costs of an algorithm whose clients get the global part and send its update.
 
     Args:
       model: The model.
+      item_steps: See `Costs`.
       more_down: Bytes that a client receives besides the global part.
       more_up: Bytes that a client sends besides the update of the trainable global weights.
       device: Bytes that a device keeps between rounds.
@@ -222,15 +232,17 @@ def costs_of_rounds(
     up = num_bytes(weight for weight in model.global_weights if weight.trainable) + more_up
 
     def costs(state: Any) -> Costs:
-        return Costs(down, up, 0, device, bytes_of_state(state))
+        return Costs(down, up, 0, device, bytes_of_state(state), item_steps)
 
     return costs
 
 
-def costs_of_one_machine(population: Population, server_bytes: int) -> Costs:
+def costs_of_one_machine(
+    population: Population, server_bytes: int, *, item_steps: float = 0.0
+) -> Costs:
     """Returns the costs where clients send their ratings once and nothing is federated."""
     once = round(population.mean_ratings() * _RATING_BYTES)
-    return Costs(0, 0, once, 0, server_bytes)
+    return Costs(0, 0, once, 0, server_bytes, item_steps)
 
 
 def num_bytes(weights) -> int:

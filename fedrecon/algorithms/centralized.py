@@ -249,6 +249,8 @@ def prepare_centralized(
             reconstruction or FedReconOptions(),
             seed=population.seed,
         ),
-        costs=lambda state: costs_of_one_machine(population, bytes_of_state(state)),
+        costs=lambda state: costs_of_one_machine(
+            population, bytes_of_state(state), item_steps=float(stream.num_steps)
+        ),
         **rows_of_server(model, population),
     )

@@ -276,7 +276,7 @@ def prepare_fed_avg(
     return Algorithm(
         process=training,
         get_weights=training.get_model_weights,
-        costs=costs_of_rounds(model),
+        costs=costs_of_rounds(model, item_steps=packer.mean_query_steps(population.train)),
         **common,
     )
 
@@ -321,6 +321,10 @@ def prepare_stateful_fed_avg(
         get_weights=lambda state: state.global_model_weights,
         kept_rows=lambda state, users: training.read(users),
         store=store,
-        costs=costs_of_rounds(model, device=num_bytes(model.local_weights)),
+        costs=costs_of_rounds(
+            model,
+            item_steps=packer.mean_query_steps(population.train),
+            device=num_bytes(model.local_weights),
+        ),
         **common,
     )

@@ -211,7 +211,7 @@ def prepare_fed_ials(
             options=options,
         ),
         costs=costs_of_rounds(
-            model, more_down=square, more_up=square + num_items * table.dtype.size
+            model, item_steps=1.0, more_down=square, more_up=square + num_items * table.dtype.size
         ),
     )
 

@@ -157,7 +157,12 @@ def prepare_fed_ncf(
     row = num_bytes(model.local_weights)
     return Algorithm(
         process=training,
-        costs=costs_of_rounds(model, more_down=row, more_up=row),
+        costs=costs_of_rounds(
+            model,
+            item_steps=packer.mean_query_steps(population.train),
+            more_down=row,
+            more_up=row,
+        ),
         **common,
         **rows_of_server(model, population),
     )

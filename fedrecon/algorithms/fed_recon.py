@@ -271,5 +271,10 @@ def prepare_fed_recon(
         training_metrics=training_metrics,
         get_weights=training.get_model_weights,
         reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
-        costs=costs_of_rounds(model),
+        costs=costs_of_rounds(
+            model,
+            item_steps=1.0
+            if options.client_takes_one_step
+            else packer.mean_query_steps(population.train),
+        ),
     )

@@ -15,6 +15,7 @@ import tensorflow_federated as tff
 
 from fedrecon.algorithms.algorithm import Algorithm, cohort_sampler, costs_of_rounds
 from fedrecon.algorithms.reconstruction import prepare_reconstruction
+from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes
 from fedrecon.data.population import Population
 from fedrecon.engine.client_metrics import training_metrics
 from fedrecon.errors import InputError
@@ -111,6 +112,14 @@ def prepare_stock_fed_recon(
             "another run; use the cohort engine."
         )
     training = build_fed_recon(model_fn, options)
+    # Nothing is packed; it knows how many steps a client takes.
+    packing = PackingOptions(
+        batch_size=options.batch_size,
+        support_query_split=options.support_query_split,
+        support=Passes(),
+        query=Passes(options.client_epochs, options.client_steps_max),
+    )
+    packer = CohortPacker(population.examples, packing, clients_per_shard=1)
 
     def client_datasets(users: np.ndarray, round_num: int) -> list:
         return [
@@ -129,7 +138,9 @@ def prepare_stock_fed_recon(
         training_metrics=training_metrics,
         get_weights=training.get_model_weights,
         reconstruction=prepare_reconstruction(model_fn, options, seed=population.seed),
-        costs=costs_of_rounds(FunctionalModel(model_fn())),
+        costs=costs_of_rounds(
+            FunctionalModel(model_fn()), item_steps=packer.mean_query_steps(population.train)
+        ),
     )
 
 

@@ -223,6 +223,11 @@ class CohortPacker:
             if len(chosen)
         ]
 
+    def mean_query_steps(self, users: np.ndarray) -> float:
+        """Returns how many query steps a client takes in a round, as a mean over some users."""
+        _, query = self._options.num_steps(_lengths(self._examples, users))
+        return float(np.mean(query))
+
 
 def choose_clients_per_shard(
     examples: ClientExamples,

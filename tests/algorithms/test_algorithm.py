@@ -197,11 +197,16 @@ def test_bytes_are_those_of_arrays():
 
 
 def test_clients_get_the_global_part_and_send_an_update_of_what_is_trained():
-    assert costs_of_rounds(MODEL)(STATE) == Costs(
-        bytes_down=148, bytes_up=128, bytes_up_once=0, device_bytes=0, server_bytes=156
+    assert costs_of_rounds(MODEL, item_steps=2.5)(STATE) == Costs(
+        bytes_down=148,
+        bytes_up=128,
+        bytes_up_once=0,
+        device_bytes=0,
+        server_bytes=156,
+        item_steps=2.5,
     )
-    more = costs_of_rounds(MODEL, more_down=1000, more_up=2000, device=7)(STATE)
-    assert more == Costs(1148, 2128, 0, 7, 156)
+    more = costs_of_rounds(MODEL, item_steps=1.0, more_down=1000, more_up=2000, device=7)(STATE)
+    assert more == Costs(1148, 2128, 0, 7, 156, 1.0)
 
 
 def test_on_one_machine_clients_send_their_ratings_once(population):
@@ -209,3 +214,5 @@ def test_on_one_machine_clients_send_their_ratings_once(population):
     mean = np.mean([population.examples.num_examples(user) for user in train])
     # An item's id and a rating, 4 bytes each.
     assert costs_of_one_machine(population, 99) == Costs(0, 0, round(8 * mean), 0, 99)
+    with_steps = costs_of_one_machine(population, 99, item_steps=7.0)
+    assert with_steps == Costs(0, 0, round(8 * mean), 0, 99, 7.0)

@@ -186,6 +186,7 @@ ROW = 4 * 3
 SGD = 4
 # Adam's rate, two decays, epsilon and its count of steps, beside two moments of each weight.
 ADAM = 4 * 5
+# Of 12 ratings in batches of 5, one batch is query and all three are FedAvg's.
 # Implicit: 260 items of 4 factors, and the Gram matrix; up, also how often each item was counted.
 TABLE, SQUARE, COUNTS = 4 * 260 * 4, 4 * 4 * 4, 4 * 260
 
@@ -195,20 +196,20 @@ TABLE, SQUARE, COUNTS = 4 * 260 * 4, 4 * 4 * 4, 4 * 260
 @pytest.mark.parametrize(
     ("name", "feedback", "expected"),
     [
-        ("fed_recon", "explicit", (GLOBAL, GLOBAL, 0, GLOBAL + SGD)),
-        ("fed_recon_ls", "explicit", (GLOBAL, GLOBAL, 0, 3 * GLOBAL + ADAM)),
-        ("fed_avg", "explicit", (GLOBAL, GLOBAL, 0, GLOBAL + SGD)),
+        ("fed_recon", "explicit", (GLOBAL, GLOBAL, 0, GLOBAL + SGD, 1)),
+        ("fed_recon_ls", "explicit", (GLOBAL, GLOBAL, 0, 3 * GLOBAL + ADAM, 1)),
+        ("fed_avg", "explicit", (GLOBAL, GLOBAL, 0, GLOBAL + SGD, 3)),
         # The row stays on the device.
-        ("stateful_fed_avg", "explicit", (GLOBAL, GLOBAL, ROW, GLOBAL + SGD)),
+        ("stateful_fed_avg", "explicit", (GLOBAL, GLOBAL, ROW, GLOBAL + SGD, 3)),
         # The server sends the client its row, and keeps the rows of all.
-        ("fed_ncf", "explicit", (GLOBAL + ROW, GLOBAL + ROW, 0, GLOBAL + 80 * ROW + SGD)),
-        ("fed_ials", "implicit", (TABLE + SQUARE, TABLE + SQUARE + COUNTS, 0, 3 * TABLE + ADAM)),
+        ("fed_ncf", "explicit", (GLOBAL + ROW, GLOBAL + ROW, 0, GLOBAL + 80 * ROW + SGD, 3)),
+        ("fed_ials", "implicit", (TABLE + SQUARE, TABLE + SQUARE + COUNTS, 0, 3 * TABLE + ADAM, 1)),
     ],
 )
 def test_costs_of_algorithms_with_rounds(name, feedback, expected):
     _, algorithm = prepare_algorithm(name, feedback)
-    down, up, device, server = expected
-    assert algorithm.costs(algorithm.initialize()) == Costs(down, up, 0, device, server)
+    down, up, device, server, steps = expected
+    assert algorithm.costs(algorithm.initialize()) == Costs(down, up, 0, device, server, steps)
 
 
 @pytest.mark.usefixtures("in_process_runtime")
@@ -223,7 +224,9 @@ def test_centralized_training_costs_the_ratings_once(feedback):
         positives = [len(population.examples.positives(user)) for user in population.train]
         once, weights = round(8 * np.mean(positives)), 4 * 260 * (4 + 1) + 4 * 300 * 4
     # With two moments of each weight.
-    expected = Costs(0, 0, once, 0, 3 * weights + ADAM)
+    num_examples = np.mean([population.examples.num_examples(user) for user in population.train])
+    steps = -(-round(num_examples * CLIENTS_PER_ROUND[feedback]) // 256)
+    expected = Costs(0, 0, once, 0, 3 * weights + ADAM, steps)
     assert algorithm.costs(algorithm.initialize()) == expected
 
 

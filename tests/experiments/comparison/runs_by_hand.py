@@ -14,6 +14,7 @@ COSTS = {
     "bytes_up_once": 0,
     "device_bytes": 40,
     "server_bytes": 2500000,
+    "item_steps": 12.5,
 }
 CENTRALIZED = {
     "costs": {**COSTS, "bytes_down": 0, "bytes_up": 0, "bytes_up_once": 900},

@@ -62,9 +62,12 @@ def test_the_table_has_means_and_sample_deviations_over_seeds(tmp_path, write):
     ]
     # Seconds: the mean of 1, 2 and 6 is 3, the variance (4 + 1 + 9) / 2 = 2.646 squared.
     assert costs == [
-        ["algorithm", "KB down", "KB up", "device KB", "server MB", "seconds without compilation"],
-        ["fed_recon", "741.2", "1.5", "0.04", "2.5", "3.00 ± 2.65"],
-        ["fed_avg", "741.2", "1.5", "0.04", "2.5", "2.00 ± 0.00"],
+        [
+            *("algorithm", "KB down", "KB up", "device KB", "server MB", "item steps"),
+            "seconds without compilation",
+        ],
+        ["fed_recon", "741.2", "1.5", "0.04", "2.5", "12.5", "3.00 ± 2.65"],
+        ["fed_avg", "741.2", "1.5", "0.04", "2.5", "12.5", "2.00 ± 0.00"],
     ]
     text = (tmp_path / "comparison.md").read_text()
     before, after = text.split("| algorithm", 1)
