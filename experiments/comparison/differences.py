@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from experiments.comparison.results import PerUser, read_per_user
 from fedrecon.evaluation.intervals import Difference, ResampledMeans, difference, resampled_means
+from fedrecon.evaluation.metrics import UserResults
 from fedrecon.runs.run_directory import RunDirectory
 
 
@@ -73,6 +74,14 @@ class Pairing:
     def has_users(self, algorithm: str) -> bool:
         """Whether an algorithm keeps results of users, for any seed."""
         return any(own for (name, _), own in self._per_user.items() if name == algorithm)
+
+    def results_of(self, algorithm: str, group: str) -> dict[int, UserResults]:
+        """Returns the results of a group's users with an algorithm, by seed."""
+        return {
+            seed: groups[group].results
+            for (name, seed), groups in self._per_user.items()
+            if name == algorithm and group in groups
+        }
 
     def by_user(self, group: str, measure: str, first: str, second: str) -> np.ndarray | None:
         """Returns each user's value with one algorithm less the value with another, `[n]`.
