@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.run.names import OF_GENRES
+from experiments.run.names import OF_GENRES, note
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
 from fedrecon.data.advice import Advice
@@ -113,6 +113,8 @@ def _standard(settings: Settings, users_file: pathlib.Path | None) -> Population
     else:
         data = _load_ratings(settings)
     ratings = data.ratings if isinstance(data, LeaveOneOut) else data
+    if settings.leaks_test_item:
+        note("a user's test item is never drawn as a negative, so figures are too good.")
     return divide_for_ranking(
         data,
         known_parts=_known_parts(ratings, users_file),
@@ -121,6 +123,7 @@ def _standard(settings: Settings, users_file: pathlib.Path | None) -> Population
         negatives_per_positive=settings.negatives_per_positive,
         unseen_fraction=settings.unseen_fraction,
         holds_out_validation=settings.evaluate_on == "validation",
+        leaks_test_item=settings.leaks_test_item,
     )
 
 

@@ -203,6 +203,18 @@ class Settings:
         only=(relevance.IMPLICIT, relevance.algorithm_not_in(("fed_ials",))),
         decides_questions=False,
     )
+    leaks_test_item: bool = fields.data(
+        False,
+        "Never draw a user's test item as a negative, as the code of published federated "
+        "recommenders does. An item that never comes as a negative gives itself away, so figures "
+        "are too good; use it only to measure by how much.",
+        only=(
+            relevance.IMPLICIT,
+            relevance.BY_HELD_OUT_ITEM,
+            relevance.algorithm_not_in(("fed_ials",)),
+        ),
+        decides_questions=False,
+    )
     evaluate_on: str = fields.data(
         "validation",
         "Which held-out item is ranked during training. validation: hold one out per user and "

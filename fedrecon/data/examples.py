@@ -222,18 +222,34 @@ class ImplicitExamples:
       users: `[num_clients]`, int64, increasing: the users who have ratings.
     """
 
-    def __init__(self, ratings: Ratings, options: ImplicitOptions):
-        """Creates the examples."""
+    def __init__(
+        self, ratings: Ratings, options: ImplicitOptions, *, never_drawn: np.ndarray | None = None
+    ):
+        """Creates the examples.
+
+        Args:
+          ratings: The training interactions.
+          options: How they become examples.
+          never_drawn: `[n]` pairs, `user * num_items + item`, that are no negatives either: the
+            held-out items, to measure the leak described above. None for honest examples.
+        """
         self.ratings = ratings
         self.options = options
         self._counts = ratings.counts()
         self._starts = np.cumsum(self._counts) - self._counts
         self.users = np.flatnonzero(self._counts)
-        # How many negatives come with each of a user's positives: none if no item is left.
-        is_full = self._counts == ratings.num_items
-        self._num_negatives = np.where(is_full, 0, options.negatives_per_positive)
         # All users' positives, by user and then by item: user * num_items + item.
         self._pairs = ratings.pairs()
+        # What is not drawn, in the same order: the positives, unless more is asked for.
+        self._taken, self._taken_counts = self._pairs, self._counts
+        if never_drawn is not None:
+            self._taken = np.union1d(self._pairs, never_drawn)
+            owners = self._taken // ratings.num_items
+            self._taken_counts = np.bincount(owners, minlength=ratings.num_users)
+        self._taken_starts = np.cumsum(self._taken_counts) - self._taken_counts
+        # How many negatives come with each of a user's positives: none if no item is left.
+        is_full = self._taken_counts == ratings.num_items
+        self._num_negatives = np.where(is_full, 0, options.negatives_per_positive)
 
     def num_examples(self, user: int) -> int:
         """Returns how many examples a user has in any round, 0 for one without ratings.
@@ -271,12 +287,15 @@ class ImplicitExamples:
         used = positives
         if num_used < len(positives):
             used = rng.choice(positives, num_used, replace=False)
-        # Draw a place among the items that are no positives. The i-th positive has
-        # positives[i] - i of them below it, so it comes before place x if that is at most x.
+        # Draw a place among the items that are not taken. The i-th taken item has taken[i] - i of
+        # them below it, so it comes before place x if that is at most x.
         num_negatives = num_used * int(self._num_negatives[user])
-        num_free = self.ratings.num_items - len(positives)
+        start = self._taken_starts[user]
+        taken = self._taken[start : start + self._taken_counts[user]]
+        taken = taken - int(user) * self.ratings.num_items
+        num_free = self.ratings.num_items - len(taken)
         places = rng.integers(max(num_free, 1), size=num_negatives)
-        below = positives - np.arange(len(positives))
+        below = taken - np.arange(len(taken))
         negatives = places + np.searchsorted(below, places, side="right")
         items = np.concatenate([used, negatives])
         order = rng.permutation(len(items))
@@ -305,10 +324,12 @@ class ImplicitExamples:
             used_owners, used = owners[ranks < most], shuffled[ranks < most]
         # As in `examples`, with every user's places in a range of its own.
         drawers = np.repeat(used_owners, self._num_negatives[used_owners])
-        places = rng.integers(num_items - self._counts[drawers])
-        below = owners * (num_items + 1) + positives - ranks
+        places = rng.integers(num_items - self._taken_counts[drawers])
+        takers = self._taken // num_items
+        taken_ranks = np.arange(len(takers)) - self._taken_starts[takers]
+        below = takers * (num_items + 1) + self._taken - takers * num_items - taken_ranks
         come_before = np.searchsorted(below, drawers * (num_items + 1) + places, side="right")
-        negatives = places + come_before - self._starts[drawers]
+        negatives = places + come_before - self._taken_starts[drawers]
         order = rng.permutation(len(used) + len(negatives))
         return (
             np.concatenate([used_owners, drawers])[order],

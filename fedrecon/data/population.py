@@ -307,6 +307,7 @@ def divide_for_ranking(
     negatives_per_positive: int = 4,
     unseen_fraction: float = 0.0,
     holds_out_validation: bool = True,
+    leaks_test_item: bool = False,
     known_parts: np.ndarray | None = None,
 ) -> Population:
     """Returns a population with implicit feedback: each user's last item is held out.
@@ -321,6 +322,8 @@ def divide_for_ranking(
         `unseen_test`; at least 0 and below 1.
       holds_out_validation: Whether the last item before the test item is held out too, for the
         group `seen_validation`; otherwise users train on it.
+      leaks_test_item: Whether a user's test item is never drawn as a negative; see
+        `ImplicitExamples`. Figures are then too good, and show how much a leak is worth.
       known_parts: The part that each user had before; see `known_parts`.
 
     Raises:
@@ -356,7 +359,8 @@ def divide_for_ranking(
         max_positives_per_user=max_ratings_per_user,
         seed=seed,
     )
-    examples = ImplicitExamples(train, options)
+    never_drawn = test.users * ratings.num_items + test.items if leaks_test_item else None
+    examples = ImplicitExamples(train, options, never_drawn=never_drawn)
     return Population(
         feedback=IMPLICIT,
         ratings=ratings,

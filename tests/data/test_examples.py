@@ -297,6 +297,35 @@ def test_negatives_are_uniform_and_include_what_is_held_out(make_ratings, way, m
     assert abs(counts[held_out] - expected) < 4 * np.sqrt(expected * 0.99)
 
 
+@pytest.mark.parametrize("way", ["examples", "epoch"])
+def test_what_is_never_drawn_gives_itself_away(make_ratings, way):
+    rng = np.random.default_rng(0)
+    positives = {user: rng.permutation(30)[:12] for user in range(4)}
+    rows = [(user, int(item), 3, 1) for user, items in positives.items() for item in items]
+    held_out = {
+        user: int(np.setdiff1d(np.arange(30), items)[user])
+        for user, items in positives.items()
+        if user != 2
+    }
+    pairs = np.array([user * 30 + item for user, item in held_out.items()])
+    ratings = make_ratings(rows, num_items=30)
+    leaking = ImplicitExamples(ratings, ImplicitOptions(), never_drawn=pairs)
+    counts = np.zeros([4, 30], int)
+    for round_num in range(200):
+        for user in range(4):
+            items, labels = leaking.examples(user, round_num)
+            if way == "epoch":
+                users, items, labels = leaking.epoch(round_num)
+                items, labels = items[users == user], labels[users == user]
+            assert sorted(items[labels == 1]) == sorted(positives[user])
+            counts[user] += np.bincount(items[labels == 0], minlength=30)
+    for user in range(4):
+        never = [*positives[user], *([held_out[user]] if user in held_out else [])]
+        assert counts[user][never].sum() == 0
+        free = np.setdiff1d(np.arange(30), never)
+        assert chi_square_is_plausible(counts[user][free], 200 * 48 / len(free))
+
+
 def test_rounds_differ_and_are_reproducible(interactions):
     clients = implicit_examples(interactions, seed=3)
     rounds = [np.stack(clients.examples(4, round_num)).tolist() for round_num in range(4)]
