@@ -13,6 +13,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from experiments.run.names import did_you_mean
 from fedrecon.errors import InputError
 
 _BLOCK = re.compile(r"(<!-- from (\w+): ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -35,6 +36,18 @@ class Comparison:
     tolerance: float = 0.004
 
 
+_PAPER_SHARED = (
+    *("--algorithms=fed_avg", "--references=", "--local_part=shared", "--mean_user"),
+    "--set=fed_avg:total_rounds=2000",
+)
+_PAPER_QUERY_OF_ALL = (
+    *("--algorithms=fed_recon", "--references=", "--support_query_split=query_of_all"),
+    "--set=fed_recon:total_rounds=2000",
+)
+_PAPER_NO_SPLIT = (
+    *("--algorithms=fed_recon", "--references=", "--support_query_split=none"),
+    "--set=fed_recon:total_rounds=500",
+)
 _FEW = "--algorithms=fed_recon_ls,fed_recon,centralized"
 COMPARISONS = {
     "ratings": Comparison("comparison_ml1m"),
@@ -42,10 +55,28 @@ COMPARISONS = {
     "by_time": Comparison("comparison_ml1m", (_FEW, "--unseen_halves=by_time")),
     "cold_items": Comparison("comparison_cold_items_ml1m"),
     "paper": Comparison("comparison_paper_ml1m"),
+    "paper_shared": Comparison("comparison_paper_ml1m", _PAPER_SHARED),
+    "paper_query_of_all": Comparison("comparison_paper_ml1m", _PAPER_QUERY_OF_ALL),
+    "paper_no_split": Comparison("comparison_paper_ml1m", _PAPER_NO_SPLIT),
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
     "neumf": Comparison("comparison_neumf_ncf_ml1m", tolerance=0.02),
 }
+
+
+def named(name: str) -> list[str]:
+    """Returns the comparisons that a name stands for: itself, or all whose names begin with it.
+
+    Raises:
+      InputError: If there are none.
+    """
+    found = [each for each in COMPARISONS if each == name or each.startswith(f"{name}_")]
+    if not found:
+        raise InputError(
+            f"there is no comparison {name!r}{did_you_mean(name, COMPARISONS)} Known are "
+            f"{', '.join(COMPARISONS)}."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

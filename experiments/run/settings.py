@@ -211,7 +211,7 @@ class Settings:
         only=(
             relevance.IMPLICIT,
             relevance.BY_HELD_OUT_ITEM,
-            relevance.algorithm_not_in(("fed_ials",)),
+            relevance.NOT_FED_IALS,
         ),
         decides_questions=False,
     )

@@ -101,3 +101,11 @@ def test_every_table_of_the_page_has_its_comparison(repository):
         assert page.differences(block.table, block.table, tolerance=0.0) == []
     for comparison in page.COMPARISONS.values():
         assert (repository / "experiments/presets" / f"{comparison.preset}.flags").exists()
+
+
+def test_a_name_stands_for_itself_and_for_all_that_begin_with_it():
+    assert page.named("ratings") == ["ratings"]
+    assert page.named("paper")[0] == "paper"
+    assert {"paper_shared", "paper_query_of_all"} < set(page.named("paper"))
+    with pytest.raises(InputError, match="there is no comparison 'papers'; did you mean paper"):
+        page.named("papers")

@@ -39,7 +39,7 @@ def test_help_starts_with_the_required_flag_and_has_the_groups_after_a_few(repos
     for group in fields.GROUPS:
         assert any(line.startswith(f"  {group:11}--") for line in text.splitlines())
     presets = text.partition("Presets")[2]
-    assert "fed_recon_ml1m_paper.flags" in presets
+    assert "paper_ml1m.flags" in presets
     assert "comparison_" not in presets  # Those are of another binary.
 
 

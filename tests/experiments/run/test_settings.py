@@ -539,10 +539,11 @@ def test_presets_are_complete_command_lines(parse, repository):
     assert len(of_training) >= 2
     for preset in of_training:
         parse(f"--flagfile={preset}")
-    paper = parse(f"--flagfile={repository}/experiments/presets/fed_recon_ml1m_paper.flags")
+    paper = parse(f"--flagfile={repository}/experiments/presets/paper_ml1m.flags")
     assert (paper.client_learning_rate, paper.server_learning_rate) == (0.5, 1.0)
     assert (paper.reconstruction_learning_rate, paper.reconstruction_epochs) == (0.1, 5)
-    assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 500)
+    assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 2000)
+    assert paper.split == "published"
     assert (paper.dim, paper.max_ratings_per_user) == (50, 300)
     assert paper.reconstruction_steps_max == paper.client_steps_max == 50
     fed_ncf = parse(f"--flagfile={repository}/experiments/presets/fed_ncf_ml1m.flags")
@@ -593,3 +594,41 @@ def test_held_out_users_are_counted_only_by_strong_generalization(parse):
 
 def test_each_split_has_a_function():
     assert tuple(population._DIVIDE) == settings.SPLITS
+
+
+def test_the_published_split_leaves_no_choice_of_ours(parse):
+    paper = parse("--split=published", "--dataset=movielens-1m")
+    ours = {"held_out_fraction", "cold_items_fraction", "unseen_halves", "example_order"}
+    assert not ours & set(paper.to_json())
+    assert {"split", "support_batch_size", "max_ratings_per_user"} <= set(paper.to_json())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--dataset is synthetic; give --dataset=movielens-1m"),
+        (("--dataset=movielens-1m", IMPLICIT), "leave --feedback=implicit out"),
+        (("--dataset=movielens-1m", "--warm_start=x"), "--warm_start keeps users in their part"),
+        (("--dataset=movielens-1m", "--held_out_fraction=0.1"), "--held_out_fraction has no eff"),
+        (("--dataset=movielens-1m", "--example_order=by_time"), "--example_order has no effect"),
+    ],
+)
+def test_what_does_not_go_with_the_published_split_is_refused(parse, arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse("--split=published", *arguments)
+
+
+def test_one_row_for_all_users_is_the_row_of_the_mean_user(parse):
+    shared = parse("--algorithm=fed_avg", "--local_part=shared", "--mean_user")
+    assert shared.shares_user_row
+    with pytest.raises(InputError, match="--local_part=shared is the row of --mean_user"):
+        parse("--algorithm=fed_avg", "--local_part=shared", "--mean_user=false")
+    with pytest.raises(InputError, match="--local_part has no effect"):
+        parse("--algorithm=fed_recon", "--local_part=shared")
+
+
+def test_a_leak_is_of_drawn_negatives(parse):
+    assert parse(IMPLICIT, "--algorithm=fed_ncf", "--leaks_test_item").leaks_test_item
+    for others in (("--algorithm=fed_ncf",), (IMPLICIT, "--algorithm=fed_ials")):
+        with pytest.raises(InputError, match="--leaks_test_item has no effect"):
+            parse("--leaks_test_item", *others)
