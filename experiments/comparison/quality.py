@@ -26,6 +26,7 @@ _PREDICTS = {
     ("item_knn", EXPLICIT): "predicts from the user's ratings of similar items",
     ("item_knn", IMPLICIT): "ranks items by how similar they are to the user's own",
     ("ials", IMPLICIT): "factorizes the matrix of all interactions",
+    ("ease", IMPLICIT): "adds up weights from each item to each other item, solved for",
     ("global_mean", EXPLICIT): "predicts the mean of all ratings",
     ("genre_mean", EXPLICIT): "predicts the mean rating of items with the same genres",
     ("genre_popularity", EXPLICIT): "predicts the same, drawn to the mean and moved by the user",

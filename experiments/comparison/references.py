@@ -9,6 +9,18 @@ from experiments.run.settings import Settings
 from fedrecon import baselines
 from fedrecon.data.population import Population
 
+# The settings from which options come, by the references that have any.
+_OPTIONS = {
+    "ials": {
+        "dim": "dim",
+        "regularization": "ridge",
+        "unobserved_weight": "unobserved_weight",
+        "seed": "seed",
+    },
+    "ease": {"regularization": "ridge"},
+    "item_knn": {"num_neighbors": "num_neighbors", "shrinkage": "shrinkage"},
+}
+
 
 def config(chosen: Settings) -> dict[str, Any]:
     """Returns the settings that config.json names, and the options that they lead to."""
@@ -16,14 +28,10 @@ def config(chosen: Settings) -> dict[str, Any]:
 
 
 def _options(chosen: Settings) -> Any:
-    if chosen.algorithm != "ials":
-        return baselines.OPTIONS[chosen.algorithm]()
-    given = {"regularization": chosen.ridge, "unobserved_weight": chosen.unobserved_weight}
-    return baselines.IalsOptions(
-        dim=chosen.dim,
-        seed=chosen.seed,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    names = _OPTIONS.get(chosen.algorithm, {})
+    given = {option: getattr(chosen, setting) for option, setting in names.items()}
+    given = {option: value for option, value in given.items() if value is not None}
+    return baselines.OPTIONS[chosen.algorithm](**given)
 
 
 def train(chosen: Settings, population: Population) -> Any:

@@ -23,7 +23,7 @@ from fedrecon.options import (
 )
 
 _FEEDBACKS = ("explicit", "implicit")
-_ONLY_IMPLICIT = ("fed_ials", "ials")
+_ONLY_IMPLICIT = ("fed_ials", "ials", "ease")
 _STEPS = frozenset(
     f"reconstruction_{name}" for name in ("optimizer", "learning_rate", "epochs", "steps_max")
 )

@@ -16,7 +16,15 @@ ALGORITHMS = (
     "centralized",
 )
 # Models without rounds, trained on one machine, to compare with.
-REFERENCES = ("ials", "item_knn", "popularity", "global_mean", "genre_mean", "genre_popularity")
+REFERENCES = (
+    "ials",
+    "ease",
+    "item_knn",
+    "popularity",
+    "global_mean",
+    "genre_mean",
+    "genre_popularity",
+)
 # The references that know an item by its genres.
 OF_GENRES = ("genre_mean", "genre_popularity")
 

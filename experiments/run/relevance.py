@@ -143,8 +143,10 @@ REBUILDING = Either(
         BY_STRONG_GENERALIZATION,
     )
 )
-# Some local part is solved for. `ials` solves for all rows.
-SOLVED = Either((algorithm_in((*SOLVING, "ials")), Having("reconstruction", ("least_squares",))))
+# Some local part is solved for. `ials` solves for all rows, and `ease` for its weights.
+SOLVED = Either(
+    (algorithm_in((*SOLVING, "ials", "ease")), Having("reconstruction", ("least_squares",)))
+)
 USER_BIAS = Either((Having("user_bias", (True,)), Having("model", MODELS, is_not=True)))
 # Clients, or whoever reconstructs unseen users, take batches.
 BATCHED = (*STEPPING, "fed_recon_ls", "centralized")

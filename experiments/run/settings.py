@@ -391,10 +391,11 @@ class Settings:
     ridge: Optional[float] = fields.algorithm(
         None,
         "Regularization of a local part that is solved for, relative to one example. fed_ials and "
-        f"ials use it for item rows, too. Default: {LeastSquaresOptions.regularization:g}; "
-        f"{FedIalsOptions.regularization:g} for fed_ials; 7 for ials.",
+        "ials use it for item rows, too, and ease for its weights. Default: "
+        f"{LeastSquaresOptions.regularization:g}; {FedIalsOptions.regularization:g} for fed_ials; "
+        "7 for ials; 500 for ease.",
         positive=True,
-        algorithms=(*ALGORITHMS, "ials"),
+        algorithms=(*ALGORITHMS, "ials", "ease"),
         only=(relevance.SOLVED,),
     )
     ridge_exponent: Optional[float] = fields.algorithm(
@@ -420,6 +421,19 @@ class Settings:
         f"Default: {FedIalsOptions.unobserved_weight:g}.",
         positive=True,
         algorithms=("fed_ials", "ials"),
+    )
+    num_neighbors: int = fields.algorithm(
+        50,
+        "The most neighbors of an item that item_knn counts.",
+        minimum=1,
+        algorithms=("item_knn",),
+    )
+    shrinkage: Optional[float] = fields.algorithm(
+        None,
+        "So many users in common halve a similarity of item_knn. Default: 0 with implicit "
+        "feedback, 500 with explicit feedback.",
+        minimum=0.0,
+        algorithms=("item_knn",),
     )
     client_optimizer: str = fields.algorithm(
         "sgd",
@@ -619,7 +633,7 @@ class Settings:
                 "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "
                 "--algorithm=fed_ials."
             )
-        if self.algorithm in ("fed_ials", "ials") and self.is_explicit:
+        if self.algorithm in ("fed_ials", "ials", "ease") and self.is_explicit:
             raise InputError(
                 f"{self.algorithm} is for implicit feedback; leave it out, or give "
                 "--feedback=implicit."

@@ -5,6 +5,7 @@
 records. `baseline` states what all of them share.
 """
 
+from fedrecon.baselines.ease import EaseOptions, train_ease
 from fedrecon.baselines.genres import (
     GenreMeanOptions,
     GlobalMeanOptions,
@@ -22,13 +23,19 @@ from fedrecon.baselines.popularity import (
 
 OPTIONS = {
     "ials": IalsOptions,
+    "ease": EaseOptions,
     "item_knn": ItemKnnOptions,
     "popularity": PopularityOptions,
     "global_mean": GlobalMeanOptions,
     "genre_mean": GenreMeanOptions,
     "genre_popularity": PopularityOptions,
 }
-IMPLICIT = {"ials": train_ials, "item_knn": train_item_knn, "popularity": train_popularity}
+IMPLICIT = {
+    "ials": train_ials,
+    "ease": train_ease,
+    "item_knn": train_item_knn,
+    "popularity": train_popularity,
+}
 EXPLICIT = {"item_knn": train_rating_item_knn, "popularity": train_rating_baseline}
 BY_GENRES = {
     "global_mean": train_global_mean,

@@ -19,6 +19,7 @@ PAIRS = np.array([(u, i) for u in range(SIZE) for i in range(SIZE) if u != i])
 IS_LIKED = PAIRS.sum(axis=1) % 2 == 0
 SMALL = {
     "ials": {"dim": 2, "regularization": 0.1},
+    "ease": {"regularization": 1.0},
     "item_knn": {"num_neighbors": 4, "shrinkage": 0.0},
     "popularity": {},
 }

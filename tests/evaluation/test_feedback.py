@@ -37,11 +37,24 @@ def test_ratings_are_judged_by_errors_and_rankings_by_hits():
     assert measures == {
         "explicit": {"rmse": True, "accuracy": False, "rounded_accuracy": False},
         "implicit": {"hr_at_10": False, "ndcg_at_10": False},
+        "strong_generalization": {
+            "ndcg_at_100": False,
+            "recall_at_20": False,
+            "recall_at_50": False,
+        },
     }
     chosen_by = {name: feedback.chosen_by.name for name, feedback in FEEDBACKS.items()}
-    assert chosen_by == {"explicit": "rmse", "implicit": "ndcg_at_10"}
+    assert chosen_by == {
+        "explicit": "rmse",
+        "implicit": "ndcg_at_10",
+        "strong_generalization": "ndcg_at_100",
+    }
     spread = {name: feedback.spread.name for name, feedback in FEEDBACKS.items()}
-    assert spread == {"explicit": "rmse", "implicit": "mrr"}
+    assert spread == {
+        "explicit": "rmse",
+        "implicit": "mrr",
+        "strong_generalization": "ndcg_at_100",
+    }
 
 
 @pytest.mark.parametrize("name", [EXPLICIT, IMPLICIT])

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from fedrecon.data.ratings import RatingScale
-from fedrecon.evaluation.metrics import UserResults, ranking_results, ranks, rating_results
+from fedrecon.evaluation.metrics import (
+    UserResults,
+    ranking_results,
+    ranks,
+    rating_results,
+    targets_results,
+)
 
 NAN = float("nan")
 STARS, HALF_STARS, ZERO_OR_ONE = (
@@ -300,6 +306,54 @@ def test_no_column_of_held_out_items():
 def test_unusable_cutoffs(k):
     with pytest.raises(ValueError, match="k must be one or more integers, at least 1; found"):
         ranking_results([[0]], k)
+
+
+def test_many_targets_are_ranked_as_few_are():
+    """Where a user has many targets the scores are sorted, else those above each are counted."""
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 9, (40, 30)).astype(float)  # Many ties.
+    is_candidate = rng.random((40, 30)) < 0.8
+    targets = np.full((40, 12), -1)
+    for row in targets:
+        number = rng.integers(0, 13)
+        row[:number] = rng.permutation(30)[:number]
+    one_by_one = [ranks(scores, is_candidate | _has(targets), targets[:, [n]]) for n in range(12)]
+    np.testing.assert_array_equal(ranks(scores, is_candidate, targets), np.hstack(one_by_one))
+
+
+def _has(targets):
+    """All targets of a user are candidates, also where only one of them is ranked."""
+    found = np.zeros((len(targets), 30), bool)
+    for row, own in zip(found, targets):
+        row[own[own >= 0]] = True
+    return found
+
+
+def test_several_targets_by_hand():
+    # Targets at places 1 and 4; at places 1, 2 and 3; at place 12; none.
+    results = targets_results(
+        [[3, 0, -1], [0, 1, 2], [-1, 11, -1], [-1, -1, -1]], recall_at=(1, 2, 10), ndcg_at=(2, 10)
+    )
+    np.testing.assert_array_equal(results.counts, [2, 3, 1, 0])
+    second, fourth = 1 / math.log2(3), 1 / math.log2(5)
+    expected = {
+        "ndcg_at_2": [1 / (1 + second), 1, 0, NAN],
+        "ndcg_at_10": [(1 + fourth) / (1 + second), 1, 0, NAN],
+        # One hit of min(1, targets); one or two of min(2, targets); of all.
+        "recall_at_1": [1, 1, 0, NAN],
+        "recall_at_2": [1 / 2, 1, 0, NAN],
+        "recall_at_10": [1, 1, 0, NAN],
+    }
+    assert list(results.values) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(results.values[name], values, rtol=1e-14, err_msg=name)
+
+
+def test_standard_errors_over_users():
+    values = {"recall_at_20": np.array([0.0, 1.0, NAN, 1.0, 1.0])}
+    results = UserResults(values, np.array([3, 1, 0, 2, 2]))
+    # Mean 3/4 of four judged users; variance 3/16.
+    assert results.standard_errors() == {"recall_at_20": pytest.approx((3 / 16 / 4) ** 0.5)}
 
 
 def test_constant_scores_find_nothing():
