@@ -31,9 +31,11 @@ from fedrecon.errors import InputError
 from fedrecon.evaluation.coverage import Coverage
 from fedrecon.evaluation.judge import Judge
 from fedrecon.evaluation.metrics import UserResults
+from fedrecon.ials_units import PairCounts
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import StartedModelFn, model_fn
 from fedrecon.models.split_model import ModelFn
+from fedrecon.options import FedIalsOptions
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.divergence import DivergenceCheck
 from fedrecon.serving.build import recommender_of
@@ -200,7 +202,7 @@ def fit(
     with tff.framework.get_context_stack().install(context):
         prepared = kind.prepare(
             build_model,
-            options or default_options(algorithm, population.feedback),
+            options or _default_options(algorithm, population),
             population,
             clients_per_round=clients_per_round,
             **more,
@@ -215,6 +217,12 @@ def fit(
     metrics = {group: judge.summarize(of_group) for group, of_group in results.items()}
     judged = {group: judge.coverage(group) for group in population.groups}
     return Fitted(prepared, population, state, judge, results, judged, metrics, rows, recommender)
+
+
+def _default_options(algorithm: str, population: Population) -> Any:
+    if algorithm == "fed_ials":
+        return FedIalsOptions.of_data(PairCounts.of_training(population))
+    return default_options(algorithm, population.feedback)
 
 
 def _population(ratings, algorithm: str, seed: int, warm_start: Recommender | None) -> Population:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fedrecon import ials_units
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.errors import InputError, check_positive
+from fedrecon.ials_units import PairCounts
 
 if TYPE_CHECKING:
     import tensorflow_federated as tff
@@ -183,6 +185,9 @@ class FedReconOptions:
 class FedIalsOptions:
     """Federated iALS; the names of Rendle et al. 2022 (arXiv:2110.14037) are in brackets.
 
+    Regularization and unobserved weight are those of the paper, and suit one data set alone: these
+    are for MovieLens 1M. `of_data` finds them for another.
+
     Attributes:
       regularization: Positive [lambda].
       exponent: In `[0, 1]` [nu]. 0 regularizes all rows alike; 1, the paper's choice, in proportion
@@ -201,6 +206,32 @@ class FedIalsOptions:
         for name in ("regularization", "unobserved_weight"):
             check_positive(f"the {name} of federated iALS", getattr(self, name))
         _check_exponent(self.exponent)
+
+    @classmethod
+    def of_data(
+        cls,
+        counts: PairCounts,
+        *,
+        regularization: float = ials_units.REGULARIZATION,
+        unobserved_weight: float = ials_units.UNOBSERVED_WEIGHT,
+        **others: Any,
+    ) -> FedIalsOptions:
+        """Returns options whose strengths are given in the units of `ials_units`.
+
+        Args:
+          counts: The training data, as `PairCounts.of_training(population)`.
+          regularization: In units of noise, positive.
+          unobserved_weight: In units of the observed, positive.
+          **others: The other attributes.
+        """
+        options = cls(**others)
+        strengths = ials_units.in_pairs(
+            counts,
+            regularization=regularization,
+            unobserved_weight=unobserved_weight,
+            exponent=options.exponent,
+        )
+        return dataclasses.replace(options, **strengths)
 
 
 @dataclasses.dataclass(frozen=True)

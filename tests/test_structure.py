@@ -12,7 +12,8 @@ ALLOWED = {
     "_requirements": set(),
     "errors": set(),
     "rng": set(),
-    "options": BASE | {"data"},
+    "ials_units": BASE | {"data"},
+    "options": BASE | {"data", "ials_units"},
     "defaults": BASE | {"data", "options"},
     "data": BASE | {"data"},
     "models": BASE | {"models"},
@@ -26,7 +27,7 @@ ALLOWED = {
     | {"options", "data", "models", "engine", "wiring", "algorithms", "evaluation", "serving"},
     "evaluation": BASE | {"data", "models", "wiring", "algorithms", "evaluation"},
     "fit": BASE
-    | {"defaults"}
+    | {"defaults", "ials_units"}
     | {"options", "data", "models", "execution", "algorithms", "runs", "evaluation", "serving"},
 }
 

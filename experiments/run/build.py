@@ -32,6 +32,7 @@ from fedrecon.data.features import genre_features
 from fedrecon.data.population import Population, label_scale
 from fedrecon.data.ratings import Ratings
 from fedrecon.defaults import arguments_of_scale
+from fedrecon.ials_units import PairCounts
 from fedrecon.models import matrix_factorization, neural_cf
 from fedrecon.models.by_name import model_from_name
 from fedrecon.models.model_fn import model_fn as bind
@@ -137,7 +138,7 @@ def build_algorithm(
         return centralized.prepare_centralized(build_model, options, population, **common)
     common["sampler"] = settings.client_sampler
     if settings.algorithm == "fed_ials":
-        options = fed_ials_options(settings)
+        options = fed_ials_options(settings, PairCounts.of_training(population))
         return fed_ials.prepare_fed_ials(build_model, options, population, **common)
     if settings.engine == "stock":
         options = fed_recon_options(settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.run.names import ALGORITHMS
 from experiments.run.settings import Settings, uses
-from fedrecon import defaults
+from fedrecon import defaults, ials_units
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 from fedrecon.errors import InputError
 from fedrecon.options import (
@@ -110,9 +110,9 @@ def _flat(options: Any) -> dict[str, Any]:
         return {**_of_reconstruction(options), **_of_clients(options)}
     if isinstance(options, FedIalsOptions):
         return {
-            "ridge": options.regularization,
+            "ridge": ials_units.REGULARIZATION,
             "ridge_exponent": options.exponent,
-            "unobserved_weight": options.unobserved_weight,
+            "unobserved_weight": ials_units.UNOBSERVED_WEIGHT,
             **_of_optimizer("server", options.server_optimizer),
         }
     if isinstance(options, CentralizedOptions):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from experiments.run.settings import Settings
+from fedrecon.ials_units import PairCounts
 from fedrecon.options import (
     CentralizedOptions,
     FedAvgOptions,
@@ -67,9 +68,10 @@ def fed_recon_options(settings: Settings) -> FedReconOptions:
     )
 
 
-def fed_ials_options(settings: Settings) -> FedIalsOptions:
-    """Returns the options of federated iALS."""
-    return FedIalsOptions(
+def fed_ials_options(settings: Settings, counts: PairCounts) -> FedIalsOptions:
+    """Returns the options of federated iALS for training data of these counts."""
+    return FedIalsOptions.of_data(
+        counts,
         **_given(
             regularization=settings.ridge,
             exponent=settings.ridge_exponent,

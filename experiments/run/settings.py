@@ -16,6 +16,7 @@ from experiments.run import fields, relevance
 from experiments.run.names import ALGORITHMS, OF_GENRES, REFERENCES
 from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
+from fedrecon import ials_units
 from fedrecon.data.cohorts import SUPPORT_QUERY_SPLITS
 from fedrecon.data.columns import parse_columns
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
@@ -50,8 +51,9 @@ FREE = frozenset(
     | {"total_rounds", "rounds_per_checkpoint", "gpu_memory_limit_mb"}
 )
 # Changes whenever files of older runs would be misread: config.json holds it. (1 had no number, and
-# other names of algorithms and of groups of users. 2 divided unseen users' ratings by batch_size.)
-FORMAT = 3
+# other names of algorithms and of groups of users. 2 divided unseen users' ratings by batch_size. 3
+# had the strengths of iALS per pair.)
+FORMAT = 4
 
 _MOST_WIDTH = 65_536  # Wider embeddings are mistakes.
 _RECONSTRUCTING = (*relevance.STEPPING, "centralized")
@@ -390,10 +392,10 @@ class Settings:
     )
     ridge: Optional[float] = fields.algorithm(
         None,
-        "Regularization of a local part that is solved for, relative to one example. fed_ials and "
-        "ials use it for item rows, too, and ease for its weights. Default: "
-        f"{LeastSquaresOptions.regularization:g}; {FedIalsOptions.regularization:g} for fed_ials; "
-        "7 for ials; 500 for ease.",
+        "Regularization of a local part that is solved for, relative to one example. For fed_ials "
+        "and ials it is that of all rows, relative to noise: what suits one data set suits others. "
+        f"For ease it is that of its weights. Default: {LeastSquaresOptions.regularization:g}; "
+        f"{ials_units.REGULARIZATION:g} for fed_ials and ials; 500 for ease.",
         positive=True,
         algorithms=(*ALGORITHMS, "ials", "ease"),
         only=(relevance.SOLVED,),
@@ -417,8 +419,9 @@ class Settings:
     )
     unobserved_weight: Optional[float] = fields.algorithm(
         None,
-        "Weight of a pair of user and item without an interaction. A pair with one has weight 1. "
-        f"Default: {FedIalsOptions.unobserved_weight:g}.",
+        "Weight of all pairs of user and item together, relative to the pairs with an interaction. "
+        "So what suits one data set suits others, however dense they are. Default: "
+        f"{ials_units.UNOBSERVED_WEIGHT:g}.",
         positive=True,
         algorithms=("fed_ials", "ials"),
     )

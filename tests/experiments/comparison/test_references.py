@@ -9,6 +9,7 @@ import pytest
 from experiments.comparison import references, runs
 from experiments.run.population import load_population
 from experiments.run.settings import uses
+from fedrecon import ials_units
 from fedrecon.evaluation.judge import BaselineScores, Judge
 from fedrecon.evaluation.metrics import UserResults
 from tests.experiments.small import small_settings
@@ -117,9 +118,14 @@ def test_ials_takes_the_settings_that_it_says_it_uses():
     population = load_population(IMPLICIT)
     chosen = of("ials", IMPLICIT, ridge=3.0, unobserved_weight=0.5, seed=0)
     options = references.train(chosen, population).options
-    assert (options.dim, options.regularization, options.unobserved_weight) == (3, 3.0, 0.5)
+    users, items, _ = population.examples.interactions(population.train)
+    of_user, of_item = len(users) / len(np.unique(users)), len(items) / 260
+    assert options.dim == 3
+    assert options.regularization == pytest.approx(3.0 * (of_user**0.5 + of_item**0.5))
+    assert options.unobserved_weight == pytest.approx(0.5 * of_user / 260)
     default = references.train(of("ials", IMPLICIT), population).options
-    assert default.regularization == type(default)().regularization
+    in_units = ials_units.in_pairs(ials_units.PairCounts.of_training(population))
+    assert default.regularization == in_units["regularization"]
     for name in ("dim", "ridge", "unobserved_weight", "unseen_fraction", "seed"):
         assert uses(of("ials", IMPLICIT), name), name
     for name in ("l2", "client_learning_rate", "total_rounds", "batch_size", "held_out_fraction"):

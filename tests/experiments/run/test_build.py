@@ -14,6 +14,7 @@ from fedrecon.data.datasets import load_dataset, load_leave_one_out
 from fedrecon.data.population import divide_by_user, divide_for_ranking
 from fedrecon.errors import DataError, InputError
 from fedrecon.evaluation.judge import Judge
+from fedrecon.ials_units import PairCounts
 from fedrecon.models.matrix_factorization import matrix_factorization
 from fedrecon.models.model_fn import model_fn
 from fedrecon.options import (
@@ -264,6 +265,15 @@ def of_fed_recon(prepared, options, **model_settings):
     return expected
 
 
+def of_fed_ials(**in_units):
+    def expected(population):
+        options = FedIalsOptions.of_data(PairCounts.of_training(population), **in_units)
+        model = mf(population, user_l2=0.0)
+        return fr.prepare_fed_ials(model, options, population, clients_per_round=7)
+
+    return expected
+
+
 def of_averaging(prepared, **more):
     def expected(population):
         return prepared(
@@ -328,10 +338,11 @@ EXACT = FedReconOptions(
                 server_optimizer="adam",
                 server_learning_rate=0.125,
             ),
-            of_fed_recon(
-                fr.prepare_fed_ials,
-                FedIalsOptions(0.5, 0.25, 0.75, OptimizerOptions("adam", 0.125)),
-                user_l2=0.0,
+            of_fed_ials(
+                regularization=0.5,
+                unobserved_weight=0.75,
+                exponent=0.25,
+                server_optimizer=OptimizerOptions("adam", 0.125),
             ),
         ),
         (of_averaging_settings("fed_avg"), of_averaging(fr.prepare_fed_avg)),

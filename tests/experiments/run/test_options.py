@@ -8,6 +8,7 @@ import pytest
 from experiments.run import build
 from experiments.run import options as run_options
 from fedrecon.data.ratings import RatingScale
+from fedrecon.ials_units import PairCounts
 from fedrecon.models.model_fn import structure
 from tests.experiments.small import small_settings
 
@@ -112,10 +113,14 @@ def test_settings_choose_exact_reconstruction():
             unobserved_weight=0.75,
             server_optimizer="adam",
             server_learning_rate=0.125,
-        )
+        ),
+        PairCounts(num_users=400, num_items=100, num_pairs=1600),
     )
-    found = (implicit.regularization, implicit.exponent, implicit.unobserved_weight)
-    assert found == (0.5, 0.25, 0.75)
+    # 4 items a user and 16 users an item: noise reaches up to 2 + 4, and with all other pairs rows
+    # weigh 1.75 times 4 and 16, of which 8 is the geometric mean.
+    assert implicit.regularization == pytest.approx(0.5 * 6 / (1.75 * 8) ** 0.25)
+    assert implicit.exponent == 0.25
+    assert implicit.unobserved_weight == pytest.approx(0.75 * 1600 / 40_000)
     assert (implicit.server_optimizer.name, implicit.server_optimizer.learning_rate) == (
         "adam",
         0.125,
