@@ -542,7 +542,7 @@ def test_presets_are_complete_command_lines(parse, repository):
     paper = parse(f"--flagfile={repository}/experiments/presets/paper_ml1m.flags")
     assert (paper.client_learning_rate, paper.server_learning_rate) == (0.5, 1.0)
     assert (paper.reconstruction_learning_rate, paper.reconstruction_epochs) == (0.1, 5)
-    assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 2000)
+    assert (paper.batch_size, paper.clients_per_round, paper.total_rounds) == (5, 100, 1900)
     assert paper.split == "published"
     assert (paper.dim, paper.max_ratings_per_user) == (50, 300)
     assert paper.reconstruction_steps_max == paper.client_steps_max == 50
