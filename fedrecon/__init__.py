@@ -42,6 +42,7 @@ _NAMES = {
     "LeastSquaresOptions": "options",
     "FedReconOptions": "options",
     "FedIalsOptions": "options",
+    "PairCounts": "ials_units",
     "FedAvgOptions": "options",
     "CentralizedOptions": "options",
     # Algorithms.
@@ -75,7 +76,7 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _NAMES[name].partition(".")[0] not in ("data", "errors", "options", "serving"):
+    if _NAMES[name].partition(".")[0] not in ("data", "errors", "ials_units", "options", "serving"):
         from fedrecon._requirements import check_requirements
 
         check_requirements()
