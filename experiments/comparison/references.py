@@ -1,13 +1,21 @@
-"""The classical references of a comparison: one machine, everybody's data, no rounds."""
+"""The references of a comparison, which have no rounds.
+
+All but `fed_ease` are classical: one machine has everybody's data.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from experiments.run.names import OF_EASE
 from experiments.run.settings import Settings
 from fedrecon import baselines
+from fedrecon.baselines.ease import ease_of_gram
 from fedrecon.data.population import Population
+
+if TYPE_CHECKING:
+    from fedrecon.algorithms.algorithm import Costs
 
 # The settings from which options come, by the references that have any.
 _OPTIONS = {
@@ -17,9 +25,12 @@ _OPTIONS = {
         "unobserved_weight": "unobserved_weight",
         "seed": "seed",
     },
-    "ease": {"regularization": "ridge"},
+    **{name: {"regularization": "ridge"} for name in OF_EASE},
     "item_knn": {"num_neighbors": "num_neighbors", "shrinkage": "shrinkage"},
 }
+# Of fed_ease. The sum does not depend on it.
+_CLIENTS_PER_ROUND = 256
+_COUNT_BYTES = 4
 
 
 def config(chosen: Settings) -> dict[str, Any]:
@@ -31,11 +42,17 @@ def _options(chosen: Settings) -> Any:
     names = _OPTIONS.get(chosen.algorithm, {})
     given = {option: getattr(chosen, setting) for option, setting in names.items()}
     given = {option: value for option, value in given.items() if value is not None}
-    return baselines.OPTIONS[chosen.algorithm](**given)
+    name = "ease" if chosen.algorithm in OF_EASE else chosen.algorithm
+    return baselines.OPTIONS[name](**given)
 
 
 def train(chosen: Settings, population: Population) -> Any:
     """Returns the trained `Baseline`."""
+    if chosen.algorithm == "fed_ease":
+        from fedrecon.algorithms import fed_ease  # It imports TensorFlow.
+
+        gram = fed_ease.gram_of_clients(population, clients_per_round=_CLIENTS_PER_ROUND)
+        return ease_of_gram(gram, _options(chosen))
     examples = population.examples
     users, items, ratings = examples.interactions(population.train)
     settings = {"num_users": examples.ratings.num_users, "num_items": examples.ratings.num_items}
@@ -46,3 +63,19 @@ def train(chosen: Settings, population: Population) -> Any:
         return train_baseline(users, items, ratings, **settings)
     tables = baselines.EXPLICIT if chosen.is_explicit else baselines.IMPLICIT
     return tables[chosen.algorithm](users, items, ratings, **settings)
+
+
+def costs(chosen: Settings, population: Population, model: Any) -> Costs:
+    """Returns what a reference sends and keeps.
+
+    Args:
+      chosen: The settings.
+      population: The users.
+      model: The trained `Baseline`.
+    """
+    from fedrecon.algorithms import algorithm  # It imports TensorFlow.
+
+    if chosen.algorithm != "fed_ease":
+        return algorithm.costs_of_one_machine(population, model.num_bytes)
+    counts = _COUNT_BYTES * population.ratings.num_items**2
+    return algorithm.Costs(model.num_bytes, counts, 0, 0, counts + model.num_bytes)
