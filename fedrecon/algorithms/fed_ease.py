@@ -122,6 +122,8 @@ def gram_of_clients(
 ) -> np.ndarray:
     """Meets every training user once, and returns the Gram matrix, `[items, items]` int32.
 
+    A client with more than `max_positives_per_user` items counts so many of them, drawn at random.
+
     Args:
       population: With implicit feedback, whose clients draw no negatives.
       clients_per_round: How many clients a round has at most.

@@ -142,7 +142,8 @@ def test_other_references_take_their_settings():
 
 @pytest.mark.usefixtures("in_process_runtime")
 def test_federated_ease_is_ease_and_costs_counts_of_items_squared():
-    ease, fed_ease = (of(name, IMPLICIT, ridge=30.0) for name in ("ease", "fed_ease"))
+    whole = dataclasses.replace(IMPLICIT, max_ratings_per_user=None, ridge=30.0)
+    ease, fed_ease = (of(name, whole) for name in ("ease", "fed_ease"))
     central, population = references.train(ease, load_population(ease)), load_population(fed_ease)
     model = references.train(fed_ease, population)
     np.testing.assert_allclose(model.weights, central.weights, atol=1e-6)
