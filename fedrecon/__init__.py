@@ -28,6 +28,7 @@ _NAMES = {
     "k_core": "data.filters",
     "divide_by_user": "data.population",
     "divide_for_ranking": "data.population",
+    "divide_by_strong_generalization": "data.strong_generalization",
     "Population": "data.population",
     "genre_features": "data.features",
     # Models.

@@ -29,6 +29,7 @@ _STYLES = {
     "popularity": ("#999999", "x"),
     "item_knn": ("#8B4513", "+"),
     "ease": ("#6A3D9A", "d"),
+    "fed_ease": ("#6A3D9A", "d"),
 }
 # For names that nobody has chosen, such as names of runs, in turn.
 _OTHER_STYLES = (

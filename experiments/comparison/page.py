@@ -60,6 +60,7 @@ COMPARISONS = {
     "paper_no_split": Comparison("comparison_paper_ml1m", _PAPER_NO_SPLIT),
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
+    "strong": Comparison("comparison_strong_ml1m"),
     "neumf": Comparison("comparison_neumf_ncf_ml1m", tolerance=0.02),
 }
 

@@ -27,6 +27,7 @@ _PREDICTS = {
     ("item_knn", IMPLICIT): "ranks items by how similar they are to the user's own",
     ("ials", IMPLICIT): "factorizes the matrix of all interactions",
     ("ease", IMPLICIT): "adds up weights from each item to each other item, solved for",
+    ("fed_ease", IMPLICIT): "solves for the same from counts that clients add up, once each",
     ("global_mean", EXPLICIT): "predicts the mean of all ratings",
     ("genre_mean", EXPLICIT): "predicts the mean rating of items with the same genres",
     ("genre_popularity", EXPLICIT): "predicts the same, drawn to the mean and moved by the user",
@@ -68,7 +69,10 @@ def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
     told = [f"{name} {how}" for name, how in predicts.items() if how is not None]
     if not told:
         return []
-    return [Text(f"References are trained on one machine, without rounds: {'; '.join(told)}.")]
+    one_machine = (
+        "on one machine" if "fed_ease" not in predicts else "all but fed_ease on one machine"
+    )
+    return [Text(f"References are trained {one_machine}, without rounds: {'; '.join(told)}.")]
 
 
 def _about_seeds(runs: DataFrame) -> str:

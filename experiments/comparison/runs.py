@@ -23,7 +23,6 @@ from experiments.run import samples, training
 from experiments.run.claim import claimed
 from experiments.run.population import watched_group
 from experiments.run.settings import FREE
-from fedrecon.algorithms.algorithm import costs_of_one_machine
 from fedrecon.data.population import GROUPS, Population
 from fedrecon.evaluation.best_lists import recommend
 from fedrecon.evaluation.feedback import feedback_of
@@ -87,7 +86,7 @@ def run_reference(
             rounds=None,
             clients_per_round=None,
             seconds=round(seconds, 2),
-            costs=costs_of_one_machine(population, model.num_bytes)._asdict(),
+            costs=references.costs(chosen, population, model)._asdict(),
             groups=groups,
             sample=first_sample(shown),
         )

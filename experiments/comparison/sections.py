@@ -11,6 +11,7 @@ from experiments.comparison.draws import draw_sections
 from experiments.comparison.quality import difference_sections, quality_section
 from experiments.comparison.recommended import top_lists_sections
 from experiments.comparison.run_table import Runs, results_of
+from experiments.comparison.standard_errors import standard_error_sections
 from experiments.pages.sections import Points, Section
 from fedrecon.evaluation.coverage import Coverage
 
@@ -19,6 +20,7 @@ def sections_of(runs: Runs, pairing: Pairing) -> list[Section]:
     """Returns what there is to say of a comparison, after who won."""
     return [
         quality_section(runs, pairing),
+        *standard_error_sections(runs),
         *difference_sections(runs, pairing),
         *converged_sections(runs.feedback, endings_of(runs)),
         *draw_sections(runs, pairing),

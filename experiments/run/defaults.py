@@ -9,7 +9,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from experiments.run.names import ALGORITHMS
+from experiments.run.names import ALGORITHMS, OF_EASE
 from experiments.run.settings import Settings, uses
 from fedrecon import defaults, ials_units
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
@@ -23,7 +23,7 @@ from fedrecon.options import (
 )
 
 _FEEDBACKS = ("explicit", "implicit")
-_ONLY_IMPLICIT = ("fed_ials", "ials", "ease")
+_ONLY_IMPLICIT = ("fed_ials", "ials", *OF_EASE)
 _STEPS = frozenset(
     f"reconstruction_{name}" for name in ("optimizer", "learning_rate", "epochs", "steps_max")
 )

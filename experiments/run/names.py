@@ -15,16 +15,19 @@ ALGORITHMS = (
     "fed_ncf",
     "centralized",
 )
-# Models without rounds, trained on one machine, to compare with.
+# Models without rounds, to compare with. All but fed_ease are trained on one machine.
 REFERENCES = (
     "ials",
     "ease",
+    "fed_ease",
     "item_knn",
     "popularity",
     "global_mean",
     "genre_mean",
     "genre_popularity",
 )
+# EASE on one machine, and by a federated sum.
+OF_EASE = ("ease", "fed_ease")
 # The references that know an item by its genres.
 OF_GENRES = ("genre_mean", "genre_popularity")
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.run.names import ALGORITHMS, REFERENCES, listed
+from experiments.run.names import ALGORITHMS, OF_EASE, REFERENCES, listed
 from fedrecon.data.datasets import LEAVE_ONE_OUT_NAMES
 from fedrecon.data.population import PUBLISHED, STRONG_GENERALIZATION
 
@@ -18,6 +18,8 @@ FEDERATED = tuple(name for name in ALGORITHMS if name != "centralized")
 STEPPING = ("fed_recon", "fed_avg", "stateful_fed_avg", "fed_ncf")
 # Clients train the local part together with the global part.
 AVERAGING = ("fed_avg", "stateful_fed_avg", "fed_ncf")
+# Whose clients draw no negatives.
+WITHOUT_NEGATIVES = ("fed_ials", "fed_ease")
 # Clients solve for the local part, and send a gradient.
 SOLVING = ("fed_recon_ls", "fed_ials")
 
@@ -145,7 +147,7 @@ REBUILDING = Either(
 )
 # Some local part is solved for. `ials` solves for all rows, and `ease` for its weights.
 SOLVED = Either(
-    (algorithm_in((*SOLVING, "ials", "ease")), Having("reconstruction", ("least_squares",)))
+    (algorithm_in((*SOLVING, "ials", *OF_EASE)), Having("reconstruction", ("least_squares",)))
 )
 USER_BIAS = Either((Having("user_bias", (True,)), Having("model", MODELS, is_not=True)))
 # Clients, or whoever reconstructs unseen users, take batches.

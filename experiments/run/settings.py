@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from experiments.run import fields, relevance
-from experiments.run.names import ALGORITHMS, OF_GENRES, REFERENCES
+from experiments.run.names import ALGORITHMS, OF_EASE, OF_GENRES, REFERENCES
 from experiments.run.relevance import MODELS, NEURAL_MODELS, Either, Having
 from experiments.run.runtime import GPU_MEMORY_LIMIT_HELP, RUNTIME_HELP, RUNTIMES
 from fedrecon import ials_units
@@ -202,7 +202,7 @@ class Settings:
         "Negatives that a client draws for each positive.",
         minimum=0,
         maximum=10_000,
-        only=(relevance.IMPLICIT, relevance.algorithm_not_in(("fed_ials",))),
+        only=(relevance.IMPLICIT, relevance.algorithm_not_in(relevance.WITHOUT_NEGATIVES)),
         decides_questions=False,
     )
     leaks_test_item: bool = fields.data(
@@ -394,10 +394,10 @@ class Settings:
         None,
         "Regularization of a local part that is solved for, relative to one example. For fed_ials "
         "and ials it is that of all rows, relative to noise: what suits one data set suits others. "
-        f"For ease it is that of its weights. Default: {LeastSquaresOptions.regularization:g}; "
-        f"{ials_units.REGULARIZATION:g} for fed_ials and ials; 500 for ease.",
+        f"For EASE it is that of its weights. Default: {LeastSquaresOptions.regularization:g}; "
+        f"{ials_units.REGULARIZATION:g} for fed_ials and ials; 500 for ease and fed_ease.",
         positive=True,
-        algorithms=(*ALGORITHMS, "ials", "ease"),
+        algorithms=(*ALGORITHMS, "ials", *OF_EASE),
         only=(relevance.SOLVED,),
     )
     ridge_exponent: Optional[float] = fields.algorithm(
@@ -636,7 +636,7 @@ class Settings:
                 "--algorithm=fed_recon_ls predicts ratings; with --feedback=implicit give "
                 "--algorithm=fed_ials."
             )
-        if self.algorithm in ("fed_ials", "ials", "ease") and self.is_explicit:
+        if self.algorithm in ("fed_ials", "ials", *OF_EASE) and self.is_explicit:
             raise InputError(
                 f"{self.algorithm} is for implicit feedback; leave it out, or give "
                 "--feedback=implicit."
@@ -819,7 +819,7 @@ def field_of(name: str) -> dataclasses.Field:
 def of_data(settings: Settings) -> Settings:
     """Returns the settings that users and ratings follow from, others at default."""
     chosen = _only(settings, lambda f: is_of_data(f.name))
-    if settings.algorithm == "fed_ials":  # Its clients have no negatives.
+    if settings.algorithm in relevance.WITHOUT_NEGATIVES:
         return dataclasses.replace(chosen, negatives_per_positive=0)
     return chosen
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-# With more held-out items a user, sorting the scores is faster than counting those above each.
+# With more columns of held-out items most are padding, so users are taken one by one.
 _MANY_TARGETS = 8
 
 
@@ -192,8 +192,10 @@ def ranks(scores: np.ndarray, is_candidate: np.ndarray | None, targets: np.ndarr
     own = np.where(is_target, own, np.inf)
     result = np.empty(targets.shape, np.int64)
     if targets.shape[1] > _MANY_TARGETS:
-        for row, (ordered, of_user) in enumerate(zip(np.sort(scores, axis=1), own)):
-            result[row] = len(ordered) - np.searchsorted(ordered, of_user) - 1
+        result[:] = -1
+        for row, is_own in enumerate(is_target):
+            is_above = scores[row] >= own[row, is_own, np.newaxis]
+            result[row, is_own] = np.count_nonzero(is_above, axis=1) - 1
         return result
     for place in range(targets.shape[1]):
         result[:, place] = np.count_nonzero(scores >= own[:, [place]], axis=1) - 1

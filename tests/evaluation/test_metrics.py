@@ -309,7 +309,7 @@ def test_unusable_cutoffs(k):
 
 
 def test_many_targets_are_ranked_as_few_are():
-    """Where a user has many targets the scores are sorted, else those above each are counted."""
+    """With many columns of targets users are ranked one by one, else all at once."""
     rng = np.random.default_rng(2)
     scores = rng.integers(0, 9, (40, 30)).astype(float)  # Many ties.
     is_candidate = rng.random((40, 30)) < 0.8

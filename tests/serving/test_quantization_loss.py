@@ -1,15 +1,19 @@
 """What a smaller item table costs test users."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
 import fedrecon as fr
 from fedrecon.data.population import divide_by_user, divide_for_ranking
+from fedrecon.data.strong_generalization import divide_by_strong_generalization
 from fedrecon.evaluation.feedback import feedback_of
+from fedrecon.evaluation.judge import Judge
 from fedrecon.serving.item_table import KINDS, StoredTable
 from fedrecon.serving.quantization_loss import quantization_loss
+from fedrecon.serving.scores import RecommenderScores
 from tests.serving.random_models import RULES, linear_model
 
 
@@ -46,6 +50,22 @@ def test_where_all_train_the_seen_users_are_ranked(ratings):
     assert found["group"] == "seen_test"
     assert set(found["measures"]["int8"]) == {"hr_at_10", "ndcg_at_10"}
     assert 0 < found["measures"]["float32"]["ndcg_at_10"] < 1
+
+
+def test_users_never_seen_are_ranked_among_the_catalog(ratings):
+    population = divide_by_strong_generalization(
+        ratings, num_held_out_users=20, negatives_per_positive=0
+    )
+    num_items = population.ratings.num_items
+    model = linear_model(RULES["implicit_least_squares"], num_items=num_items)
+    found = quantization_loss(model, population)
+    assert (found["group"], found["num_users"]) == ("unseen_test", 20)
+    assert set(found["measures"]["int8"]) == {"ndcg_at_100", "recall_at_20", "recall_at_50"}
+    recommender = types.SimpleNamespace(model=model)  # As a judge takes it.
+    judge = Judge.of_scores(RecommenderScores(), population)
+    expected = judge.metrics(recommender, "unseen_test")
+    for name, value in found["measures"]["float32"].items():
+        assert value == pytest.approx(expected[name])
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ SETTLED = ((0, 3.5, 0.0), (2, 1.25, 0.5), (4, 1.25, 0.5))
 MEASURES = {
     "explicit": ("rmse", "accuracy", "rounded_accuracy"),
     "implicit": ("hr_at_10", "ndcg_at_10"),
+    "strong_generalization": ("ndcg_at_100", "recall_at_20", "recall_at_50"),
 }
 
 
@@ -78,6 +79,22 @@ def implicit_results(algorithm, seed, hit_rate, **others):
     groups = {"seen_test": group, "unseen_test": group}
     others = {"watched_group": "seen_validation", **others}
     return _results("implicit", algorithm, seed, groups, others)
+
+
+def strong_results(algorithm, seed, ndcg, **others):
+    """Unseen users have recalls of a half and three quarters of the NDCG; errors are a tenth."""
+    means = {"ndcg_at_100": ndcg, "recall_at_20": ndcg / 2, "recall_at_50": 0.75 * ndcg}
+    errors = {f"{name}_standard_error": value / 10 for name, value in means.items()}
+    group = GroupResults(
+        means={**means, **errors},
+        over_users=means,
+        deciles=[i / 10 for i in range(11)],
+        num_users=4,
+        num_examples=12,
+        coverage={**COVERAGE, "num_asked": 12},
+    )
+    others = {"watched_group": "unseen_validation", **others}
+    return _results("strong_generalization", algorithm, seed, {"unseen_test": group}, others)
 
 
 def _results(feedback, algorithm, seed, groups, others):

@@ -80,6 +80,7 @@ def test_references_train_on_all_that_the_rounds_of_others_use():
         ("popularity", IMPLICIT),
         ("item_knn", IMPLICIT),
         ("ials", IMPLICIT),
+        ("ease", IMPLICIT),
     ],
 )
 def test_users_are_judged_by_what_they_give_alone(algorithm, settings):
@@ -132,6 +133,31 @@ def test_ials_takes_the_settings_that_it_says_it_uses():
         assert not uses(of("ials", IMPLICIT), name), name
     assert uses(EXPLICIT, "support_batch_size")  # It cuts what unseen users give.
     assert not uses(of("popularity", EXPLICIT), "dim")
+
+
+def test_other_references_take_their_settings():
+    population = load_population(IMPLICIT)
+    knn = references.train(of("item_knn", IMPLICIT, num_neighbors=7, shrinkage=3.0), population)
+    assert (knn.options.num_neighbors, knn.options.shrinkage) == (7, 3.0)
+    default = references.train(of("item_knn", IMPLICIT), population).options
+    assert (default.num_neighbors, default.shrinkage) == (50, 0.0)
+    ease = references.train(of("ease", IMPLICIT, ridge=30.0), population)
+    assert ease.options.regularization == 30.0
+    assert references.train(of("ease", IMPLICIT), population).options.regularization == 500.0
+
+
+@pytest.mark.usefixtures("in_process_runtime")
+def test_federated_ease_is_ease_and_costs_counts_of_items_squared():
+    whole = dataclasses.replace(IMPLICIT, max_ratings_per_user=None, ridge=30.0)
+    ease, fed_ease = (of(name, whole) for name in ("ease", "fed_ease"))
+    central, population = references.train(ease, load_population(ease)), load_population(fed_ease)
+    model = references.train(fed_ease, population)
+    np.testing.assert_allclose(model.weights, central.weights, atol=1e-6)
+    costs = references.costs(fed_ease, population, model)
+    square = 4 * 260 * 260
+    assert costs == (square, square, 0, 0, 2 * square)
+    assert references.costs(ease, population, central).bytes_up_once > 0
+    assert references.costs(ease, population, central).bytes_up == 0
 
 
 def test_config_names_what_defaults_are_and_changes_with_them():

@@ -516,7 +516,9 @@ def test_references_use_few_settings():
     for algorithm, feedback, used in (
         ("popularity", "explicit", data | explicit),
         ("genre_mean", "explicit", data | explicit),
-        ("item_knn", "implicit", data | implicit),
+        ("item_knn", "implicit", data | implicit | {"num_neighbors", "shrinkage"}),
+        ("ease", "implicit", data | implicit | {"ridge"}),
+        ("fed_ease", "implicit", data | implicit - {"negatives_per_positive"} | {"ridge"}),
         ("ials", "implicit", data | implicit | of_ials),
     ):
         assert set(Settings(algorithm=algorithm, feedback=feedback).to_json()) == used

@@ -1,0 +1,37 @@
+"""Means with their standard errors over users, as papers on rankings report them."""
+
+from __future__ import annotations
+
+from pandas import DataFrame, MultiIndex
+
+from experiments.comparison.run_table import Runs
+from experiments.pages.sections import Section, Table, Text
+from fedrecon.evaluation.feedback import ERROR
+
+
+def standard_error_sections(runs: Runs) -> list[Section]:
+    """Returns a section, or none where means come without standard errors."""
+    measures, unchanged = runs.feedback.measures, runs.unchanged
+    means = unchanged.groupby("algorithm", observed=True).mean(numeric_only=True)
+    groups = [g for g in runs.groups if f"{g}_{measures[0].name}{ERROR}" in means]
+    if not groups:
+        return []
+    rows = {
+        (group, algorithm): {
+            m.title: f"{own[f'{group}_{m.name}']:.4f} ± {own[f'{group}_{m.name}{ERROR}']:.4f}"
+            for m in measures
+        }
+        for group in groups
+        for algorithm, own in means.iterrows()
+    }
+    table = DataFrame.from_dict(rows, orient="index")
+    table.index = MultiIndex.from_tuples(rows, names=["users", "algorithm"])
+    blocks = (
+        Table("Means and standard errors", table),
+        Text(
+            "± is the standard error over the users of one seed: their deviation divided by the "
+            "root of their number. Means and standard errors are means over seeds. Differences "
+            "between algorithms are surer than ± suggests, because they are of the same users."
+        ),
+    )
+    return [Section("Standard errors over users", blocks)]
