@@ -467,11 +467,11 @@ def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path, monkeypatch):
     saved = []
     save = Checkpoints.save
 
-    def save_after_rows(checkpoints, state, round_num):
+    def save_after_rows(checkpoints, state, round_num, **kwargs):
         # Before the checkpoint appears, at which the process might be killed.
         assert_rows(open_store(tmp_path, read_round=round_num), round_num)
         saved.append(round_num)
-        save(checkpoints, state, round_num)
+        save(checkpoints, state, round_num, **kwargs)
 
     monkeypatch.setattr(Checkpoints, "save", save_after_rows)
 
@@ -496,7 +496,8 @@ def test_rows_that_cannot_be_saved_leave_no_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ClientTable, "save", fail_in_round_4)
     run = RunDirectory(tmp_path)
-    with pytest.raises(OSError, match="No space left"):
+    message = "No space left on device; the run is saved up to round 2, and once that is mended the"
+    with pytest.raises(InputError, match=message):
         train(algorithm, options(6), RunRecorder(run))
     assert run.checkpoints() == [0, 2]
     monkeypatch.undo()
