@@ -161,7 +161,7 @@ def _other_column(line: bytes) -> bytes:
 
 
 def _other_digit(line: bytes) -> bytes:
-    place = line.index(b".") + 3
+    place = line.rindex(b".") + 3
     return line[:place] + (b"1" if line[place : place + 1] != b"1" else b"2") + line[place + 1 :]
 
 

@@ -60,6 +60,11 @@ class Served:
         self._process.stdin.close()
         self._process.wait()
 
+    def kill(self) -> None:
+        """Ends the process as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
 
 def _serve(binary: str) -> None:
     from experiments.run import cli

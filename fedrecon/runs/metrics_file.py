@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs.files import replacing, sync, unwritable
 
 ROUND = "round"
+# Of a round of training: the clients that were left out, since their updates were not finite.
+REJECTED = "num_clients_rejected"
 _MAX_DIGITS = 18
 
 Row = Mapping[str, float]
@@ -37,6 +39,11 @@ def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
     if any(ROUND not in row for row in rows):
         raise InputError(f"{path} cannot be read: a row has no {ROUND}.")
     return rows
+
+
+def num_left_out(rows: Iterable[Row]) -> int:
+    """Returns how many clients were left out in all rounds, each once for each of its rounds."""
+    return int(sum(row.get(f"train/{REJECTED}", 0) for row in rows))
 
 
 def _numbers(row: dict) -> dict[str, float]:

@@ -181,16 +181,9 @@ class RunDirectory:
         if self.store_path.exists():
             check_snapshot(self.store_path, round_num)
 
-    def newest_whole(self) -> int | None:
-        """Returns the round of the newest checkpoint that is whole; None if there is none at all.
-
-        Raises:
-          InputError: If none is whole.
-
-        Warns if it is not the newest there is.
-        """
-        rounds = self.checkpoints()
-        return newest_whole(rounds, self.verify, self.path)[0] if rounds else None
+    def newest_whole(self) -> int:
+        """Returns the round of the newest checkpoint that is whole; see `newest.newest_whole`."""
+        return newest_whole(self.checkpoints(), self.verify, self.path)[0]
 
     @property
     def store_path(self) -> pathlib.Path:
@@ -211,7 +204,7 @@ class RunDirectory:
         Raises:
           DamagedError: If the file is not as it was written.
         """
-        return self._read_if_there(FINAL_METRICS)
+        return self._read_if_there(FINAL_METRICS, needed=("rounds",))
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_sealed(self.path / RESULTS, results)
@@ -223,6 +216,10 @@ class RunDirectory:
           DamagedError: If the file is not as it was written.
         """
         return self._read_if_there(RESULTS)
+
+    def forget_results(self) -> None:
+        """Makes the run one that is not finished, whose results are made anew."""
+        (self.path / RESULTS).unlink(missing_ok=True)
 
     def write_samples(self, samples: list[dict[str, Any]]) -> None:
         write_json(self.path / SAMPLES, samples)
@@ -247,9 +244,9 @@ class RunDirectory:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise DamagedError(f"{path} cannot be read: {error}.") from error
 
-    def _read_if_there(self, name: str) -> dict[str, Any] | None:
+    def _read_if_there(self, name: str, *, needed: tuple[str, ...] = ()) -> dict[str, Any] | None:
         try:
-            return read_sealed(self.path / name)
+            return read_sealed(self.path / name, needed=needed)
         except FileNotFoundError:
             return None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
-from fedrecon.runs.divergence import MAX_ROUNDS_REJECTED, DivergenceCheck, first_not_finite
+from fedrecon.runs.divergence import DivergenceCheck, first_not_finite
 from fedrecon.runs.recorder import RunRecorder
 
 
@@ -78,7 +78,9 @@ class Training:
         self._options = options
         self._recorder = recorder
         self._start = time.monotonic()
-        self._divergence = DivergenceCheck(algorithm, title=title)
+        self._divergence = DivergenceCheck(
+            algorithm, total_rounds=options.total_rounds, title=title
+        )
         # Held while files and state change together.
         self._commit = threading.Lock()
         checkpoints = recorder.checkpoints
@@ -87,9 +89,8 @@ class Training:
         if checkpoints:
             self._done, self._state = recorder.newest_whole(self._load)
             self._seconds_before = recorder.seconds(self._done)
-            first = max(1, self._done - MAX_ROUNDS_REJECTED + 1)
-            last_rounds = range(first, self._done + 1)
-            self._divergence.resume(recorder.metrics_of_rounds(last_rounds, "train"))
+            rounds = range(1, self._done + 1)
+            self._divergence.resume(recorder.metrics_of_rounds(rounds, "train"))
         elif algorithm.store is not None:
             # The store may hold rows of a run that ended before its first checkpoint.
             algorithm.store.clear()

@@ -331,8 +331,30 @@ def test_the_third_round_in_a_row_without_any_client_ends_the_run(tmp_path):
         pytest.warns(UserWarning, match="2 of the 2 clients of round 1 were left out") as warned,
         pytest.raises(InputError, match="all 6 clients of rounds 5 to 7 were left out"),
     ):
-        train(algorithm, options(8), RunRecorder(run))
+        train(algorithm, options(12), RunRecorder(run))
     assert len(warned) == 1
+    assert run.checkpoints()[-1] == 6
+
+
+@pytest.mark.filterwarnings("ignore:. of the 2 clients of round")
+@pytest.mark.parametrize("stop", [None, 2, 4])
+def test_a_run_that_left_out_more_than_half_of_its_clients_is_none(tmp_path, stop):
+    # The other client of each round trained; of 2 * 6 clients, 6 may be left out, and 7 may not.
+    algorithm = make_algorithm(SomeRejected(1, 1, 2, 1, 1, 1))
+    run = RunDirectory(tmp_path)
+
+    def interrupt(round_num, row):
+        if round_num == stop:
+            raise KeyboardInterrupt
+
+    if stop is not None:
+        with pytest.raises(KeyboardInterrupt):
+            train(algorithm, options(6), RunRecorder(run), interrupt)
+    message = "7 clients were left out up to round 6, .* more than half of the 12 of 6 rounds"
+    with pytest.raises(InputError, match=message):
+        train(algorithm, options(6), RunRecorder(run))
+    assert run.checkpoints()[-1] == 5
+    train(make_algorithm(SomeRejected(1, 1, 2, 1, 1, 0)), options(6), RunRecorder(run))
     assert run.checkpoints()[-1] == 6
 
 
