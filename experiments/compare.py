@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.comparison.planned import Planned, config_of, results_of
+from experiments.comparison.planned import Planned, config_of, forget_damaged, results_of
 from experiments.comparison.results import RunResults
 from experiments.run import cli, display, reports, resuming, runtime, settings
 from experiments.run.convergence import CONVERGED, ending_of_rows
@@ -97,6 +97,8 @@ def _compare(planned: list[Planned], interruption: cli.Interruption) -> None:
             f"{output_dir} holds files but no comparison; give an empty or a new output directory."
         )
     _check_resumable(planned)
+    for each in planned:
+        forget_damaged(each)
     failures = []
     if all(results_of(each) for each in planned):
         print("All runs are finished.")

@@ -8,6 +8,8 @@ The same command again resumes the run where it ended.
 from __future__ import annotations
 
 import time
+import warnings
+from typing import Any
 
 from absl import flags
 
@@ -15,8 +17,10 @@ from experiments.run import cli, display, judged, reports, resuming, runtime
 from experiments.run.claim import STARTED_FROM, claimed
 from experiments.run.flags import define_flags, refuse_unused, settings_from_flags
 from experiments.run.population import load_with_cohort, watched_group
+from fedrecon.errors import DamagedError
 from fedrecon.evaluation.feedback import feedback_of
 from fedrecon.runs import run_directory, trackers
+from fedrecon.runs.metrics_file import num_left_out
 from fedrecon.serving import files
 
 define_flags()
@@ -36,8 +40,8 @@ def main(interruption: cli.Interruption) -> None:
         started_from = run.read_config().get(STARTED_FROM)
         if started_from is not None:
             print(display.started_from(started_from), flush=True)
-        final = run.read_final_metrics()
-        is_new = final is None or final["rounds"] != chosen.total_rounds
+        final = _found(run, population, chosen.total_rounds)
+        is_new = final is None
         if is_new:
             print(
                 f"{chosen.algorithm} on {population.ratings.name}: {chosen.total_rounds} rounds of "
@@ -57,7 +61,7 @@ def main(interruption: cli.Interruption) -> None:
             if started_from is not None:
                 final[STARTED_FROM] = started_from
             training.write_model(chosen, population, run, finished)
-            training.write_samples(population, run, finished)
+            _write_samples(population, run, finished)
             run.write_final_metrics(final)
             run.draw_curves()
         else:
@@ -75,6 +79,10 @@ def main(interruption: cli.Interruption) -> None:
             feedback_of(population).chosen_by,
             total_rounds=chosen.total_rounds,
         )
+        display.print_left_out(
+            num_left_out(run.read_metrics()),
+            num_clients=chosen.total_rounds * chosen.clients_per_round,
+        )
         has_report = reports.write(run.path, is_new=is_new)
         took = f"{final['rounds']} rounds in {display.duration(final['seconds'])}"
         if is_new:
@@ -87,6 +95,25 @@ def main(interruption: cli.Interruption) -> None:
         if has_report:
             reports.tell(run.path / reports.REPORT, opens=_OPEN_REPORT.value)
         print(f"Recommendations: python -m experiments.recommend --run_dir={run.path}")
+
+
+def _found(run, population, total_rounds: int) -> dict[str, Any] | None:
+    """Returns the metrics of a run that is finished; warns if they are damaged."""
+    try:
+        final = run.read_final_metrics()
+    except DamagedError as error:
+        warnings.warn(f"{str(error).rstrip('.')}; it is made anew.", stacklevel=2)
+        return None
+    return final if final is not None and final["rounds"] == total_rounds else None
+
+
+def _write_samples(population, run, finished) -> None:
+    from experiments.run import training
+
+    try:
+        training.write_samples(population, run, finished)
+    except Exception as error:  # Samples are for the reader's eye: no reason to lose the metrics.
+        warnings.warn(f"{run_directory.SAMPLES} was not written: {error}", stacklevel=2)
 
 
 def _final_metrics(finished, population, total_rounds):

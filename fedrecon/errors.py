@@ -14,6 +14,10 @@ class DataError(InputError):
     """A data set that is missing, malformed or inconsistent; names the file and the line."""
 
 
+class DamagedError(InputError):
+    """A file of ours that is not as it was written; an older one of the same kind may be."""
+
+
 def check_positive(what: str, value: float) -> None:
     """Raises InputError unless the number is positive and finite; NaN is neither."""
     if not 0.0 < value < float("inf"):

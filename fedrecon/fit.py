@@ -299,7 +299,7 @@ def _train(
     algorithm: Algorithm, judge: Judge, watched: str | None, rounds: int, every: int
 ) -> tuple[Any, list[dict[str, float]]]:
     state, rows = algorithm.initialize(), []
-    divergence = DivergenceCheck(algorithm)
+    divergence = DivergenceCheck(algorithm, total_rounds=rounds)
     for round_num in range(rounds + 1):
         row: dict[str, float] = {"round": round_num}
         if round_num:

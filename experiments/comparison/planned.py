@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import warnings
 from typing import Any
 
 from experiments.comparison import references
-from experiments.comparison.results import RunResults, read_results
+from experiments.comparison.results import RunResults, read_per_user, read_results
 from experiments.run import claim
 from experiments.run.settings import Settings
 from fedrecon.data.population import Population
-from fedrecon.runs.run_directory import RunDirectory
+from fedrecon.errors import DamagedError
+from fedrecon.runs.run_directory import USER_RESULTS, RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,20 @@ def results_of(planned: Planned) -> RunResults | None:
     if results is None or results.rounds not in (None, planned.settings.total_rounds):
         return None
     return results
+
+
+def forget_damaged(planned: Planned) -> None:
+    """Forgets the results of a run if a file of them is damaged, so that they are made anew.
+
+    Warns if it is.
+    """
+    run = RunDirectory(planned.path)
+    try:
+        if read_results(run) is not None and not read_per_user(run):
+            raise DamagedError(f"{run.path / USER_RESULTS} is missing or empty.")
+    except DamagedError as error:
+        warnings.warn(f"{str(error).rstrip('.')}; the results are made anew.", stacklevel=2)
+        run.forget_results()
 
 
 def config_of(planned: Planned, population: Population) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrecon.errors import InputError
+from fedrecon.errors import DamagedError, InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.runs.run_directory import RESULTS, USER_RESULTS, RunDirectory
@@ -203,5 +203,7 @@ def read_per_user(run: RunDirectory) -> dict[str, PerUser]:
             results = UserResults(own, arrays[f"{group}/counts"])
             per_user[group] = PerUser(arrays[f"{group}/users"], results)
         except KeyError as error:
-            raise InputError(f"{run.path / USER_RESULTS} has no {error}; run it again.") from error
+            raise DamagedError(
+                f"{run.path / USER_RESULTS} has no {error}; run it again."
+            ) from error
     return per_user

@@ -15,11 +15,14 @@ from experiments.comparison.clock import seconds_of_a_round, seconds_without_com
 from experiments.comparison.results import RunResults, read_results, value_text
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS, Feedback
+from fedrecon.runs.metrics_file import num_left_out
 from fedrecon.runs.run_directory import METRICS, RESULTS, RunDirectory
 
 MB = 1e6
 # A column of comparison.csv; see `clock`.
 SECONDS = "seconds_without_compilation"
+# Likewise, a number of clients; see `fedrecon.runs.metrics_file`.
+LEFT_OUT = "clients_left_out"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,14 +91,15 @@ def read_runs(
         table["algorithm"] = [names[path] for path in table["path"]]
     table["algorithm"] = pd.Categorical(table["algorithm"], table["algorithm"].unique())
     table = table.fillna({column: "" for column in table if column.startswith("changed_")})
-    table = table.astype({"rounds": "Int64", "clients_per_round": "Int64"})
+    table = table.astype(dict.fromkeys(("rounds", "clients_per_round", LEFT_OUT), "Int64"))
     return Runs(FEEDBACKS[first.feedback], groups, table)
 
 
 def _row(path: pathlib.Path, run: RunResults) -> dict[str, Any]:
     row = run.row()
     seconds = seconds_without_compilation(path, rounds=run.rounds, seconds=run.seconds)
-    return {**row, SECONDS: round(seconds, 4)}
+    left_out = None if run.rounds is None else num_left_out(RunDirectory(path).read_metrics())
+    return {**row, SECONDS: round(seconds, 4), LEFT_OUT: left_out}
 
 
 def results_of(path: pathlib.Path) -> RunResults:

@@ -8,6 +8,7 @@ from experiments.comparison.converged import converged_sections, endings_of
 from experiments.comparison.cost import cost_section
 from experiments.comparison.differences import Pairing
 from experiments.comparison.draws import draw_sections
+from experiments.comparison.left_out import left_out_sections
 from experiments.comparison.quality import difference_sections, quality_section
 from experiments.comparison.recommended import top_lists_sections
 from experiments.comparison.run_table import Runs, results_of
@@ -24,6 +25,7 @@ def sections_of(runs: Runs, pairing: Pairing) -> list[Section]:
         *difference_sections(runs, pairing),
         *converged_sections(runs.feedback, endings_of(runs)),
         *draw_sections(runs, pairing),
+        *left_out_sections(runs),
         *by_user_sections(runs, pairing),
         *top_lists_sections(runs),
         _coverage_section(runs),

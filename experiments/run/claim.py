@@ -8,11 +8,11 @@ import shlex
 import sys
 from typing import Any
 
-from experiments.run import settings
+from experiments.run import settings, users
 from experiments.run.accuracy import STEP
 from experiments.run.settings import Settings
-from fedrecon.data.population import Population, parts_of, write_parts
-from fedrecon.errors import InputError
+from fedrecon.data.population import Population, write_parts
+from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs import run_directory
 from fedrecon.serving.files import load_run
 from fedrecon.serving.matching import check_feedback, match_items
@@ -48,20 +48,32 @@ def claimed(chosen: Settings, population: Population):
       InputError: If it has more rounds than are wanted; see `RunDirectory.claim` for the others.
     """
     run = run_directory.RunDirectory(chosen.output_dir)
+    begun = None
     if (run.path / run_directory.CONFIG).exists():
-        settings.check_format(run.read_config(), run.path)
-    done = max(run.checkpoints(), default=0)
-    if done > chosen.total_rounds:
-        raise InputError(
-            f"{run.path} already has {done} rounds, more than --total_rounds={chosen.total_rounds}."
-        )
+        begun = run.read_config()
+        settings.check_format(begun, run.path)
+    _check_rounds(run, chosen.total_rounds)
     wanted = config(chosen, population)
     if chosen.warm_start is not None:
         wanted[STARTED_FROM] = _started_from(chosen, run, population)
+    if begun is not None:
+        run.check(wanted, free_settings=settings.FREE)
+    parts, wanted[users.DIGEST] = users.missing(run, population, begun)
     with run.claim(wanted, free_settings=settings.FREE):
-        if not run.users_path.exists():
-            write_parts(run.users_path, parts_of(population))
+        if parts is not None:
+            write_parts(run.users_path, parts)
         yield run
+
+
+def _check_rounds(run: run_directory.RunDirectory, total_rounds: int) -> None:
+    for done in run.checkpoints():
+        if done > total_rounds:
+            with contextlib.suppress(DamagedError):  # It will be passed over.
+                run.verify(done)
+                raise InputError(
+                    f"{run.path} already has {done} rounds, more than "
+                    f"--total_rounds={total_rounds}."
+                )
 
 
 def _started_from(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
 import os
 import pathlib
 import signal
@@ -17,7 +19,13 @@ from absl import flags, logging
 
 from experiments.run import help
 from experiments.run.names import did_you_mean
+from experiments.run.temporary import TemporaryFolder
 from fedrecon.errors import InputError
+
+# What a disk, a right or a quota forbids; the user can mend it.
+_OF_THE_FILE_SYSTEM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -82,17 +90,24 @@ def run(main: Callable[..., None], *, takes_arguments: bool = False) -> None:
         if not flags.FLAGS["verbosity"].present:  # TFF's managers log each file they write.
             logging.set_verbosity(logging.WARNING)
         interruption = Interruption()
+        folder = TemporaryFolder()
+        atexit.register(folder.remove)  # After whatever else is removed there.
         try:
             _wait_for(lambda: main(interruption, *([arguments] if takes_arguments else [])))
             sys.stdout.flush()
             sys.stderr.flush()
+            folder.remove()
             os._exit(0)  # Python would take TensorFlow apart for two seconds more.
         except InputError as error:
             fail(str(error))
         except Interrupted as interrupted:
-            _end(interrupted, interruption)
+            _end(interrupted, interruption, folder)
         except BrokenPipeError:
             _end_without_reader()
+        except OSError as error:
+            if error.errno not in _OF_THE_FILE_SYSTEM:
+                raise
+            fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}.")
 
     # Not `app.run`: TensorFlow 2.14, imported while that runs, makes its context before it has
     # chosen eager execution (in a callback to absl), and Keras models cannot be built any more.
@@ -148,15 +163,18 @@ def _wait_for(work: Callable[[], None]) -> None:
         raise errors[0]
 
 
-def _end(interrupted: Interrupted, interruption: Interruption) -> None:
+def _end(interrupted: Interrupted, interruption: Interruption, folder: TemporaryFolder) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)  # A second Ctrl-C ends at once.
     print(f"\nInterrupted by {interrupted}.", file=sys.stderr)
     try:
         interruption.finish()
+    except InputError as error:  # The disk is full, say.
+        print(f"error: {error}", file=sys.stderr)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        folder.remove()
         # The other thread still works, and an interpreter that shuts down under C++ code aborts.
         # The kernel ends TFF's worker.
         os._exit(128 + interrupted.signum)

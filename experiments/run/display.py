@@ -137,6 +137,15 @@ def print_ending(
         print(f"\n{told}")
 
 
+def print_left_out(number: int, *, num_clients: int) -> None:
+    """Prints how many clients of a run's rounds were left out, where any was."""
+    if number:
+        print(
+            f"\n{number:,} of the {num_clients:,} clients of all rounds were left out, since their "
+            "updates were not finite; the model is of the others."
+        )
+
+
 def describe(group: str, metrics: dict[str, float]) -> str:
     """Returns the main metrics of a group of users in a line; their names are `group/metric`."""
     line = [

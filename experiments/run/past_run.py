@@ -99,20 +99,29 @@ def load(
 
 
 def checkpoint(run: RunDirectory, round_num: int | None) -> int:
-    """Returns the number of a round after which there is a checkpoint: the last, if None.
+    """Returns the number of a round after which there is a whole checkpoint.
+
+    Args:
+      run: The run.
+      round_num: The round; None for the last that is whole.
 
     Raises:
       InputError: If there is none.
+
+    Warns if it is not the last there is.
     """
     checkpoints = run.checkpoints()
     if not checkpoints:
         raise InputError(f"{run.path} has no checkpoint yet.")
-    if round_num is not None and round_num not in checkpoints:
+    if round_num is None:
+        return run.newest_whole()
+    if round_num not in checkpoints:
         raise InputError(
             f"{run.path} has no checkpoint after round {round_num}; it has those after rounds "
             f"{', '.join(map(str, checkpoints))}."
         )
-    return checkpoints[-1] if round_num is None else round_num
+    run.verify(round_num)
+    return round_num
 
 
 def restored(past: PastRun, round_num: int) -> tuple[Algorithm, Any]:

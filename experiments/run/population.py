@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 
+from experiments.run import users
 from experiments.run.names import OF_GENRES, note
 from experiments.run.settings import Settings, of_data
 from fedrecon.data import columns, datasets, filters, own_ratings, own_values
@@ -79,6 +80,7 @@ def _users_file(settings: Settings) -> pathlib.Path | None:
         return None
     for path in (settings.output_dir, settings.warm_start):
         if path is not None and RunDirectory(path).users_path.exists():
+            users.check(RunDirectory(path))
             return RunDirectory(path).users_path
     raise InputError(
         f"--warm_start={settings.warm_start} is no directory of a run with {USERS}, which says "

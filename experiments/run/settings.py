@@ -767,7 +767,10 @@ class Settings:
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise InputError(f"config.json has settings unknown here: {', '.join(unknown)}.")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"config.json has a setting that cannot be used: {error}.") from error
 
     @classmethod
     def of_used(cls, values: Mapping[str, Any]) -> "Settings":

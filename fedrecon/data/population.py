@@ -183,14 +183,20 @@ def read_parts(path: pathlib.Path) -> dict[str, str] | None:
     """Returns what `write_parts` wrote; None if there is no such file.
 
     Raises:
-      InputError: If the file has other columns.
+      InputError: If the file cannot be read, or has other columns or parts.
     """
     if not path.exists():
         return None
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
     if not rows or tuple(rows[0]) != _PARTS_HEADER or any(len(row) != 2 for row in rows):
         raise InputError(f"{path} must have the columns {', '.join(_PARTS_HEADER)}.")
+    unknown = {part for _, part in rows[1:]} - set(PARTS)
+    if unknown:
+        raise InputError(f"{path} has the part {min(unknown)!r}; parts are {', '.join(PARTS)}.")
     return dict(rows[1:])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fedrecon.errors import InputError
+from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs.client_table import (
     MAX_USERS,
     ClientTable,
@@ -25,6 +25,16 @@ from fedrecon.runs.client_table import (
 )
 
 FILE = "rows.sqlite"
+
+
+def check_snapshot(path: str | os.PathLike[str], round_num: int) -> None:
+    """Looks whether a folder has all rows of a round's snapshot; nothing is changed.
+
+    Raises:
+      DamagedError: If it has not.
+      InputError: If the file cannot be read.
+    """
+    SnapshotReader(None, pathlib.Path(path) / FILE, round_num)
 
 
 class UnknownUserError(InputError):
@@ -109,7 +119,7 @@ class ClientStore:
         is_known = np.fromiter((user in found for user in ids), np.bool_, len(ids))
         data = b"".join(found[user] for user in ids if user in found)
         if len(data) != 4 * self._width * np.count_nonzero(is_known):
-            raise InputError("a row has not the width of the store's rows; it is damaged.")
+            raise DamagedError("a row has not the width of the store's rows; it is damaged.")
         rows = np.zeros((len(ids), self._width), np.float32)
         rows[is_known] = np.frombuffer(data, np.float32).reshape(-1, self._width)
         return rows, is_known
@@ -187,7 +197,8 @@ class ClientStore:
         """Goes back to the snapshot of round `round_num` and forgets everything later.
 
         Raises:
-          InputError: If there is none; nothing is changed then.
+          DamagedError: If there is none, or a row of it is missing or was changed; nothing is
+            changed then.
         """
         table = self._check_writable()
         with self._writing, self._listing:

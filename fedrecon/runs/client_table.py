@@ -2,12 +2,17 @@
 
     rows       id: user * 2**32 + round; the row as of the end of that round; its CRC-32 with the id
     changes    round, user: the rows that a snapshot has and the snapshot before has not
-    snapshots  round: the snapshots that can be restored
+    snapshots  round: the snapshots that can be restored; how many rows there are up to this round,
+               replaced ones that are not deleted yet among them, and the sum of their CRCs
     shape      users, width
 
 A snapshot is one transaction, so that a killed process leaves all of it or nothing. A user's row as
 of a round is the newest row up to it. Rows which no snapshot needs any more are deleted with the
 next one, and restoring a snapshot deletes what is newer.
+
+A CRC finds a row that was changed, and a snapshot's number and sum a row that is missing, or one
+that should be gone. They are kept up to date by what a snapshot changes; all rows are only looked
+at when a snapshot is restored or opened.
 
 The file has a write-ahead log (`-wal`, `-shm`): who reads does not wait for who writes.
 """
@@ -23,7 +28,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from fedrecon.errors import InputError
+from fedrecon.errors import DamagedError, InputError
 
 # User id to the bytes of the row.
 Rows = Mapping[int, bytes]
@@ -38,7 +43,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, row BLOB, crc INTEGER)",
     "CREATE TABLE IF NOT EXISTS changes "
     "(round INTEGER, user INTEGER, PRIMARY KEY (round, user)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS snapshots (round INTEGER PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS snapshots "
+    "(round INTEGER PRIMARY KEY, num_rows INTEGER, crc_sum INTEGER)",
     "CREATE TABLE IF NOT EXISTS shape (users INTEGER, width INTEGER)",
 )
 # One statement for all users: the calls cost more than the rows.
@@ -48,12 +54,20 @@ _SELECT = f"""
         WHERE older.id BETWEEN asked.value << {_ROUND_BITS} AND (asked.value << {_ROUND_BITS} | ?)
     )
 """
-_DELETE_REPLACED = f"""
-    DELETE FROM rows WHERE id IN (
-        SELECT id FROM changes JOIN rows
-        ON id BETWEEN user << {_ROUND_BITS} AND (user << {_ROUND_BITS} | round) - 1
-        WHERE round <= ?
-    )
+_REPLACED = f"""
+    SELECT DISTINCT id, crc FROM changes JOIN rows
+    ON id BETWEEN user << {_ROUND_BITS} AND (user << {_ROUND_BITS} | round) - 1
+    WHERE round <= ?
+"""
+_UP_TO = f"""
+    SELECT count(*), coalesce(sum(crc), 0) FROM rows WHERE (id & {_LAST_ROUND}) <= ?
+"""
+_OF_IDS = """
+    SELECT count(*), coalesce(sum(crc), 0) FROM rows WHERE id IN (SELECT value FROM json_each(?))
+"""
+_TOTALS = ("num_rows", "crc_sum")
+_NEWEST_TOTALS = """
+    SELECT num_rows, crc_sum FROM snapshots WHERE round <= ? ORDER BY round DESC LIMIT 1
 """
 _DELETE_NEWER = f"""
     DELETE FROM rows WHERE id IN (
@@ -84,6 +98,9 @@ class ClientTable:
             with self._transaction():
                 for table in _TABLES:
                     self._writer.execute(table)
+                if not _has_totals(self._writer):  # Of an older version.
+                    for column in _TOTALS:
+                        self._writer.execute(f"ALTER TABLE snapshots ADD COLUMN {column} INTEGER")
                 if not self._writer.execute("SELECT * FROM shape").fetchall():
                     self._writer.execute("INSERT INTO shape VALUES (?, ?)", shape)
             _check_shape(self._writer, shape, self._name)
@@ -114,29 +131,25 @@ class ClientTable:
         """
         with self._transaction() as connection:
             for round_num, rows in snapshots:
-                connection.execute("INSERT OR IGNORE INTO snapshots VALUES (?)", [round_num])
-                users = sorted(rows)  # Neighbors share a page.
-                ids = [user << _ROUND_BITS | round_num for user in users]
-                connection.executemany(
-                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)",
-                    [(i, rows[user], _crc(i, rows[user])) for i, user in zip(ids, users)],
-                )
-                connection.executemany(
-                    "INSERT OR IGNORE INTO changes VALUES (?, ?)",
-                    [(round_num, user) for user in users],
-                )
-            connection.execute(_DELETE_REPLACED, [oldest])
+                _add(connection, round_num, rows)
+            _delete_replaced(connection, oldest)
             connection.execute("DELETE FROM changes WHERE round <= ?", [oldest])
             connection.execute("DELETE FROM snapshots WHERE round < ?", [oldest])
 
     def restore(self, round_num: int) -> None:
-        """Deletes all that is newer than the snapshot of a round; -1 deletes everything."""
+        """Deletes all that is newer than the snapshot of a round; -1 deletes everything.
+
+        Raises:
+          DamagedError: If the rows that are left are not those of the snapshot; nothing is deleted
+            then.
+        """
         with self._transaction() as connection:
             if round_num < 0:
                 connection.execute("DELETE FROM rows")
             connection.execute(_DELETE_NEWER, [round_num])
             connection.execute("DELETE FROM changes WHERE round > ?", [round_num])
             connection.execute("DELETE FROM snapshots WHERE round > ?", [round_num])
+            _check_all_rows(connection, round_num, self._name)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -159,7 +172,8 @@ class SnapshotReader:
     makes one, which is seen after a read, and the read is done again.
     """
 
-    def __init__(self, shape: tuple[int, int], file: pathlib.Path, round_num: int):
+    def __init__(self, shape: tuple[int, int] | None, file: pathlib.Path, round_num: int):
+        """Opens the file; a shape of None takes any."""
         self._shape, self._file, self._round_num = shape, file, round_num
         self._connection: sqlite3.Connection | None = None
         self._seen: tuple = ()
@@ -199,8 +213,11 @@ class SnapshotReader:
         weakref.finalize(self, _close, connection)
         for statement in begin:
             connection.execute(statement)
-        _check_shape(connection, self._shape, str(self._file))
+        if self._shape is not None:
+            _check_shape(connection, self._shape, str(self._file))
         check_round(self._round_num, _rounds(connection))
+        found = connection.execute(_UP_TO, [self._round_num]).fetchone()
+        _check_totals(connection, self._round_num, found, str(self._file))
 
     @property
     def _is_live(self) -> bool:
@@ -217,10 +234,10 @@ class SnapshotReader:
 
 
 def check_round(round_num: int, rounds: list[int]) -> None:
-    """Raises `InputError` if there is no snapshot of the round."""
+    """Raises `DamagedError` if there is no snapshot of the round."""
     if round_num not in rounds:
         there = f"those of rounds {', '.join(map(str, rounds))}" if rounds else "none"
-        raise InputError(f"the store has no snapshot of round {round_num}; it has {there}.")
+        raise DamagedError(f"the store has no snapshot of round {round_num}; it has {there}.")
 
 
 def _connect(name: str) -> sqlite3.Connection:
@@ -245,16 +262,82 @@ def _errors_of(name: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise InputError(f"the rows of clients in {name}: {error}.") from error
+        # An operational error is one of the disk, of rights or of time; a table is always there.
+        is_operational = isinstance(error, sqlite3.OperationalError) and "no such" not in str(error)
+        kind = InputError if is_operational else DamagedError
+        raise kind(f"the rows of clients in {name}: {error}.") from error
 
 
 def _check_shape(connection: sqlite3.Connection, shape: tuple[int, int], name: str) -> None:
-    ((num_users, width),) = connection.execute("SELECT users, width FROM shape").fetchall()
+    found = connection.execute("SELECT users, width FROM shape").fetchall()
+    if len(found) != 1:
+        raise DamagedError(f"{name} is damaged: it does not say how many rows it is for.")
+    ((num_users, width),) = found
     if (num_users, width) != shape:
         raise InputError(
             f"{name} holds rows of {width} numbers for {num_users} users, not of {shape[1]} for "
             f"{shape[0]}; give another folder."
         )
+
+
+def _add(connection: sqlite3.Connection, round_num: int, rows: Rows) -> None:
+    """Adds rows to the snapshot of a round, the newest one, and counts them."""
+    users = sorted(rows)  # Neighbors share a page.
+    ids = [user << _ROUND_BITS | round_num for user in users]
+    added = [(i, rows[user], _crc(i, rows[user])) for i, user in zip(ids, users)]
+    num_rows, crc_sum = _totals(connection, round_num)
+    if round_num in _rounds(connection):
+        num_replaced, sum_replaced = connection.execute(_OF_IDS, [json.dumps(ids)]).fetchone()
+        num_rows, crc_sum = num_rows - num_replaced, crc_sum - sum_replaced
+    connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", added)
+    connection.executemany(
+        "INSERT OR IGNORE INTO changes VALUES (?, ?)", [(round_num, user) for user in users]
+    )
+    totals = [round_num, num_rows + len(added), crc_sum + sum(crc for _, _, crc in added)]
+    connection.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", totals)
+
+
+def _delete_replaced(connection: sqlite3.Connection, round_num: int) -> None:
+    """Deletes the rows that no snapshot needs from a round on; all of these count them."""
+    replaced = connection.execute(_REPLACED, [round_num]).fetchall()
+    connection.executemany("DELETE FROM rows WHERE id = ?", [(row_id,) for row_id, _ in replaced])
+    connection.execute(
+        "UPDATE snapshots SET num_rows = num_rows - ?, crc_sum = crc_sum - ?",
+        [len(replaced), sum(crc for _, crc in replaced)],
+    )
+
+
+def _has_totals(connection: sqlite3.Connection) -> bool:
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(snapshots)")}
+    return columns >= set(_TOTALS)
+
+
+def _totals(connection: sqlite3.Connection, round_num: int) -> tuple[int, int]:
+    """Returns the number of rows up to a round, and the sum of their CRCs."""
+    found = connection.execute(_NEWEST_TOTALS, [round_num]).fetchone()
+    if found is None:
+        return 0, 0
+    if None in found:
+        return connection.execute(_UP_TO, [round_num]).fetchone()
+    return found
+
+
+def _check_totals(
+    connection: sqlite3.Connection, round_num: int, found: tuple[int, int], name: str
+) -> None:
+    """Raises `DamagedError` unless the rows up to a round are those that were counted."""
+    if _has_totals(connection) and found != _totals(connection, round_num):
+        raise DamagedError(
+            f"{name} is damaged: its rows up to round {round_num} are not those that were saved."
+        )
+
+
+def _check_all_rows(connection: sqlite3.Connection, round_num: int, name: str) -> None:
+    num_rows = crc_sum = 0
+    for row_id, row, crc in connection.execute("SELECT id, row, crc FROM rows"):
+        _check_row(row_id, row, crc, name)
+        num_rows, crc_sum = num_rows + 1, crc_sum + crc
+    _check_totals(connection, round_num, (num_rows, crc_sum), name)
 
 
 def _rounds(connection: sqlite3.Connection) -> list[int]:
@@ -267,10 +350,14 @@ def _read(
     found = {}
     asked = json.dumps(list(users))
     for row_id, row, crc in connection.execute(_SELECT, (asked, round_num)).fetchall():
-        if _crc(row_id, row) != crc:
-            raise InputError(f"the row of user {row_id >> _ROUND_BITS} in {name} is damaged.")
+        _check_row(row_id, row, crc, name)
         found[row_id >> _ROUND_BITS] = row
     return found
+
+
+def _check_row(row_id: int, row: bytes, crc: int, name: str) -> None:
+    if not isinstance(row, bytes) or _crc(row_id, row) != crc:
+        raise DamagedError(f"the row of user {row_id >> _ROUND_BITS} in {name} is damaged.")
 
 
 def _crc(row_id: int, row: bytes) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from fedrecon.runs.files import replacing
 
 _TITLES = {
     "rmse": "RMSE",
@@ -75,9 +76,8 @@ def draw(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, dpi=120, format="png")
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png")
 
 
 def worth_seeing(rounds: np.ndarray, values: np.ndarray) -> np.ndarray:

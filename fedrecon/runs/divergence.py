@@ -15,6 +15,7 @@ import tree
 
 from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
+from fedrecon.runs.metrics_file import REJECTED
 
 # A round whose clients are all rejected leaves the weights as they are; the next cohort meets the
 # same weights. So many rejected clients, or rounds, in a row say that the weights are at fault; a
@@ -25,35 +26,39 @@ MAX_ROUNDS_REJECTED = 3
 # million in 18 to 26 ms, where a round takes 8 to 17 and 70 to 100 ms (two cores).
 MAX_NUMBERS_EACH_ROUND = 4_000_000
 
-_REJECTED = "num_clients_rejected"
 _ADVICE = "smaller learning rates, or more regularization, would help."
 
 
 class DivergenceCheck:
     """Looks at each round's metrics, and at the server's state."""
 
-    def __init__(self, algorithm: Algorithm, *, title: str | None = None):
+    def __init__(
+        self, algorithm: Algorithm, *, total_rounds: int | None = None, title: str | None = None
+    ):
         """Prepares a check.
 
         Args:
           algorithm: What is trained.
+          total_rounds: The rounds of the run; None where nobody knows.
           title: What to call the run in a warning, where it is one of several.
         """
         self._algorithm = algorithm
+        self._total_rounds = total_rounds
         self._title = title
+        self._num_of_run = 0.0  # Clients of all rounds that were rejected.
         # Rounds in a row whose clients were all rejected, and these clients.
         self._num_rounds = self._num_clients = 0
         self._has_warned = False
 
-    def resume(self, last_rounds: list[tuple[int, Metrics]]) -> None:
+    def resume(self, rounds: list[tuple[int, Metrics]]) -> None:
         """Continues where a run ended, so that a resumed run ends where a whole one does.
 
         Args:
-          last_rounds: The numbers and the metrics of up to `MAX_ROUNDS_REJECTED` rounds that are
-            done, increasing.
+          rounds: The numbers and the metrics of the rounds that are done, increasing.
         """
         self._num_rounds = self._num_clients = 0
-        for round_num, metrics in last_rounds:
+        self._num_of_run = 0.0
+        for round_num, metrics in rounds:
             self._count(round_num, metrics)
 
     def check_metrics(self, round_num: int, metrics: Metrics) -> None:
@@ -67,8 +72,9 @@ class DivergenceCheck:
             out because their updates were not finite.
 
         Raises:
-          InputError: If a metric is not finite, or if all clients were rejected in rounds in a row
-            that make `MAX_ROUNDS_REJECTED` rounds or `MAX_CLIENTS_REJECTED` clients.
+          InputError: If a metric is not finite, if all clients were rejected in rounds in a row
+            that make `MAX_ROUNDS_REJECTED` rounds or `MAX_CLIENTS_REJECTED` clients, or if more
+            clients were rejected than half of those of all rounds.
         """
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -83,10 +89,18 @@ class DivergenceCheck:
                 f"all {num_clients:.0f} clients of {which} were left out, since their updates were "
                 f"not finite: training diverged; {_ADVICE}"
             )
-        rejected = metrics.get(_REJECTED, 0)
-        if rejected and not self._has_warned:
+        rejected = metrics.get(REJECTED, 0)
+        if not rejected:
+            return
+        number = len(self._algorithm.sample_cohort(round_num))
+        if self._total_rounds is not None and self._num_of_run > self._total_rounds * number / 2:
+            raise InputError(
+                f"{self._num_of_run:.0f} clients were left out up to round {round_num}, since "
+                "their updates were not finite, more than half of the "
+                f"{self._total_rounds * number} of {self._total_rounds} rounds; {_ADVICE}"
+            )
+        if not self._has_warned:
             self._has_warned = True
-            number = len(self._algorithm.sample_cohort(round_num))
             of_run = "" if self._title is None else f"{self._title}: "
             warnings.warn(
                 f"{of_run}{rejected:.0f} of the {number} clients of round {round_num} were left "
@@ -115,7 +129,8 @@ class DivergenceCheck:
             )
 
     def _count(self, round_num: int, metrics: Metrics) -> None:
-        rejected = metrics.get(_REJECTED, 0)
+        rejected = metrics.get(REJECTED, 0)
+        self._num_of_run += rejected
         if rejected and rejected >= len(self._algorithm.sample_cohort(round_num)):
             self._num_rounds, self._num_clients = self._num_rounds + 1, self._num_clients + rejected
         else:

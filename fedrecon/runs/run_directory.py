@@ -22,21 +22,30 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import platform
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedrecon import __version__
-from fedrecon.errors import InputError
+from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs import curves, metrics_file
 from fedrecon.runs.checkpoints import Checkpoints
+from fedrecon.runs.client_store import check_snapshot
+from fedrecon.runs.files import (
+    read_sealed,
+    remove,
+    remove_parts,
+    replacing,
+    write_json,
+    write_sealed,
+)
+from fedrecon.runs.newest import newest_whole
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -52,6 +61,10 @@ _STORE = "client_store"
 _LOCK = ".lock"
 NUM_CHECKPOINTS_KEPT = 3
 _CONFIG_KEYS = ("settings", "data_fingerprint")
+# What a process that was killed while it began a run may leave.
+_OF_A_START = (_LOCK, f"{CONFIG}.part")
+# What there may be of a run that has not even the row of the untrained model.
+_OF_NO_ROUND = (CONFIG, USERS, EVENTS, _CHECKPOINTS, _STORE, SAMPLES, USER_RESULTS)
 
 
 class RunDirectory:
@@ -69,9 +82,14 @@ class RunDirectory:
           InputError: If there is no run in the directory, or its file is not what `claim` writes.
         """
         path = self.path / CONFIG
-        config = _read_json(path, "is not the directory of a run")
-        if not isinstance(config, dict) or any(key not in config for key in _CONFIG_KEYS):
-            raise InputError(f"{path} is not of a run: it needs {' and '.join(_CONFIG_KEYS)}.")
+        try:
+            config = read_sealed(path, needed=_CONFIG_KEYS)
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.path} is not the directory of a run: it has no {CONFIG}."
+            ) from None
+        if not isinstance(config["settings"], dict):
+            raise DamagedError(f"{path} is damaged: its settings are {config['settings']!r}.")
         return config
 
     def check(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()) -> None:
@@ -90,21 +108,39 @@ class RunDirectory:
           InputError: If another process holds the directory, if it holds other files but no run, or
             if its run has other settings or saw other data. Nothing is changed then.
 
+        A new run that raises an exception before its first row leaves nothing behind.
+
         Warns if the run was begun with other versions.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; the output directory must be a directory.")
-        config_path = self.path / CONFIG
-        if config_path.exists():
+        is_new = not (self.path / CONFIG).exists()
+        if not is_new:
             self.check(config, free_settings=free_settings)
-        elif self.path.is_dir() and any(p.name != _LOCK for p in self.path.iterdir()):
+        elif self.path.is_dir() and any(p.name not in _OF_A_START for p in self.path.iterdir()):
             raise InputError(
                 f"{self.path} holds files but no {CONFIG}; give an empty or a new output directory."
             )
+        with self._locked() as made:
+            try:
+                remove_parts(self.path)
+                remove_parts(self.path / _CHECKPOINTS)
+                write_sealed(self.path / CONFIG, config)
+                yield
+            except Exception:
+                if is_new and not (self.path / METRICS).exists():
+                    self._undo_start(made)
+                raise
+
+    @contextlib.contextmanager
+    def _locked(self):
+        """Yields the folders that had to be made, the innermost first."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / _LOCK, "w")  # noqa: SIM115 - held until the run ends
         except OSError as error:
+            _remove_empty(made)
             raise InputError(f"cannot write to the output directory: {error}.") from error
         with lock:
             try:
@@ -115,8 +151,14 @@ class RunDirectory:
                     f"another process is training in {self.path}; wait for it or give another "
                     "output directory."
                 ) from None
-            _write_json(config_path, config)
-            yield
+            yield made
+
+    def _undo_start(self, made: Sequence[pathlib.Path]) -> None:
+        """Removes what a start wrote, and the folders that it made."""
+        with contextlib.suppress(OSError):
+            for name in (*_OF_A_START, *_OF_NO_ROUND):
+                remove(self.path / name)
+        _remove_empty(made)
 
     # --- results ----------------------------------------------------------------------------------
 
@@ -127,6 +169,21 @@ class RunDirectory:
     def checkpoints(self) -> list[int]:
         """Returns the numbers of rounds after which there is a checkpoint, increasing."""
         return self.open_checkpoints().rounds()
+
+    def verify(self, round_num: int) -> None:
+        """Looks whether all that is read of a round is as it was saved.
+
+        Raises:
+          DamagedError: If the checkpoint or the snapshot of clients' rows is damaged or missing.
+          InputError: If it cannot be read otherwise.
+        """
+        self.open_checkpoints().verify(round_num)
+        if self.store_path.exists():
+            check_snapshot(self.store_path, round_num)
+
+    def newest_whole(self) -> int:
+        """Returns the round of the newest checkpoint that is whole; see `newest.newest_whole`."""
+        return newest_whole(self.checkpoints(), self.verify, self.path)[0]
 
     @property
     def store_path(self) -> pathlib.Path:
@@ -139,49 +196,63 @@ class RunDirectory:
         return self.path / USERS
 
     def write_final_metrics(self, metrics: dict[str, Any]) -> None:
-        _write_json(self.path / FINAL_METRICS, metrics)
+        write_sealed(self.path / FINAL_METRICS, metrics)
 
     def read_final_metrics(self) -> dict[str, Any] | None:
-        """Returns the metrics of a finished run, or None while it is not finished."""
-        return self._read_if_there(FINAL_METRICS)
+        """Returns the metrics of a finished run, or None while it is not finished.
+
+        Raises:
+          DamagedError: If the file is not as it was written.
+        """
+        return self._read_if_there(FINAL_METRICS, needed=("rounds",))
 
     def write_results(self, results: dict[str, Any]) -> None:
-        _write_json(self.path / RESULTS, results)
+        write_sealed(self.path / RESULTS, results)
 
     def read_results(self) -> dict[str, Any] | None:
-        """Returns what a comparison found of a finished run, or None while it is not finished."""
+        """Returns what a comparison found of a finished run, or None while it is not finished.
+
+        Raises:
+          DamagedError: If the file is not as it was written.
+        """
         return self._read_if_there(RESULTS)
 
+    def forget_results(self) -> None:
+        """Makes the run one that is not finished, whose results are made anew."""
+        (self.path / RESULTS).unlink(missing_ok=True)
+
     def write_samples(self, samples: list[dict[str, Any]]) -> None:
-        _write_json(self.path / SAMPLES, samples)
+        write_json(self.path / SAMPLES, samples)
 
     def write_user_results(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes arrays by their names; they come before `write_results`, which ends a run."""
-        path = self.path / USER_RESULTS
-        part = path.with_name(f"{path.name}.part")
-        with open(part, "wb") as file:
+        with replacing(self.path / USER_RESULTS) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)
-        os.replace(part, path)
 
     def read_user_results(self) -> dict[str, np.ndarray] | None:
-        """Returns what `write_user_results` wrote, or None if it wrote nothing."""
+        """Returns what `write_user_results` wrote, or None if it wrote nothing.
+
+        Raises:
+          DamagedError: If the file is not as it was written.
+        """
         path = self.path / USER_RESULTS
         if not path.exists():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} cannot be read: {error}.") from error
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"{path} cannot be read: {error}.") from error
 
-    def _read_if_there(self, name: str) -> dict[str, Any] | None:
-        if not (self.path / name).exists():
+    def _read_if_there(self, name: str, *, needed: tuple[str, ...] = ()) -> dict[str, Any] | None:
+        try:
+            return read_sealed(self.path / name, needed=needed)
+        except FileNotFoundError:
             return None
-        return _read_json(self.path / name, "cannot be read")
 
     def write_evaluation(self, split: str, metrics: dict[str, Any]) -> pathlib.Path:
         path = self.path / f"evaluation_{split}.json"
-        _write_json(path, metrics)
+        write_json(path, metrics)
         return path
 
     def read_metrics(self) -> list[dict[str, float]]:
@@ -195,6 +266,12 @@ class RunDirectory:
             curves.draw(self.read_metrics(), path)
         except Exception as error:  # Whatever is wrong with a picture, the run's results are there.
             warnings.warn(f"{path} was not drawn: {error}", stacklevel=2)
+
+
+def _remove_empty(folders: Sequence[pathlib.Path]) -> None:
+    with contextlib.suppress(OSError):  # Of one that is not empty.
+        for folder in folders:
+            folder.rmdir()
 
 
 def versions() -> dict[str, str]:
@@ -232,18 +309,3 @@ def _check_same_run(found, wanted, free_settings, path) -> None:
             f"{wanted.get('versions')}: its numbers may differ from those of an uninterrupted run.",
             stacklevel=2,
         )
-
-
-def _read_json(path: pathlib.Path, otherwise: str) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} {otherwise}: it has no {path.name}.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)

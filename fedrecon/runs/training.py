@@ -14,7 +14,7 @@ from typing import Any
 
 from fedrecon.algorithms.algorithm import Algorithm, Metrics
 from fedrecon.errors import InputError
-from fedrecon.runs.divergence import MAX_ROUNDS_REJECTED, DivergenceCheck, first_not_finite
+from fedrecon.runs.divergence import DivergenceCheck, first_not_finite
 from fedrecon.runs.recorder import RunRecorder
 
 
@@ -78,28 +78,34 @@ class Training:
         self._options = options
         self._recorder = recorder
         self._start = time.monotonic()
-        self._divergence = DivergenceCheck(algorithm, title=title)
+        self._divergence = DivergenceCheck(
+            algorithm, total_rounds=options.total_rounds, title=title
+        )
         # Held while files and state change together.
         self._commit = threading.Lock()
         checkpoints = recorder.checkpoints
         self._is_new = not checkpoints
-        self._saved = max(checkpoints, default=None)
         self._state, self._done, self._seconds_before = algorithm.initialize(), 0, 0.0
         if checkpoints:
-            self._done = checkpoints[-1]
-            if self._done > options.total_rounds:
-                raise InputError(
-                    f"the run already has {self._done} rounds, more than the "
-                    f"{options.total_rounds} wanted."
-                )
-            self._state = recorder.load(self._done, self._state)
+            self._done, self._state = recorder.newest_whole(self._load)
             self._seconds_before = recorder.seconds(self._done)
-            first = max(1, self._done - MAX_ROUNDS_REJECTED + 1)
-            last_rounds = range(first, self._done + 1)
-            self._divergence.resume(recorder.metrics_of_rounds(last_rounds, "train"))
-        if algorithm.store is not None:
-            # Without a checkpoint the store may hold rows of a run that ended before its first.
-            algorithm.store.restore(self._done) if checkpoints else algorithm.store.clear()
+            rounds = range(1, self._done + 1)
+            self._divergence.resume(recorder.metrics_of_rounds(rounds, "train"))
+        elif algorithm.store is not None:
+            # The store may hold rows of a run that ended before its first checkpoint.
+            algorithm.store.clear()
+        self._saved = None if self._is_new else self._done
+
+    def _load(self, round_num: int) -> Any:
+        state = self._recorder.load(round_num, self._state)
+        if round_num > self._options.total_rounds:
+            raise InputError(
+                f"the run already has {round_num} rounds, more than the "
+                f"{self._options.total_rounds} wanted."
+            )
+        if self._algorithm.store is not None:
+            self._algorithm.store.restore(round_num)
+        return state
 
     @property
     def num_rounds_done(self) -> int:

@@ -120,9 +120,9 @@ plt.show()
 # + \alpha \sum_{u}\sum_{i} \langle x_u, v_i\rangle^2 + \text{regularization}.$$
 #
 # The second sum is over *all* pairs. It needs the Gram matrix $\sum_i v_i v_i^\top$ alone, so a
-# client solves for its $x_u$ without drawing a single negative. Nothing is searched here: the defaults
-# of $\alpha$ and of the regularization follow from how many users, items and pairs there are, and
-# centralized iALS gets the same.
+# client solves for its $x_u$ without drawing a single negative. Nothing is searched here: the
+# defaults of $\alpha$ and of the regularization follow from how many users, items and pairs there
+# are, and centralized iALS gets the same.
 
 # %%
 DIM = 8

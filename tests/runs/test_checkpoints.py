@@ -133,7 +133,7 @@ def test_the_state_of_another_model_is_refused(checkpoints, other, message):
 
 def test_a_checkpoint_that_there_is_not_is_named(checkpoints):
     checkpoints.save(state(), 7)
-    with pytest.raises(InputError, match=r"round_8/checkpoint\.json cannot be read: .*No such"):
+    with pytest.raises(InputError, match=r"round_8/checkpoint\.json cannot be read: .*no such"):
         checkpoints.load(8, EMPTY)
 
 
@@ -247,6 +247,7 @@ def test_objects_are_never_unpickled(checkpoints, tmp_path):
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    del description["sha256"]
     (folder / "checkpoint.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"state\.npz cannot be read: Object arrays cannot be"):
         checkpoints.load(7, EMPTY)
@@ -324,7 +325,7 @@ def test_all_is_on_the_disk_before_a_checkpoint_has_its_name(checkpoints, tmp_pa
     checkpoints.save(state(), 3)
     assert events == [
         ("fsync", "state.npz"),
-        ("fsync", "checkpoint.json"),
+        ("fsync", "checkpoint.json.part"),
         ("fsync", "round_3.part"),
         ("rename", "round_3.part"),
         ("fsync", "checkpoints"),

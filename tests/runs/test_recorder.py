@@ -33,14 +33,14 @@ def test_after_a_failure_nothing_more_is_written_and_the_caller_hears_of_it(run,
             recorder.save(np.zeros(2), n, first=lambda n=n: later.append(n))
         recorder.flush()
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         go_on()
     assert later == []
     assert [row["round"] for row in run.read_metrics()] == [0]
     assert run.checkpoints() == []
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         recorder.save(np.zeros(2), 3)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         recorder.close()
     assert run.checkpoints() == []
 
@@ -81,7 +81,7 @@ def test_a_full_queue_does_not_hide_a_failure(recorder):
             recorder.save(np.zeros(2), n)
             queued.append(n)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         go_on()
     assert queued == list(range(1, 8))  # The next had to wait.
 
@@ -106,7 +106,7 @@ def test_a_failure_in_what_belongs_to_a_checkpoint_leaves_no_checkpoint(run, rec
         recorder.save(np.zeros(2), 2)
         recorder.flush()
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         go_on()
     assert run.checkpoints() == [0]
 

@@ -331,8 +331,30 @@ def test_the_third_round_in_a_row_without_any_client_ends_the_run(tmp_path):
         pytest.warns(UserWarning, match="2 of the 2 clients of round 1 were left out") as warned,
         pytest.raises(InputError, match="all 6 clients of rounds 5 to 7 were left out"),
     ):
-        train(algorithm, options(8), RunRecorder(run))
+        train(algorithm, options(12), RunRecorder(run))
     assert len(warned) == 1
+    assert run.checkpoints()[-1] == 6
+
+
+@pytest.mark.filterwarnings("ignore:. of the 2 clients of round")
+@pytest.mark.parametrize("stop", [None, 2, 4])
+def test_a_run_that_left_out_more_than_half_of_its_clients_is_none(tmp_path, stop):
+    # The other client of each round trained; of 2 * 6 clients, 6 may be left out, and 7 may not.
+    algorithm = make_algorithm(SomeRejected(1, 1, 2, 1, 1, 1))
+    run = RunDirectory(tmp_path)
+
+    def interrupt(round_num, row):
+        if round_num == stop:
+            raise KeyboardInterrupt
+
+    if stop is not None:
+        with pytest.raises(KeyboardInterrupt):
+            train(algorithm, options(6), RunRecorder(run), interrupt)
+    message = "7 clients were left out up to round 6, .* more than half of the 12 of 6 rounds"
+    with pytest.raises(InputError, match=message):
+        train(algorithm, options(6), RunRecorder(run))
+    assert run.checkpoints()[-1] == 5
+    train(make_algorithm(SomeRejected(1, 1, 2, 1, 1, 0)), options(6), RunRecorder(run))
     assert run.checkpoints()[-1] == 6
 
 
@@ -467,11 +489,11 @@ def test_whatever_round_has_a_checkpoint_has_its_rows(tmp_path, monkeypatch):
     saved = []
     save = Checkpoints.save
 
-    def save_after_rows(checkpoints, state, round_num):
+    def save_after_rows(checkpoints, state, round_num, **kwargs):
         # Before the checkpoint appears, at which the process might be killed.
         assert_rows(open_store(tmp_path, read_round=round_num), round_num)
         saved.append(round_num)
-        save(checkpoints, state, round_num)
+        save(checkpoints, state, round_num, **kwargs)
 
     monkeypatch.setattr(Checkpoints, "save", save_after_rows)
 
@@ -496,7 +518,8 @@ def test_rows_that_cannot_be_saved_leave_no_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ClientTable, "save", fail_in_round_4)
     run = RunDirectory(tmp_path)
-    with pytest.raises(OSError, match="No space left"):
+    message = "No space left on device; the run is saved up to round 2, and once that is mended the"
+    with pytest.raises(InputError, match=message):
         train(algorithm, options(6), RunRecorder(run))
     assert run.checkpoints() == [0, 2]
     monkeypatch.undo()

@@ -1,0 +1,191 @@
+"""Damages run directories in every way that we know of, and shows what each binary makes of it.
+
+    python -m experiments.torture
+
+A run of stateful FedAvg is damaged, one file at a time, in a copy. Then it is resumed to more
+rounds, and evaluated. What comes out is compared with the run that nobody damaged: the rows of
+metrics.csv, final_metrics.json, the bits of the checkpoints, the rows of the clients. What is not
+equal must have been refused, in one sentence. It takes about ten minutes.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments.faults import damages
+from experiments.faults.damages import Damage
+from experiments.faults.served import DONE, SENTENCE, Ended, Served
+from experiments.run import cli
+
+_ONLY = flags.DEFINE_string("only", "", "Only damages whose name contains this.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where to write each case, as JSON lines.")
+
+EQUAL, OLDER, REFUSED = "equal", "equal, told", "refused in a sentence"
+OTHER, TRACEBACK = "OTHER NUMBERS", "TRACEBACK"
+OUTCOMES = (EQUAL, OLDER, REFUSED, OTHER, TRACEBACK)
+_ROUNDS, _MORE_ROUNDS = 8, 12
+_GROUP = "unseen_test"
+_MAX_CHARACTERS = 600
+_FLAGS = (
+    "--algorithm=stateful_fed_avg",
+    "--synthetic_num_users=60",
+    "--synthetic_num_items=60",
+    "--synthetic_mean_ratings_per_user=25",
+    "--held_out_fraction=0.1",
+    "--dim=4",
+    "--clients_per_round=4",
+    "--rounds_per_evaluation=2",
+    "--rounds_per_checkpoint=2",
+)
+
+
+class Case(NamedTuple):
+    """One damage and one command, and what became of it."""
+
+    command: str
+    file: str
+    how: str
+    outcome: str
+    text: str
+
+
+def main(interruption: cli.Interruption) -> None:
+    del interruption
+    with tempfile.TemporaryDirectory(prefix="torture") as folder:
+        cases = list(_damaged_runs(pathlib.Path(folder)))
+    print()
+    print(table(cases))
+    if _OUTPUT.value:
+        lines = "".join(json.dumps(case._asdict()) + "\n" for case in cases)
+        pathlib.Path(_OUTPUT.value).write_text(lines)
+
+
+def table(cases: Sequence[Case]) -> str:
+    """Returns a table in Markdown: how many damages of each file ended in which way."""
+    rows: dict[tuple[str, str], collections.Counter] = collections.defaultdict(collections.Counter)
+    for case in cases:
+        rows[case.file, case.command][case.outcome] += 1
+        rows["**all**", case.command][case.outcome] += 1
+    lines = [
+        "| file | command | damages | " + " | ".join(OUTCOMES) + " |",
+        "|---|---|" + "---|" * (len(OUTCOMES) + 1),
+    ]
+    for (file, command), counts in rows.items():
+        cells = [str(counts[outcome]) for outcome in OUTCOMES]
+        lines.append(f"| {file} | {command} | {sum(counts.values())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _damaged_runs(folder: pathlib.Path) -> Iterable[Case]:
+    train, evaluate = Served("train"), Served("evaluate")
+    whole, begun, copy = folder / "whole", folder / "begun", folder / "copy"
+    _must(train(*_FLAGS, f"--total_rounds={_ROUNDS}", f"--output_dir={begun}"))
+    train.kill()  # It leaves a log beside the rows of clients.
+    train = Served("train")
+    shutil.copytree(begun, whole)
+    evaluations = {}
+    for round_num in (damages.OLDEST, damages.MIDDLE, damages.NEWEST):
+        _must(evaluate(f"--run_dir={whole}", f"--group={_GROUP}", f"--round={round_num}"))
+        evaluations[round_num] = _evaluation(whole)
+        (whole / f"evaluation_{_GROUP}.json").unlink()
+    finished = what_a_run_found(whole)
+    _must(train(*_FLAGS, f"--total_rounds={_MORE_ROUNDS}", f"--output_dir={whole}"))
+    expected = what_a_run_found(whole)
+
+    def resumed(rounds: int) -> Ended:
+        return train(*_FLAGS, f"--total_rounds={rounds}", f"--output_dir={copy}")
+
+    def run(damage: Damage, command: str, wanted: Any, start, found) -> Case:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(begun, copy)
+        damage.apply(copy)
+        ended = start()
+        outcome = judged(ended, lambda: found(copy) == wanted)
+        case = Case(command, damage.file, damage.how, outcome, ended.text.strip())
+        print(" | ".join(case[:4]), "|", case.text.splitlines()[-1:] or "", flush=True)
+        return case
+
+    def evaluation_is_known(run_dir) -> bool:
+        found = _evaluation(run_dir)
+        return evaluations.get(found["round"]) == found
+
+    for damage in damages.of_a_run_to_go_on():
+        if _ONLY.value not in f"{damage.file} {damage.how}":
+            continue
+        yield run(damage, "resume", expected, lambda: resumed(_MORE_ROUNDS), what_a_run_found)
+        yield run(
+            damage,
+            "evaluate",
+            True,
+            lambda: evaluate(f"--run_dir={copy}", f"--group={_GROUP}"),
+            evaluation_is_known,
+        )
+    for damage in damages.of_a_finished_run():
+        if _ONLY.value not in f"{damage.file} {damage.how}":
+            continue
+        yield run(damage, "the same again", finished, lambda: resumed(_ROUNDS), what_a_run_found)
+    train.close()
+    evaluate.close()
+
+
+def judged(ended: Ended, is_equal: Callable[[], bool]) -> str:
+    """Returns one of `OUTCOMES`."""
+    if ended.how == SENTENCE:
+        is_one = "\n" not in ended.text and len(ended.text) < _MAX_CHARACTERS
+        return REFUSED if is_one else TRACEBACK
+    if ended.how != DONE:
+        return TRACEBACK
+    if not is_equal():
+        return OTHER
+    return OLDER if ended.text else EQUAL
+
+
+def what_a_run_found(run: pathlib.Path) -> dict[str, Any]:
+    """Returns everything in a run directory that a repetition gives again to the bit."""
+    lines = (run / "metrics.csv").read_text().splitlines()
+    seconds = lines[0].split(",").index("seconds")
+    rows = [[c for n, c in enumerate(line.split(",")) if n != seconds] for line in lines]
+    final = json.loads((run / "final_metrics.json").read_text())
+    for name in ("seconds", "sha256"):
+        final.pop(name, None)
+    states = {}
+    for path in sorted((run / "checkpoints").iterdir()):
+        with np.load(path / "state.npz") as arrays:
+            states[path.name] = {name: arrays[name].tobytes() for name in arrays}
+    return {"metrics": rows, "final": final, "states": states, "rows": _client_rows(run)}
+
+
+def _client_rows(run: pathlib.Path) -> list:
+    connection = sqlite3.connect(run / "client_store" / "rows.sqlite")
+    try:
+        newest = {}
+        for row_id, row in connection.execute("SELECT id, row FROM rows ORDER BY id"):
+            newest[row_id >> 32] = row
+        return sorted(newest.items())
+    finally:
+        connection.close()
+
+
+def _evaluation(run: pathlib.Path) -> dict[str, Any]:
+    found = json.loads((run / f"evaluation_{_GROUP}.json").read_text())
+    found.pop("sha256", None)
+    return found
+
+
+def _must(ended: Ended) -> None:
+    if ended.how != DONE:
+        raise RuntimeError(ended.text)
+
+
+if __name__ == "__main__":
+    cli.run(main)
