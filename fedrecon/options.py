@@ -61,6 +61,14 @@ class OptimizerOptions:
         return self.name == "sgd"
 
     @property
+    def is_elementwise(self) -> bool:
+        """Whether each entry moves by its own gradient and state alone.
+
+        A subclass may do anything, so it has to say so itself.
+        """
+        return type(self) is OptimizerOptions
+
+    @property
     def decays_weights(self) -> bool:
         """Whether a weight moves even if its gradient has always been 0."""
         return self.name == "adamw"

@@ -52,7 +52,7 @@ from fedrecon.data.population import Population
 from fedrecon.engine.calls import predict
 from fedrecon.engine.client_metrics import ClientMetrics, training_metrics
 from fedrecon.engine.client_step import Stage
-from fedrecon.engine.shards import Examples, shard_spec
+from fedrecon.engine.shards import Examples, num_rows, shard_spec
 from fedrecon.engine.stages import run_stage
 from fedrecon.engine.updates import contribute, sum_updates
 from fedrecon.engine.values import in_order
@@ -178,7 +178,8 @@ def build_clients_update(
         query = Examples.scheduled(shard, shard.query_batches)
         if options.client_takes_one_step:
             query = query.as_one_step()
-        trained = run_stage(model, stage, before, query, fold_in(shard.seeds, _UPDATE))
+        seeds = fold_in(shard.seeds, _UPDATE)
+        trained = run_stage(model, stage, before, query, seeds, num_rows=num_rows(shard))
         weights = query.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)

@@ -17,7 +17,7 @@ from fedrecon.data.population import Population
 from fedrecon.engine.calls import FREE_SEED
 from fedrecon.engine.client_metrics import training_metrics
 from fedrecon.engine.client_step import Stage
-from fedrecon.engine.shards import Examples, compile_for_shards
+from fedrecon.engine.shards import Examples, compile_for_shards, num_rows
 from fedrecon.engine.stages import run_stage
 from fedrecon.engine.updates import Contribution, contribute, sum_rows, sum_updates
 from fedrecon.engine.values import Values, local_specs, where_client
@@ -88,7 +88,8 @@ def build_joint_update(
     def update_clients(global_values, shard, local_values):
         before = global_values | local_values
         examples = Examples.scheduled(shard, shard.query_batches)
-        trained = run_stage(model, stage, before, examples, fold_in(shard.seeds, _UPDATE))
+        seeds = fold_in(shard.seeds, _UPDATE)
+        trained = run_stage(model, stage, before, examples, seeds, num_rows=num_rows(shard))
         weights = examples.num_examples()
         if options.client_weighting == "uniform":
             weights = tf.cast(weights > 0, tf.float32)

@@ -30,6 +30,11 @@ def shard_spec(batch_size: int, num_clients: int) -> Shard:
     )
 
 
+def num_rows(shard: Shard) -> tf.Tensor:
+    """Returns how many item rows each client of a shard has, `[clients]` int32."""
+    return tf.reduce_sum(tf.cast(shard.item_ids >= 0, tf.int32), axis=1)
+
+
 class Examples(NamedTuple):
     """The examples of each step, `[clients, steps, batch_size]` each; see `cohorts.Shard`."""
 

@@ -36,7 +36,13 @@ class Trained(NamedTuple):
 
 
 def run_stage(
-    model: FunctionalModel, stage: Stage, values: Values, examples: Examples, seeds: tf.Tensor
+    model: FunctionalModel,
+    stage: Stage,
+    values: Values,
+    examples: Examples,
+    seeds: tf.Tensor,
+    *,
+    num_rows: tf.Tensor | None = None,
 ) -> Trained:
     """Trains each client by itself.
 
@@ -47,6 +53,8 @@ def run_stage(
         clients start from the same, without. Item tables are the clients' own rows.
       examples: What they train on. A client's steps come first, padding last.
       seeds: `[clients]` uint32, from which dropout follows.
+      num_rows: `[clients]` int32: how many item rows each client has, padding left out; None if
+        all are rows of clients. What is in the others afterwards means nothing.
     """
     take_step = build_step(model, stage)
     num_clients = examples.labels.shape[0]
@@ -57,7 +65,7 @@ def run_stage(
 
     def step(number, carry, predictions):
         batch = Examples(*(array[:, number] for array in examples))
-        given = take_step.rows_given(values | carry.values, batch)
+        given = take_step.rows_given(values, carry, batch)
 
         def of_client(client):
             own, *rest = client
@@ -67,7 +75,7 @@ def run_stage(
             of_client,
             (
                 own_values(model.weights, given),
-                carry._replace(values={}),
+                carry.of_clients(),
                 batch,
                 fold_in(seeds, number),
             ),
@@ -75,7 +83,9 @@ def run_stage(
         carry = take_step.apply(moved, carry, batch, is_step=number < num_steps)
         return number + 1, carry, predictions.write(number, predicted)
 
-    carry = take_step.initial_carry(values, num_clients)
+    if num_rows is None:
+        num_rows = tf.fill([num_clients], tf.int32.max)
+    carry = take_step.initial_carry(values, num_rows, num_steps)
     # Filled with zeros, since what has no entries cannot be stacked.
     predictions = tf.TensorArray(tf.float32, size=most_steps).unstack(
         tf.zeros([most_steps, num_clients, batch_size])
@@ -88,7 +98,7 @@ def run_stage(
     }
     by_step = tf.reshape(predictions.stack(), [most_steps, num_clients, batch_size])
     return Trained(
-        values=values | carry.values,
+        values=values | take_step.trained_values(carry, values),
         untouched=values | untouched,
         predictions=tf.transpose(by_step, [1, 0, 2]),
         num_steps=num_steps,
