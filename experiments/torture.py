@@ -14,28 +14,23 @@ import collections
 import json
 import pathlib
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 
 from experiments.faults import damages
 from experiments.faults.damages import Damage
-from experiments.faults.served import DONE, SENTENCE, Ended, Served
+from experiments.faults.outcomes import OUTCOMES, is_same, judged, what_a_run_found
+from experiments.faults.served import DONE, Ended, Served
 from experiments.run import cli
 
 _ONLY = flags.DEFINE_string("only", "", "Only damages whose name contains this.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write each case, as JSON lines.")
 
-EQUAL, OLDER, REFUSED = "equal", "equal, told", "refused in a sentence"
-OTHER, TRACEBACK = "OTHER NUMBERS", "TRACEBACK"
-OUTCOMES = (EQUAL, OLDER, REFUSED, OTHER, TRACEBACK)
 _ROUNDS, _MORE_ROUNDS = 8, 12
 _GROUP = "unseen_test"
-_MAX_CHARACTERS = 600
 _FLAGS = (
     "--algorithm=stateful_fed_avg",
     "--synthetic_num_users=60",
@@ -105,12 +100,12 @@ def _damaged_runs(folder: pathlib.Path) -> Iterable[Case]:
     def resumed(rounds: int) -> Ended:
         return train(*_FLAGS, f"--total_rounds={rounds}", f"--output_dir={copy}")
 
-    def run(damage: Damage, command: str, wanted: Any, start, found) -> Case:
+    def run(damage: Damage, command: str, start, is_as_wanted) -> Case:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(begun, copy)
         damage.apply(copy)
         ended = start()
-        outcome = judged(ended, lambda: found(copy) == wanted)
+        outcome = judged(ended, lambda: is_as_wanted(copy))
         case = Case(command, damage.file, damage.how, outcome, ended.text.strip())
         print(" | ".join(case[:4]), "|", case.text.splitlines()[-1:] or "", flush=True)
         return case
@@ -119,61 +114,26 @@ def _damaged_runs(folder: pathlib.Path) -> Iterable[Case]:
         found = _evaluation(run_dir)
         return evaluations.get(found["round"]) == found
 
-    for damage in damages.of_a_run_to_go_on():
-        if _ONLY.value not in f"{damage.file} {damage.how}":
-            continue
-        yield run(damage, "resume", expected, lambda: resumed(_MORE_ROUNDS), what_a_run_found)
+    for damage in _chosen(damages.of_a_run_to_go_on()):
+        yield run(
+            damage, "resume", lambda: resumed(_MORE_ROUNDS), lambda path: is_same(path, expected)
+        )
         yield run(
             damage,
             "evaluate",
-            True,
             lambda: evaluate(f"--run_dir={copy}", f"--group={_GROUP}"),
             evaluation_is_known,
         )
-    for damage in damages.of_a_finished_run():
-        if _ONLY.value not in f"{damage.file} {damage.how}":
-            continue
-        yield run(damage, "the same again", finished, lambda: resumed(_ROUNDS), what_a_run_found)
+    for damage in _chosen(damages.of_a_finished_run()):
+        yield run(
+            damage, "the same again", lambda: resumed(_ROUNDS), lambda path: is_same(path, finished)
+        )
     train.close()
     evaluate.close()
 
 
-def judged(ended: Ended, is_equal: Callable[[], bool]) -> str:
-    """Returns one of `OUTCOMES`."""
-    if ended.how == SENTENCE:
-        is_one = "\n" not in ended.text and len(ended.text) < _MAX_CHARACTERS
-        return REFUSED if is_one else TRACEBACK
-    if ended.how != DONE:
-        return TRACEBACK
-    if not is_equal():
-        return OTHER
-    return OLDER if ended.text else EQUAL
-
-
-def what_a_run_found(run: pathlib.Path) -> dict[str, Any]:
-    """Returns everything in a run directory that a repetition gives again to the bit."""
-    lines = (run / "metrics.csv").read_text().splitlines()
-    seconds = lines[0].split(",").index("seconds")
-    rows = [[c for n, c in enumerate(line.split(",")) if n != seconds] for line in lines]
-    final = json.loads((run / "final_metrics.json").read_text())
-    for name in ("seconds", "sha256"):
-        final.pop(name, None)
-    states = {}
-    for path in sorted((run / "checkpoints").iterdir()):
-        with np.load(path / "state.npz") as arrays:
-            states[path.name] = {name: arrays[name].tobytes() for name in arrays}
-    return {"metrics": rows, "final": final, "states": states, "rows": _client_rows(run)}
-
-
-def _client_rows(run: pathlib.Path) -> list:
-    connection = sqlite3.connect(run / "client_store" / "rows.sqlite")
-    try:
-        newest = {}
-        for row_id, row in connection.execute("SELECT id, row FROM rows ORDER BY id"):
-            newest[row_id >> 32] = row
-        return sorted(newest.items())
-    finally:
-        connection.close()
+def _chosen(some: Sequence[Damage]) -> list[Damage]:
+    return [damage for damage in some if _ONLY.value in f"{damage.file}: {damage.how}"]
 
 
 def _evaluation(run: pathlib.Path) -> dict[str, Any]:

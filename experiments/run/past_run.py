@@ -111,9 +111,7 @@ def checkpoint(run: RunDirectory, round_num: int | None) -> int:
     Warns if it is not the last there is.
     """
     checkpoints = run.checkpoints()
-    if not checkpoints:
-        raise InputError(f"{run.path} has no checkpoint yet.")
-    if round_num is None:
+    if round_num is None or not checkpoints:
         return run.newest_whole()
     if round_num not in checkpoints:
         raise InputError(

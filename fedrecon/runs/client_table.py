@@ -89,7 +89,12 @@ class ClientTable:
         self._name = str(file or ":memory:")
         self._writing = threading.Lock()
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"{file.parent} must be a folder for the rows of clients: {error.strerror}."
+                ) from error
         with _errors_of(self._name):
             self._writer = _connect(self._name)
             self._writer.execute("PRAGMA journal_mode = WAL")
@@ -228,7 +233,7 @@ class SnapshotReader:
         has_log = self._file.with_name(f"{self._file.name}-wal").exists()
         try:
             status = self._file.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return (has_log,)
         return has_log, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -333,10 +338,15 @@ def _check_totals(
 
 
 def _check_all_rows(connection: sqlite3.Connection, round_num: int, name: str) -> None:
-    num_rows = crc_sum = 0
+    """Deletes the newer rows of which no change is known any more, and checks all others."""
+    num_rows, crc_sum, newer = 0, 0, []
     for row_id, row, crc in connection.execute("SELECT id, row, crc FROM rows"):
+        if row_id & _LAST_ROUND > round_num:
+            newer.append((row_id,))
+            continue
         _check_row(row_id, row, crc, name)
         num_rows, crc_sum = num_rows + 1, crc_sum + crc
+    connection.executemany("DELETE FROM rows WHERE id = ?", newer)
     _check_totals(connection, round_num, (num_rows, crc_sum), name)
 
 

@@ -81,10 +81,11 @@ def read_sealed(path: pathlib.Path, *, needed: tuple[str, ...] = ()) -> dict[str
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(values, dict) or any(name not in values for name in needed):
-        raise DamagedError(
-            f"{path} is not what was written there: it needs {' and '.join(needed) or 'names'}."
-        )
+    if not isinstance(values, dict):
+        raise DamagedError(f"{path} is damaged: it holds no values by name.")
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise DamagedError(f"{path} is damaged: it has no {' and no '.join(missing)}.")
     digest = values.pop(_DIGEST, None)
     if digest is not None and digest != _digest(values):
         raise DamagedError(

@@ -119,14 +119,18 @@ class MetricsFile:
                 "were written."
             )
 
-    def rows(self, round_num: int) -> list[dict[str, float]]:
+    def rows(self, round_num: int | None) -> list[dict[str, float]]:
         """Returns the rows up to a round, as `read_rows` does; what comes after may be damaged.
+
+        Args:
+          round_num: The round; None for as many as are whole.
 
         Raises:
           DamagedError: If a row's numbers cannot be read.
         """
+        end = 10**_MAX_DIGITS if round_num is None else round_num + 1
         try:
-            return [_numbers(row) for row in self._read_until(round_num + 1)[1]]
+            return [_numbers(row) for row in self._read_until(end)[1]]
         except DamagedError:
             raise
         except (OSError, ValueError, csv.Error) as error:

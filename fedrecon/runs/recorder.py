@@ -85,6 +85,16 @@ class RunRecorder:
         self._saved = round_num
         return round_num, loaded
 
+    def warn_of_rows(self) -> None:
+        """Warns if there are rows of rounds, which will be done anew for want of a checkpoint."""
+        rows = self._metrics.rows(None)
+        if rows and rows[-1]["round"]:
+            warnings.warn(
+                f"{self._run.path / METRICS} has rows up to round {rows[-1]['round']}, and there "
+                "is no checkpoint; the run begins anew.",
+                stacklevel=2,
+            )
+
     def save(self, state: Any, round_num: int, *, first: Callable[[], None] | None = None) -> None:
         """Saves the state after `round_num` rounds, unless that is saved already.
 

@@ -60,6 +60,7 @@ _CHECKPOINTS = "checkpoints"
 _STORE = "client_store"
 _LOCK = ".lock"
 NUM_CHECKPOINTS_KEPT = 3
+_OF_A_COPY = "put it back from a copy, or train in another output directory."
 _CONFIG_KEYS = ("settings", "data_fingerprint")
 # What a process that was killed while it began a run may leave.
 _OF_A_START = (_LOCK, f"{CONFIG}.part")
@@ -88,8 +89,10 @@ class RunDirectory:
             raise InputError(
                 f"{self.path} is not the directory of a run: it has no {CONFIG}."
             ) from None
+        except DamagedError as error:
+            raise DamagedError(f"{str(error).rstrip('.')}; {_OF_A_COPY}") from error
         if not isinstance(config["settings"], dict):
-            raise DamagedError(f"{path} is damaged: its settings are {config['settings']!r}.")
+            raise DamagedError(f"{path} is damaged: its settings are no names; {_OF_A_COPY}")
         return config
 
     def check(self, config: dict[str, Any], *, free_settings: frozenset[str] = frozenset()) -> None:
@@ -182,8 +185,15 @@ class RunDirectory:
             check_snapshot(self.store_path, round_num)
 
     def newest_whole(self) -> int:
-        """Returns the round of the newest checkpoint that is whole; see `newest.newest_whole`."""
-        return newest_whole(self.checkpoints(), self.verify, self.path)[0]
+        """Returns the round of the newest checkpoint that is whole; see `newest.newest_whole`.
+
+        Raises:
+          InputError: If there is none.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            raise InputError(f"{self.path} has no checkpoint yet.")
+        return newest_whole(checkpoints, self.verify, self.path)[0]
 
     @property
     def store_path(self) -> pathlib.Path:

@@ -91,7 +91,9 @@ class Training:
             self._seconds_before = recorder.seconds(self._done)
             rounds = range(1, self._done + 1)
             self._divergence.resume(recorder.metrics_of_rounds(rounds, "train"))
-        elif algorithm.store is not None:
+        else:
+            recorder.warn_of_rows()
+        if self._is_new and algorithm.store is not None:
             # The store may hold rows of a run that ended before its first checkpoint.
             algorithm.store.clear()
         self._saved = None if self._is_new else self._done

@@ -83,9 +83,7 @@ def test_a_broken_configuration_is_named(tmp_path):
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         RunDirectory(tmp_path).read_config()
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(
-        InputError, match=r"config\.json is not what was written there: it needs settings and"
-    ):
+    with pytest.raises(InputError, match=r"config\.json is damaged: it holds no values by name"):
         RunDirectory(tmp_path).read_config()
     with pytest.raises(InputError, match="is not the directory of a run"):
         RunDirectory(tmp_path / "nowhere").read_config()

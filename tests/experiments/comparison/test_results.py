@@ -144,7 +144,6 @@ def without(*path):
         ({**GOOD, "zeal": 1}, "zeal"),
         ({**GOOD, "feedback": "loud"}, "loud"),
         ({**GOOD, "groups": []}, ""),
-        ([], ""),
         (without("costs"), "costs"),
         (without("watched_group"), "watched_group"),
         (without("groups", "seen_test", "num_users"), "num_users"),
