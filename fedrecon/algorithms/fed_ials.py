@@ -91,7 +91,7 @@ class Message(NamedTuple):
 
 
 def packing_options(*, seed: int) -> PackingOptions:
-    """Returns how clients are packed; all examples are positives.
+    """Returns how clients are packed; all examples are positives, and nothing here is XLA's.
 
     Args:
       seed: As for other algorithms; nothing here is random.
@@ -102,6 +102,7 @@ def packing_options(*, seed: int) -> PackingOptions:
         support=Passes(0),
         query=Passes(0),
         seed=seed,
+        is_rounded_up=False,
     )
 
 

@@ -14,6 +14,7 @@ All shards of a process have the same number of clients, which TFF and TensorFlo
 build it. Clients of similar length share a shard. What is padded: clients (of no examples), each
 client's distinct items, its last batch, its batches, and its steps (at the end). Lengths are
 rounded up to powers of two, since XLA compiles once for each; steps that no client has are not run.
+Work without XLA takes the length of a shard's longest client (`is_rounded_up`).
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class PackingOptions:
       support: Passes over the support.
       query: Passes over the query.
       seed: Draws the clients' seeds.
+      is_rounded_up: Whether lengths are powers of two; else a shard has room for its longest
+        client and no more, which is for work that XLA does not compile.
 
     Raises:
       InputError: If a value is not one of those.
@@ -103,6 +106,7 @@ class PackingOptions:
     support: Passes
     query: Passes
     seed: int = 0
+    is_rounded_up: bool = True
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -124,6 +128,10 @@ class PackingOptions:
     def num_batches(self, num_examples):
         """Returns the number of batches of so many examples; arrays go in and come out too."""
         return -(-num_examples // self.batch_size)
+
+    def room(self, length: int) -> int:
+        """Returns the length of arrays for so much, at least 1."""
+        return _rounded_up(length) if self.is_rounded_up else max(length, 1)
 
     def num_steps(self, num_examples):
         """Returns the numbers of support steps and of query steps, likewise."""
@@ -202,10 +210,10 @@ class CohortPacker:
           users: `[num_clients]` user ids. The order does not matter.
           round_num: The round, `>= 0`.
         """
-        users = np.asarray(users, np.int64)
+        users, options = np.asarray(users, np.int64), self._options
         clients = [self._examples.examples(user, round_num) for user in users.tolist()]
         lengths = np.array([len(labels) for _, labels in clients], np.int64)
-        seeds = rng.derive_seeds(self._options.seed, "client", round_num, ids=users)
+        seeds = rng.derive_seeds(options.seed, "client", round_num, ids=users)
         # By user among the equally long, so that the order of `users` does not matter.
         order = np.lexsort((users, -lengths))
         return [
@@ -213,9 +221,9 @@ class CohortPacker:
                 [clients[index] for index in chosen],
                 users[chosen],
                 seeds[chosen],
-                self._options,
+                options,
                 num_clients=self.clients_per_shard,
-                num_examples=min(_rounded_up(int(lengths[chosen].max())), self._longest),
+                num_examples=min(options.room(int(lengths[chosen].max())), self._longest),
             )
             for chosen in np.split(
                 order, range(self.clients_per_shard, len(users), self.clients_per_shard)
@@ -322,7 +330,7 @@ def pack_shard(
     places = np.arange(len(pairs)) - first_pair[pair_owners]
     # A client's examples may come back to the same items, as drawn negatives do.
     num_distinct = int(np.bincount(pair_owners, minlength=1).max())
-    item_ids = np.full((num_clients, min(num_examples, _rounded_up(num_distinct))), -1, np.int32)
+    item_ids = np.full((num_clients, min(num_examples, options.room(num_distinct))), -1, np.int32)
     item_ids[pair_owners, places] = pairs % span
 
     slots = np.arange(int(options.num_batches(num_examples)) * options.batch_size)

@@ -365,3 +365,19 @@ def test_shards_and_workers_are_at_least_one(number):
     given = {"num_clients": 2, "num_workers": number}
     with pytest.raises(InputError, match=f"^num_workers {message}"):
         cohorts.choose_clients_per_shard(examples, examples.users, packing(), **given)
+
+
+def test_lengths_that_are_not_rounded_up_are_of_the_longest_client():
+    examples = population([5, 3, 3, 1])
+    packer = CohortPacker(examples, packing(batch_size=1, is_rounded_up=False), clients_per_shard=2)
+    first, second = packer.pack(np.arange(4), 0)
+    assert [shard.item_ids.shape for shard in (first, second)] == [(2, 5), (2, 3)]
+    assert [shard.mask.shape for shard in (first, second)] == [(2, 5, 1), (2, 3, 1)]
+    # The same clients as in arrays of powers of two.
+    rounded = CohortPacker(examples, packing(batch_size=1), clients_per_shard=2).pack(
+        np.arange(4), 0
+    )
+    for exact, padded in zip((first, second), rounded):
+        width = exact.item_ids.shape[1]
+        np.testing.assert_array_equal(exact.item_ids, padded.item_ids[:, :width])
+        np.testing.assert_array_equal(exact.user_ids, padded.user_ids)
