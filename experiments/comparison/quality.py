@@ -69,10 +69,10 @@ def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
     told = [f"{name} {how}" for name, how in predicts.items() if how is not None]
     if not told:
         return []
-    one_machine = (
-        "on one machine" if "fed_ease" not in predicts else "all but fed_ease on one machine"
-    )
-    return [Text(f"References are trained {one_machine}, without rounds: {'; '.join(told)}.")]
+    how = "are trained on one machine, without rounds"
+    if "fed_ease" in predicts:
+        how = "have no rounds, and all but fed_ease are trained on one machine"
+    return [Text(f"References {how}: {'; '.join(told)}.")]
 
 
 def _about_seeds(runs: DataFrame) -> str:

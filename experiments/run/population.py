@@ -136,6 +136,7 @@ def _strong_generalization(settings: Settings, users_file: pathlib.Path | None) 
         _load_ratings(settings),
         seed=settings.seed,
         num_held_out_users=settings.num_held_out_users,
+        published_draw=settings.published_draw,
         max_ratings_per_user=settings.max_ratings_per_user,
         negatives_per_positive=settings.negatives_per_positive,
     )

@@ -197,6 +197,12 @@ class Settings:
         minimum=1,
         only=(relevance.BY_STRONG_GENERALIZATION,),
     )
+    published_draw: bool = fields.data(
+        False,
+        "Hold out the users and the items that the code published with Liang et al. 2018 draws, "
+        "whatever --seed. Of MovieLens 20M these are the users of published figures.",
+        only=(relevance.BY_STRONG_GENERALIZATION,),
+    )
     negatives_per_positive: int = fields.data(
         4,
         "Negatives that a client draws for each positive.",

@@ -11,8 +11,8 @@ a positive, and users with fewer than 5 positives are left out (`filters.positiv
    random, and gives the others. A user with fewer gives all and is asked nothing.
 4. What is asked for is ranked among all items of the catalog that the user does not give.
 
-The published code draws by NumPy's global state, seed 98765. Here all draws follow from the seed of
-the run, so users and targets are others.
+All draws follow from the seed of the run. The published code draws by NumPy's global state, seeded
+with 98765 before steps 1, 3 (validation) and 3 (test); `published_draw` draws the same numbers.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Counts(NamedTuple):
 
 # What the published preprocessing prints, by the name of the data set.
 PUBLISHED_COUNTS = {"movielens-20m": Counts(9_990_682, 136_677, 20_720)}
+# The items of training users there, if 10,000 users validate and as many test.
+PUBLISHED_CATALOG = {"movielens-20m": 20_108}
+_PUBLISHED_SEED = 98765
 
 
 def divide_by_strong_generalization(
@@ -54,6 +57,7 @@ def divide_by_strong_generalization(
     *,
     seed: int = 0,
     num_held_out_users: int | None = None,
+    published_draw: bool = False,
     max_ratings_per_user: int | None = None,
     negatives_per_positive: int = 4,
 ) -> Population:
@@ -69,6 +73,8 @@ def divide_by_strong_generalization(
       ratings: The positives; each row counts as one.
       seed: Permutes the users, and draws targets and negatives.
       num_held_out_users: How many users validate, and how many test; None is a tenth of the users.
+      published_draw: Whether users and targets are drawn as in the published code, whatever the
+        seed: of MovieLens 20M, they are the users and items of published figures.
       max_ratings_per_user: See `ImplicitOptions.max_positives_per_user`.
       negatives_per_positive: See `ImplicitOptions`.
 
@@ -89,16 +95,22 @@ def divide_by_strong_generalization(
             f"{ratings.name} has {len(users):,} users; give at most {(len(users) - 1) // 2:,}, so "
             "that somebody trains."
         )
-    permuted = rng_lib.generator(seed, "strong_generalization_users").permutation(users)
+    if published_draw:
+        permuted = users[np.random.RandomState(_PUBLISHED_SEED).permutation(len(users))]
+    else:
+        permuted = rng_lib.generator(seed, "strong_generalization_users").permutation(users)
     part = np.zeros(ratings.num_users, np.int8)
     part[permuted[-2 * number : -number]], part[permuted[-number:]] = 1, 2
-    checked = _counts_note(ratings)
+    checked = [_counts_note(ratings)]
     of_train = part[ratings.user_ids] == 0
     in_catalog = np.isin(ratings.item_ids, ratings.item_ids[of_train])
     part = part[np.unique(ratings.user_ids[in_catalog])]
     reason = None if in_catalog.all() else "each item is one of a training user's"
     ratings = filters.compacted(ratings, in_catalog, reason)
-    is_target = _targets(ratings, part > 0, seed=seed)
+    checked.append(_catalog_note(ratings) if published_draw else None)
+    drawn_by = None if published_draw else seed
+    is_target = _targets(ratings, part == 1, seed=drawn_by)
+    is_target |= _targets(ratings, part == 2, seed=drawn_by)
     options = ImplicitOptions(
         negatives_per_positive=negatives_per_positive,
         max_positives_per_user=max_ratings_per_user,
@@ -107,7 +119,7 @@ def divide_by_strong_generalization(
     return Population(
         feedback=IMPLICIT,
         split=STRONG_GENERALIZATION,
-        ratings=dataclasses.replace(ratings, notes=(*ratings.notes, *checked)),
+        ratings=dataclasses.replace(ratings, notes=(*ratings.notes, *filter(None, checked))),
         examples=ImplicitExamples(ratings.select(part[ratings.user_ids] == 0), options),
         given=ImplicitExamples(ratings.select(~is_target), options),
         train=np.flatnonzero(part == 0),
@@ -119,31 +131,55 @@ def divide_by_strong_generalization(
     )
 
 
-def _counts_note(ratings: Ratings) -> tuple[str, ...]:
+def _counts_note(ratings: Ratings) -> str | None:
     """Returns whether a data set is as the published preprocessing leaves it, where that is known.
 
     A data set that is not keeps its figures from being compared with published ones, so it says so.
     """
     expected = PUBLISHED_COUNTS.get(ratings.name)
     if expected is None:
-        return ()
+        return None
     found = Counts(ratings.num_ratings, ratings.num_users, ratings.num_items)
     if found == expected:
-        return (f"The data before the division are {found}, as in Liang et al. 2018.",)
+        return f"The data before the division are {found}, as in Liang et al. 2018."
     return (
         f"The data before the division are {found}, but {expected} in Liang et al. 2018, so "
         "figures cannot be compared with published ones; --positive_from=4 and "
-        "--min_ratings_per_user=5 leave as many.",
+        "--min_ratings_per_user=5 leave as many."
     )
 
 
-def _targets(ratings: Ratings, is_held_out: np.ndarray, *, seed: int) -> np.ndarray:
-    """Returns which rows are asked for, `[num_ratings]` bool."""
+def _catalog_note(ratings: Ratings) -> str | None:
+    """Returns whether the catalog of the published draw has as many items, where that is known."""
+    expected = PUBLISHED_CATALOG.get(ratings.name)
+    if expected is None:
+        return None
+    if ratings.num_items == expected:
+        return f"The catalog has {expected:,} items, as in Liang et al. 2018."
+    return (
+        f"The catalog has {ratings.num_items:,} items, but {expected:,} in Liang et al. 2018, who "
+        "hold out 10,000 users twice (--num_held_out_users=10000)."
+    )
+
+
+def _targets(ratings: Ratings, is_asked: np.ndarray, *, seed: int | None) -> np.ndarray:
+    """Returns which rows some users are asked for, `[num_ratings]` bool.
+
+    Args:
+      ratings: All rows.
+      is_asked: Which users, `[num_users]` bool.
+      seed: None draws as the published code does.
+    """
     is_target = np.zeros(ratings.num_ratings, bool)
-    for user in np.flatnonzero(is_held_out).tolist():
+    published = np.random.RandomState(_PUBLISHED_SEED)  # Its draws follow each other.
+    for user in np.flatnonzero(is_asked).tolist():
         rows = ratings.rows_of(user)
-        rng = rng_lib.generator(seed, "strong_generalization_targets", user)
-        is_target[rng.choice(rows, len(rows) // ITEMS_PER_TARGET, replace=False)] = True
+        number = len(rows) // ITEMS_PER_TARGET
+        if seed is not None:
+            rng = rng_lib.generator(seed, "strong_generalization_targets", user)
+            is_target[rng.choice(rows, number, replace=False)] = True
+        elif number:
+            is_target[rows[published.choice(len(rows), number, replace=False)]] = True
     return is_target
 
 

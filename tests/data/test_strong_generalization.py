@@ -3,12 +3,14 @@
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedrecon.data import datasets, filters
 from fedrecon.data.datasets import load_dataset
 from fedrecon.data.ratings import Ratings, RatingScale
 from fedrecon.data.strong_generalization import (
+    PUBLISHED_CATALOG,
     PUBLISHED_COUNTS,
     Counts,
     divide_by_strong_generalization,
@@ -197,3 +199,78 @@ def test_movielens_20m_with_the_published_counts_says_so(monkeypatch):
         "The data before the division are 60 events of 10 users and 6 items, as in Liang et al. "
         "2018.",
     )
+
+
+# --- the published draw ---------------------------------------------------------------------------
+
+
+def published_code(table, num_held_out_users):
+    """Users of training, validation and test, and each held-out user's targets.
+
+    As in the code published with Liang et al. 2018, for a table of columns userId and movieId in
+    the order of its file.
+    """
+    users = table.groupby("userId").size().index
+    np.random.seed(98765)
+    users = users[np.random.permutation(users.size)]
+    first = users.size - 2 * num_held_out_users
+    parts = users[:first], users[first : first + num_held_out_users], users[-num_held_out_users:]
+    catalog = pd.unique(table.loc[table["userId"].isin(parts[0]), "movieId"])
+    targets = {}
+    for part in parts[1:]:
+        plays = table.loc[table["userId"].isin(part) & table["movieId"].isin(catalog)]
+        np.random.seed(98765)
+        for user, group in plays.groupby("userId"):
+            number = len(group)
+            if number >= 5:
+                chosen = np.zeros(number, bool)
+                drawn = np.random.choice(number, size=int(0.2 * number), replace=False)
+                chosen[drawn.astype("int64")] = True
+                targets[user] = set(group["movieId"].to_numpy()[chosen].tolist())
+    return parts, set(catalog.tolist()), targets
+
+
+def test_the_published_draw_is_that_of_the_published_code():
+    rng = np.random.default_rng(1)
+    rows = sorted(
+        (user, int(item))
+        for user in range(3, 120)
+        for item in rng.choice(90, rng.integers(4, 40), replace=False)
+    )
+    state = np.random.get_state()
+    try:
+        parts, catalog, targets = published_code(
+            pd.DataFrame(rows, columns=["userId", "movieId"]), 25
+        )
+    finally:
+        np.random.set_state(state)
+    assert len(targets) > 40
+    population = divided(interactions(rows), num_held_out_users=25, published_draw=True, seed=4)
+    names = population.ratings.original_user_ids
+    found = [population.train, *(population.groups[name].users for name in GROUPS)]
+    assert [set(names[users].tolist()) for users in found] == [set(p.tolist()) for p in parts]
+    assert set(population.ratings.original_item_ids.tolist()) == catalog
+    asked = {}
+    for name in GROUPS:
+        for user, item in rows_of(population.groups[name].targets):
+            asked.setdefault(user, set()).add(item)
+    assert asked == targets
+    other = divided(interactions(rows), num_held_out_users=25, seed=4)
+    assert other.train.tolist() != population.train.tolist()
+
+
+def test_the_published_draw_changes_no_global_state():
+    np.random.seed(7)
+    expected = np.random.random()
+    np.random.seed(7)
+    divided(published_draw=True)
+    assert np.random.random() == expected
+
+
+def test_the_catalog_of_movielens_20m_is_checked(monkeypatch):
+    rows = interactions([(u, i) for u in range(10) for i in range(6)], name="movielens-20m")
+    population = divided(rows, num_held_out_users=2, published_draw=True)
+    assert population.ratings.notes[-1].startswith("The catalog has 6 items, but 20,108 in Liang")
+    monkeypatch.setitem(PUBLISHED_CATALOG, "movielens-20m", 6)
+    population = divided(rows, num_held_out_users=2, published_draw=True)
+    assert population.ratings.notes[-1] == "The catalog has 6 items, as in Liang et al. 2018."
