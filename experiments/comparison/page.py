@@ -42,11 +42,7 @@ _PAPER_SHARED = (
 )
 _PAPER_QUERY_OF_ALL = (
     *("--algorithms=fed_recon", "--references=", "--support_query_split=query_of_all"),
-    "--set=fed_recon:total_rounds=2000",
-)
-_PAPER_NO_SPLIT = (
-    *("--algorithms=fed_recon", "--references=", "--support_query_split=none"),
-    "--set=fed_recon:total_rounds=500",
+    *("--set=fed_recon:total_rounds=1350", "--set=fed_recon:client_learning_rate=0.3"),
 )
 _FEW = "--algorithms=fed_recon_ls,fed_recon,centralized"
 COMPARISONS = {
@@ -57,7 +53,6 @@ COMPARISONS = {
     "paper": Comparison("comparison_paper_ml1m"),
     "paper_shared": Comparison("comparison_paper_ml1m", _PAPER_SHARED),
     "paper_query_of_all": Comparison("comparison_paper_ml1m", _PAPER_QUERY_OF_ALL),
-    "paper_no_split": Comparison("comparison_paper_ml1m", _PAPER_NO_SPLIT),
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
     "strong": Comparison("comparison_strong_ml1m"),
