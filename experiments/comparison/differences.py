@@ -75,6 +75,14 @@ class Pairing:
         """Whether an algorithm keeps results of users, for any seed."""
         return any(own for (name, _), own in self._per_user.items() if name == algorithm)
 
+    def seeds_judge_the_same_users(self) -> bool:
+        """Whether runs of all seeds ask the same users for equally many ratings, in each group."""
+        asked: dict[str, set[bytes]] = {}
+        for groups in self._per_user.values():
+            for group, own in groups.items():
+                asked.setdefault(group, set()).add(_whom(own))
+        return bool(asked) and all(len(own) == 1 for own in asked.values())
+
     def results_of(self, algorithm: str, group: str) -> dict[int, UserResults]:
         """Returns the results of a group's users with an algorithm, by seed."""
         return {

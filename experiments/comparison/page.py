@@ -39,6 +39,7 @@ class Comparison:
 _PAPER_SHARED = (
     *("--algorithms=fed_avg", "--references=", "--local_part=shared", "--mean_user"),
     "--set=fed_avg:total_rounds=2000",
+    "--set=fed_avg:client_learning_rate=0.2",
 )
 _PAPER_QUERY_OF_ALL = (
     *("--algorithms=fed_recon", "--references=", "--support_query_split=query_of_all"),

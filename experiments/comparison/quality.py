@@ -48,7 +48,7 @@ def quality_section(runs: Runs, pairing: Pairing) -> Section:
         title = f"{group} {ranking.replace('_', ' ')}{measure.title}"
         quality[title] = cells(summary, measure, ties=ties)
     blocks = (
-        Text(_about_seeds(unchanged)),
+        Text(_about_seeds(unchanged, pairing)),
         Table("Means over seeds", DataFrame(quality)),
         Text(
             f"{accuracy.note(feedback, config)} Seen users took part in training; unseen users did "
@@ -75,7 +75,7 @@ def _about_references(runs: DataFrame, feedback: str) -> list[Text]:
     return [Text(f"References {how}: {'; '.join(told)}.")]
 
 
-def _about_seeds(runs: DataFrame) -> str:
+def _about_seeds(runs: DataFrame, pairing: Pairing) -> str:
     algorithms = runs.groupby("algorithm", observed=True)
     seeds = algorithms["seed"].agg(counted_seeds)
     text = seeds.iloc[0]
@@ -83,10 +83,13 @@ def _about_seeds(runs: DataFrame) -> str:
         text = "; ".join(f"{algorithm}: {own}" for algorithm, own in seeds.items())
     text += "."
     if algorithms.size().max() > 1:
+        text += " Mean ± sample standard deviation over seeds. "
         text += (
-            " Mean ± sample standard deviation over seeds. Each seed draws other users, and ± is "
-            "the spread of the users drawn, not the error of the mean. Algorithms meet the same "
-            "users within a seed, so their differences are paired and surer than ± suggests."
+            "All seeds judge the same users, and ± is the spread of training alone, not of users."
+            if pairing.seeds_judge_the_same_users()
+            else "Each seed draws other users, and ± is the spread of the users drawn, not the "
+            "error of the mean. Algorithms meet the same users within a seed, so their differences "
+            "are paired and surer than ± suggests."
         )
     return text
 

@@ -2,8 +2,7 @@
 
 Communication-Efficient Learning of Deep Networks from Decentralized Data. H. Brendan McMahan, Eider
 Moore, Daniel Ramage, Seth Hampson, Blaise Agüera y Arcas. AISTATS 2017, arXiv:1602.05629,
-algorithm 1, applied to a partly local model as the FedRecon paper does for its baselines (Singhal
-et al. 2021, arXiv:2102.03448, section 5). A round:
+algorithm 1, applied to a partly local model. A round:
 
 1. The server samples clients and sends them the global part of the model.
 2. Each client takes its local part: drawn afresh (`build_fed_avg`, stateless), or kept from its
@@ -11,6 +10,10 @@ et al. 2021, arXiv:2102.03448, section 5). A round:
 3. Each client fits both parts together on all its examples.
 4. It returns the difference of the global part. The local part it forgets, or keeps.
 5. The server averages the differences and applies them with its optimizer.
+
+The FedRecon paper compares with FedAvg (Singhal et al. 2021, arXiv:2102.03448, section 5) and leaves
+open what becomes of the user's row. Both forms here are readings of it. The flags of its released
+code are a third: no local part, and one global row for all users (`FedAvgOptions.trains_local`).
 
 The local part never leaves the client: it is at CLIENTS, or nowhere, in the types of these
 computations. Keeping it costs the device memory, and serves only clients that take part again: with

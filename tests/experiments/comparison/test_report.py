@@ -468,6 +468,23 @@ def judged_by(write, name, seed, rmse, **others):
     return write(dataclasses.replace(results, groups=groups), per_user=per_user(rmse))
 
 
+@pytest.mark.parametrize(
+    ("of_second_seed", "expected"),
+    [
+        ({}, "All seeds judge the same users, and ± is the spread of training alone"),
+        ({"users": (1, 2, 3, 5)}, "Each seed draws other users, and ± is the spread of the users"),
+        ({"counts": (5, 5, 5, 6)}, "Each seed draws other users, and ± is the spread of the users"),
+    ],
+)
+def test_what_the_spread_over_seeds_is_of(tmp_path, write, of_second_seed, expected):
+    runs = [
+        write(explicit_results("fed_recon", seed, 1.0, 0.5), per_user=per_user(BEST, **others))
+        for seed, others in ((0, {}), (1, of_second_seed))
+    ]
+    report.write_report(tmp_path, runs)
+    assert expected in (tmp_path / "comparison.md").read_text()
+
+
 def test_what_differs_by_noise_is_equally_bold_and_a_tie(tmp_path, write):
     runs = [
         judged_by(write, name, 0, rmse)
