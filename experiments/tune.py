@@ -7,8 +7,9 @@
 combinations, or `--trials` of them drawn at random. Each trial has a run for each seed: a directory
 in `runs/`, as `train` leaves it, so the same command resumes a search that was interrupted. The
 number of rounds is searched in the same runs, by the curve of the validation metric: RMSE over the
-ratings of validation users, or NDCG@10 of each user's validation item. `trials.csv` has every
-trial, the best first: means over seeds after the best number of rounds.
+ratings of validation users, NDCG@10 of each user's validation item, or NDCG@100 of validation users
+by strong generalization. `trials.csv` has every trial, the best first: means over seeds after the
+best number of rounds.
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ def default_of(field: dataclasses.Field) -> str:
     if field.name == "output_dir":
         return "none; required"
     if field.name == "feedback":
-        return "`implicit` for the NCF files, `no_ratings`, `fed_ials` and `ials`; else `explicit`"
+        return (
+            "`implicit` for the NCF files, `no_ratings`, `strong_generalization`, `fed_ials`, "
+            "`ials` and EASE; else `explicit`"
+        )
     values = _by_algorithm(field)
     if len(values) > 1:
         return "[by algorithm](#defaults-by-algorithm)"

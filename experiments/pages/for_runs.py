@@ -29,7 +29,7 @@ from experiments.run.settings import Settings
 from fedrecon.data.population import GROUPS, STANDARD
 from fedrecon.errors import InputError
 from fedrecon.evaluation.coverage import Coverage
-from fedrecon.evaluation.feedback import Feedback, feedback_by
+from fedrecon.evaluation.feedback import ERROR, Feedback, feedback_by
 from fedrecon.runs import run_directory
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.serving import files as model_files
@@ -318,7 +318,7 @@ def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
     for group in GROUPS:
         own = {name: run.groups[group] for name, run in runs.items() if group in run.groups}
         for name, metrics in own.items():
-            row = {title: _number(metrics.get(key), "{:.4f}") for key, title in titles.items()}
+            row = {title: _with_error(metrics, key) for key, title in titles.items()}
             row.update({t: _number(metrics.get(key), "{:,}") for key, t in _COUNTS.items()})
             rows[group, name] = row
     table = DataFrame.from_dict(rows, orient="index")
@@ -326,8 +326,16 @@ def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
     table = table.loc[:, (table != NOTHING).any()]
     if len(runs) == 1:
         table.index = Index(table.index.get_level_values("users"), name="users")
-    blocks = (Table("After the last round", table), Text(accuracy.note(feedback, first.config)))
-    return Section("Quality", blocks)
+    note = accuracy.note(feedback, first.config)
+    if any(name.endswith(ERROR) for row in first.groups.values() for name in row):
+        note += " ± is the standard error over users."
+    return Section("Quality", (Table("After the last round", table), Text(note)))
+
+
+def _with_error(metrics: Mapping[str, float], name: str) -> str:
+    """Returns a mean, and its standard error where there is one."""
+    text, error = _number(metrics.get(name), "{:.4f}"), metrics.get(f"{name}{ERROR}")
+    return text if error is None else f"{text} ± {error:.4f}"
 
 
 def _number(value: float | None, form: str) -> str:

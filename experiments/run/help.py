@@ -16,7 +16,7 @@ from experiments.run.settings import Settings
 
 PRESETS = pathlib.Path(__file__).resolve().parents[1] / "presets"
 _ALL = "all"
-_DEPENDS = {"feedback": "implicit for the NCF files, fed_ials and ials; else explicit"}
+_DEPENDS = {"feedback": "implicit for the NCF files, fed_ials, ials and EASE; else explicit"}
 _WIDTH = 100
 _INDENT = " " * 8
 

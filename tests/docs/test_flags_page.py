@@ -12,8 +12,8 @@ from experiments.run.settings import Settings, uses
 from fedrecon.errors import InputError
 
 IN_WORDS = {
-    "feedback": "`implicit` for the NCF files, `no_ratings`, `fed_ials` and `ials`; else "
-    "`explicit`",
+    "feedback": "`implicit` for the NCF files, `no_ratings`, `strong_generalization`, `fed_ials`, "
+    "`ials` and EASE; else `explicit`",
     "output_dir": "none; required",
 }
 

@@ -67,6 +67,20 @@ def test_runs_of_an_older_version_say_what_they_lack(tmp_path):
     assert "No command is kept of fed_recon; the settings above make it again." in text
 
 
+def test_means_have_their_standard_errors_where_there_are_any(tmp_path):
+    run = write_train_run(tmp_path / "a", rmse=1.25)
+    metrics = json.loads((run / "final_metrics.json").read_text())
+    metrics["unseen_test"]["rmse_standard_error"] = 0.125
+    (run / "final_metrics.json").write_text(json.dumps(metrics))
+    shown = read_page(write_report([run]))
+    rows = shown.tables["After the last round"]
+    assert [row[:2] for row in rows[1:]] == [
+        ["unseen_validation", "1.7500"],
+        ["unseen_test", "1.2500 ± 0.1250"],
+    ]
+    assert "± is the standard error over users." in shown.text
+
+
 def test_runs_of_train_stand_side_by_side_without_intervals(tmp_path):
     runs = [
         write_train_run(tmp_path / "a", rmse=1.25, dim=4),

@@ -1,4 +1,4 @@
-"""From settings to users, by strong generalization: the settings of MovieLens 20M on small files."""
+"""From settings to users: strong generalization of small files in the layout of MovieLens 20M."""
 
 import dataclasses
 
