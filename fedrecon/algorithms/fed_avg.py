@@ -11,9 +11,10 @@ algorithm 1, applied to a partly local model. A round:
 4. It returns the difference of the global part. The local part it forgets, or keeps.
 5. The server averages the differences and applies them with its optimizer.
 
-The FedRecon paper compares with FedAvg (Singhal et al. 2021, arXiv:2102.03448, section 5) and leaves
-open what becomes of the user's row. Both forms here are readings of it. The flags of its released
-code are a third: no local part, and one global row for all users (`FedAvgOptions.trains_local`).
+The FedRecon paper compares with FedAvg (Singhal et al. 2021, arXiv:2102.03448, section 5) and
+leaves open what becomes of the user's row. Both forms here are readings of it. The flags of its
+released code are a third: no local part, and one global row for all users
+(`FedAvgOptions.trains_local`).
 
 The local part never leaves the client: it is at CLIENTS, or nowhere, in the types of these
 computations. Keeping it costs the device memory, and serves only clients that take part again: with
