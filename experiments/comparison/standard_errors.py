@@ -6,24 +6,24 @@ from pandas import DataFrame, MultiIndex
 
 from experiments.comparison.run_table import Runs
 from experiments.pages.sections import Section, Table, Text
-from fedrecon.evaluation.feedback import ERROR
+from fedrecon.evaluation.feedback import STANDARD_ERROR
 
 
 def standard_error_sections(runs: Runs) -> list[Section]:
     """Returns a section, or none where means come without standard errors."""
     measures, unchanged = runs.feedback.measures, runs.unchanged
     means = unchanged.groupby("algorithm", observed=True).mean(numeric_only=True)
-    groups = [g for g in runs.groups if f"{g}_{measures[0].name}{ERROR}" in means]
+    groups = [g for g in runs.groups if f"{g}_{measures[0].name}{STANDARD_ERROR}" in means]
     if not groups:
         return []
-    rows = {
-        (group, algorithm): {
-            m.title: f"{own[f'{group}_{m.name}']:.4f} ± {own[f'{group}_{m.name}{ERROR}']:.4f}"
-            for m in measures
-        }
-        for group in groups
-        for algorithm, own in means.iterrows()
-    }
+    rows = {}
+    for group in groups:
+        for algorithm, own in means.iterrows():
+            cells = rows[group, algorithm] = {}
+            for measure in measures:
+                name = f"{group}_{measure.name}"
+                mean, error = own[name], own[f"{name}{STANDARD_ERROR}"]
+                cells[measure.title] = f"{mean:.4f} ± {error:.4f}"
     table = DataFrame.from_dict(rows, orient="index")
     table.index = MultiIndex.from_tuples(rows, names=["users", "algorithm"])
     blocks = (

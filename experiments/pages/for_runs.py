@@ -29,7 +29,7 @@ from experiments.run.settings import Settings
 from fedrecon.data.population import GROUPS, STANDARD
 from fedrecon.errors import InputError
 from fedrecon.evaluation.coverage import Coverage
-from fedrecon.evaluation.feedback import ERROR, Feedback, feedback_by
+from fedrecon.evaluation.feedback import STANDARD_ERROR, Feedback, feedback_by
 from fedrecon.runs import run_directory
 from fedrecon.runs.run_directory import RunDirectory
 from fedrecon.serving import files as model_files
@@ -327,14 +327,14 @@ def _metrics_section(runs: Mapping[str, FinishedRun]) -> Section:
     if len(runs) == 1:
         table.index = Index(table.index.get_level_values("users"), name="users")
     note = accuracy.note(feedback, first.config)
-    if any(name.endswith(ERROR) for row in first.groups.values() for name in row):
+    if any(name.endswith(STANDARD_ERROR) for row in first.groups.values() for name in row):
         note += " ± is the standard error over users."
     return Section("Quality", (Table("After the last round", table), Text(note)))
 
 
 def _with_error(metrics: Mapping[str, float], name: str) -> str:
     """Returns a mean, and its standard error where there is one."""
-    text, error = _number(metrics.get(name), "{:.4f}"), metrics.get(f"{name}{ERROR}")
+    text, error = _number(metrics.get(name), "{:.4f}"), metrics.get(f"{name}{STANDARD_ERROR}")
     return text if error is None else f"{text} ± {error:.4f}"
 
 

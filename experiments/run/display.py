@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.run import accuracy, convergence
 from fedrecon.data.ratings import Ratings
 from fedrecon.errors import InputError
-from fedrecon.evaluation.feedback import ERROR, Measure
+from fedrecon.evaluation.feedback import STANDARD_ERROR, Measure
 
 _Run = TypeVar("_Run")
 
@@ -29,11 +29,11 @@ _SHOWN = {
     "hr_at_10_as_listed": ("as listed", "11.4f"),
     "ndcg_at_10_as_listed": ("as listed", "11.4f"),
     "ndcg_at_100": ("NDCG@100", "10.4f"),
-    f"ndcg_at_100{ERROR}": ("± s.e.", "8.4f"),
+    f"ndcg_at_100{STANDARD_ERROR}": ("± s.e.", "8.4f"),
     "recall_at_20": ("Recall@20", "11.4f"),
-    f"recall_at_20{ERROR}": ("± s.e.", "8.4f"),
+    f"recall_at_20{STANDARD_ERROR}": ("± s.e.", "8.4f"),
     "recall_at_50": ("Recall@50", "11.4f"),
-    f"recall_at_50{ERROR}": ("± s.e.", "8.4f"),
+    f"recall_at_50{STANDARD_ERROR}": ("± s.e.", "8.4f"),
     "mrr": ("MRR", "8.4f"),
     "num_examples": ("ratings", "10,"),
     "num_users": ("users", "10,"),

@@ -86,29 +86,15 @@ def divide_by_strong_generalization(
       InputError: If fewer than one user would train.
       DataError: If nobody of a group has enough items.
     """
-    users = np.unique(ratings.user_ids).astype(np.int64)
-    number = len(users) // _DEFAULT_SHARE if num_held_out_users is None else num_held_out_users
-    check_at_least(1, "num_held_out_users", number)
-    if 2 * number >= len(users):
-        raise InputError(
-            f"num_held_out_users is {number:,}, for validation and as many for test, but "
-            f"{ratings.name} has {len(users):,} users; give at most {(len(users) - 1) // 2:,}, so "
-            "that somebody trains."
-        )
-    if published_draw:
-        permuted = users[np.random.RandomState(_PUBLISHED_SEED).permutation(len(users))]
-    else:
-        permuted = rng_lib.generator(seed, "strong_generalization_users").permutation(users)
-    part = np.zeros(ratings.num_users, np.int8)
-    part[permuted[-2 * number : -number]], part[permuted[-number:]] = 1, 2
-    checked = [_counts_note(ratings)]
-    of_train = part[ratings.user_ids] == 0
-    in_catalog = np.isin(ratings.item_ids, ratings.item_ids[of_train])
+    drawn_by = None if published_draw else seed
+    part = _parts(ratings, num_held_out_users, seed=drawn_by)
+    notes = [_counts_note(ratings)]
+    in_catalog = np.isin(ratings.item_ids, ratings.item_ids[part[ratings.user_ids] == 0])
     part = part[np.unique(ratings.user_ids[in_catalog])]
     reason = None if in_catalog.all() else "each item is one of a training user's"
     ratings = filters.compacted(ratings, in_catalog, reason)
-    checked.append(_catalog_note(ratings) if published_draw else None)
-    drawn_by = None if published_draw else seed
+    if published_draw:
+        notes.append(_catalog_note(ratings))
     is_target = _targets(ratings, part == 1, seed=drawn_by)
     is_target |= _targets(ratings, part == 2, seed=drawn_by)
     options = ImplicitOptions(
@@ -119,7 +105,7 @@ def divide_by_strong_generalization(
     return Population(
         feedback=IMPLICIT,
         split=STRONG_GENERALIZATION,
-        ratings=dataclasses.replace(ratings, notes=(*ratings.notes, *filter(None, checked))),
+        ratings=dataclasses.replace(ratings, notes=(*ratings.notes, *filter(None, notes))),
         examples=ImplicitExamples(ratings.select(part[ratings.user_ids] == 0), options),
         given=ImplicitExamples(ratings.select(~is_target), options),
         train=np.flatnonzero(part == 0),
@@ -129,6 +115,32 @@ def divide_by_strong_generalization(
         },
         seed=seed,
     )
+
+
+def _parts(ratings: Ratings, num_held_out_users: int | None, *, seed: int | None) -> np.ndarray:
+    """Returns the result of step 1 by user, `[num_users]` int8: train 0, validation 1, test 2.
+
+    Args:
+      ratings: All ratings.
+      num_held_out_users: See `divide_by_strong_generalization`.
+      seed: None draws as the published code does.
+    """
+    users = np.unique(ratings.user_ids).astype(np.int64)
+    number = len(users) // _DEFAULT_SHARE if num_held_out_users is None else num_held_out_users
+    check_at_least(1, "num_held_out_users", number)
+    if 2 * number >= len(users):
+        raise InputError(
+            f"num_held_out_users is {number:,}, for validation and as many for test, but "
+            f"{ratings.name} has {len(users):,} users; give at most {(len(users) - 1) // 2:,}, so "
+            "that somebody trains."
+        )
+    if seed is None:
+        permuted = users[np.random.RandomState(_PUBLISHED_SEED).permutation(len(users))]
+    else:
+        permuted = rng_lib.generator(seed, "strong_generalization_users").permutation(users)
+    part = np.zeros(ratings.num_users, np.int8)
+    part[permuted[-2 * number : -number]], part[permuted[-number:]] = 1, 2
+    return part
 
 
 def _counts_note(ratings: Ratings) -> str | None:

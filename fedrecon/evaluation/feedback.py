@@ -22,6 +22,9 @@ from fedrecon.evaluation import protocols
 from fedrecon.evaluation.metrics import UserResults
 from fedrecon.evaluation.protocols import Cases
 
+# The end of the name of a mean's standard error over users.
+STANDARD_ERROR = "_standard_error"
+
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
@@ -145,12 +148,9 @@ def _fewer_of_catalog(population, name, cases, number, who) -> Cases:
 
 
 def _with_standard_errors(results: UserResults) -> dict[str, float]:
-    errors = {f"{name}{ERROR}": value for name, value in results.standard_errors().items()}
+    errors = {f"{name}{STANDARD_ERROR}": value for name, value in results.standard_errors().items()}
     return {**results.mean_over_users(), **errors}
 
-
-# The end of the name of a mean's standard error over users.
-ERROR = "_standard_error"
 
 _RMSE = Measure("rmse", "RMSE", "unit of the ratings", is_error=True)
 _NDCG = Measure("ndcg_at_10", "NDCG@10", "0 to 1")
