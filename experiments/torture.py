@@ -26,7 +26,11 @@ from experiments.faults.outcomes import OUTCOMES, is_same, judged, what_a_run_fo
 from experiments.faults.served import DONE, Ended, Served
 from experiments.run import cli
 
-_ONLY = flags.DEFINE_string("only", "", "Only damages whose name contains this.")
+_RESUME, _EVALUATE, _AGAIN = "resume", "evaluate", "the same again"
+_ONLY = flags.DEFINE_list("only", [""], "Only damages whose name contains one of these.")
+_COMMANDS = flags.DEFINE_list(
+    "commands", [_RESUME, _EVALUATE, _AGAIN], "What is done after each damage."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write each case, as JSON lines.")
 
 _ROUNDS, _MORE_ROUNDS = 8, 12
@@ -60,9 +64,6 @@ def main(interruption: cli.Interruption) -> None:
         cases = list(_damaged_runs(pathlib.Path(folder)))
     print()
     print(table(cases))
-    if _OUTPUT.value:
-        lines = "".join(json.dumps(case._asdict()) + "\n" for case in cases)
-        pathlib.Path(_OUTPUT.value).write_text(lines)
 
 
 def table(cases: Sequence[Case]) -> str:
@@ -107,33 +108,43 @@ def _damaged_runs(folder: pathlib.Path) -> Iterable[Case]:
         ended = start()
         outcome = judged(ended, lambda: is_as_wanted(copy))
         case = Case(command, damage.file, damage.how, outcome, ended.text.strip())
-        print(" | ".join(case[:4]), "|", case.text.splitlines()[-1:] or "", flush=True)
+        _tell(case)
         return case
 
     def evaluation_is_known(run_dir) -> bool:
         found = _evaluation(run_dir)
         return evaluations.get(found["round"]) == found
 
-    for damage in _chosen(damages.of_a_run_to_go_on()):
-        yield run(
-            damage, "resume", lambda: resumed(_MORE_ROUNDS), lambda path: is_same(path, expected)
-        )
-        yield run(
-            damage,
-            "evaluate",
+    commands = {
+        _RESUME: (lambda: resumed(_MORE_ROUNDS), lambda path: is_same(path, expected)),
+        _EVALUATE: (
             lambda: evaluate(f"--run_dir={copy}", f"--group={_GROUP}"),
             evaluation_is_known,
-        )
-    for damage in _chosen(damages.of_a_finished_run()):
-        yield run(
-            damage, "the same again", lambda: resumed(_ROUNDS), lambda path: is_same(path, finished)
-        )
+        ),
+        _AGAIN: (lambda: resumed(_ROUNDS), lambda path: is_same(path, finished)),
+    }
+    for some, tried in (
+        (damages.of_a_run_to_go_on(), (_RESUME, _EVALUATE)),
+        (damages.of_a_finished_run(), (_AGAIN,)),
+    ):
+        for damage in _chosen(some):
+            for command in tried:
+                if command in _COMMANDS.value:
+                    yield run(damage, command, *commands[command])
     train.close()
     evaluate.close()
 
 
 def _chosen(some: Sequence[Damage]) -> list[Damage]:
-    return [damage for damage in some if _ONLY.value in f"{damage.file}: {damage.how}"]
+    names = {f"{damage.file}: {damage.how}": damage for damage in some}
+    return [names[name] for name in names if any(part in name for part in _ONLY.value)]
+
+
+def _tell(case: Case) -> None:
+    print(" | ".join(case[:4]), "|", case.text.replace("\n", " ")[-300:], flush=True)
+    if _OUTPUT.value:
+        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
+            file.write(json.dumps(case._asdict()) + "\n")
 
 
 def _evaluation(run: pathlib.Path) -> dict[str, Any]:

@@ -81,7 +81,10 @@ def _tune(
 ) -> None:
     chosen = planned[0][1]
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
-    population = load_population(chosen)  # Data that cannot be used is said at once.
+    for _, of_run in planned:  # What cannot be used is said at once.
+        if of_run.seed == chosen.seed:
+            load_population(of_run)
+    population = load_population(chosen)
     display.print_notes(population.ratings)
     print(f"{len(planned)} runs. Loading TensorFlow, which takes some seconds.", flush=True)
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)

@@ -16,10 +16,12 @@ be written again at any time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from pandas import DataFrame
@@ -36,14 +38,19 @@ from experiments.pages.pictures import composed
 from experiments.pages.sections import Section, Text
 from experiments.run.reports import REPORT
 from fedrecon.errors import InputError
+from fedrecon.runs.files import remove
 from fedrecon.runs.run_directory import RESULTS
 
 TABLE = "comparison.csv"
 SUMMARY = "comparison.md"
+_UNFINISHED = ".report-"
 
 
 def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Writes the files that this module's docstring lists, all of them or none.
+    """Writes the files that this module's docstring lists.
+
+    They are written all or none. But a picture or a page that cannot be drawn is left out with a
+    warning: the results are there.
 
     Args:
       output_dir: Where to; made if there is none.
@@ -65,18 +72,35 @@ def write_report(output_dir: pathlib.Path, run_dirs: Sequence[pathlib.Path]) -> 
     pictures = [picture for picture in pictures if not picture.is_on_page_only]
 
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".report-") as folder:
+    for left in output_dir.glob(f"{_UNFINISHED}*"):  # A process was killed while it wrote.
+        remove(left)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=_UNFINISHED) as folder:
         # All are whole before the first takes the place of an older one.
         new = pathlib.Path(folder)
         _table(runs, output_dir).to_csv(new / TABLE, index=False)
         (new / SUMMARY).write_text(summary, encoding="utf-8")
+        names = [TABLE, SUMMARY]
         for picture in pictures:
-            composed(picture).savefig(new / f"{picture.name}.png", dpi=120)
-        names = [TABLE, SUMMARY, *(f"{picture.name}.png" for picture in pictures)]
-        shown = for_comparison.page_of(runs, won, sections, output_dir, files=names)
-        (new / REPORT).write_text(page.rendered(shown), encoding="utf-8")
-        names.insert(2, REPORT)
+            with _left_out(f"{picture.name}.png", names):
+                composed(picture).savefig(new / f"{picture.name}.png", dpi=120)
+        with _left_out(REPORT, names):
+            shown = for_comparison.page_of(runs, won, sections, output_dir, files=list(names))
+            (new / REPORT).write_text(page.rendered(shown), encoding="utf-8")
+        names.sort(key=[TABLE, SUMMARY, REPORT, *names].index)
         return [(new / name).replace(output_dir / name) for name in names]
+
+
+@contextlib.contextmanager
+def _left_out(name: str, names: list[str]) -> Iterator[None]:
+    """Adds a file to those that are written, unless writing it fails; then warns."""
+    try:
+        yield
+    except OSError:  # As of a full disk: then all files stay as they were.
+        raise
+    except Exception as error:
+        warnings.warn(f"{name} was not written: {error}", stacklevel=3)
+    else:
+        names.append(name)
 
 
 def page_of(comparison: pathlib.Path, folder: pathlib.Path) -> page.Page:

@@ -15,6 +15,8 @@ KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", s
 
 # Larger whole numbers are mistakes, which an allocation that fails would only tell later.
 _MOST = 10_000_000
+# TensorFlow computes with float32, where more than 3.4e38 is infinite.
+_MOST_OF_FLOATS = 1e38
 _OWN_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -100,6 +102,8 @@ def check(field: dataclasses.Field, value: Any) -> None:
         raise InputError(f"{found} must be {listed(choices)}{did_you_mean(value, choices)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{found} must be finite.")
+    if isinstance(value, float) and abs(value) > _MOST_OF_FLOATS:
+        raise InputError(f"{found} must be at most {_MOST_OF_FLOATS:g}.")
     if metadata["positive"] and value <= 0:
         raise InputError(f"{found} must be positive.")
     minimum, below = metadata["minimum"], metadata["below"]
