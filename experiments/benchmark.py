@@ -28,6 +28,11 @@ the clients included. Suites:
   clients: `seconds` of fed_ials (500 clients, 192 factors) and `explicit_seconds` of fed_recon_ls
   (300 clients, 50 factors); and the time that XLA takes to solve 128 systems of 128 unknowns beside
   TensorFlow's Cholesky, `ratio`.
+- shards: rounds of `--algorithm` as in its preset, on real clients: `seconds` with the number of
+  clients a shard that is chosen without a measurement (`clients_per_shard`). It is doubled and
+  halved for as long as rounds become faster, each time in turn with the chosen one: `gain` is how
+  many times as long the chosen one takes as `best_clients_per_shard`, the number to give to
+  `train --clients_per_shard`. It takes minutes, most of them compilation.
 - ranking: 6,040 users and 3,706 items, NeuMF, users' rows at hand: scores and ranks of 100
   candidates of each user (`seconds`), and of all items (`full_seconds`).
 - load: a generated csv file of `--load_rows` rows, in the layout of MovieLens 25M, each time in a
@@ -61,6 +66,7 @@ from fedrecon.errors import InputError
 
 _SIZES = ("clients", "ratings", "dim", "batch_size")
 _PEERS = ("fedjax",)
+_ALGORITHMS = ("fed_recon", "fed_recon_ls", "fed_ials", "fed_ncf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +102,7 @@ SUITES = {
     "gpu": Suite("rounds:time_devices", ("ratings", "dim", "batch_size"), has_native=False),
     "fed_ncf": Suite("rounds:time_fed_ncf", ("data_dir",)),
     "exact": Suite("exact:time_exact", ("data_dir",)),
+    "shards": Suite("shards:time_shards", ("data_dir", "algorithm")),
     "ranking": Suite("ranking:time_ranking"),
     "load": Suite("load:time_load", ("load_rows",), has_rounds=False),
     "recommend": Suite("recommend:time_recommend", ("clients", "dim"), clients=1_000),
@@ -114,8 +121,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder that has MovieLens 1M for skewed, the NCF files for fed_ncf, both for exact. Without "
-    "it they are downloaded.",
+    "Folder that has MovieLens 1M for skewed, the NCF files for fed_ncf, both for exact and for "
+    "shards. Without it they are downloaded.",
 )
 _LOAD_ROWS = flags.DEFINE_integer(
     "load_rows", 25_000_000, "Rows of the file of the suite load.", lower_bound=1_000
@@ -124,6 +131,10 @@ _LOAD_ROWS = flags.DEFINE_integer(
 _MODEL = flags.DEFINE_enum("model", "mf", MODELS, "The model of the suite round.")
 _PEER = flags.DEFINE_enum(
     "peer", None, _PEERS, "Other code that the suite fed_avg times too; it must be installed."
+)
+
+_ALGORITHM = flags.DEFINE_enum(
+    "algorithm", "fed_recon", _ALGORITHMS, "The algorithm of the suite shards."
 )
 
 _RUNTIME, _GPU_MEMORY_LIMIT_MB = runtime.define_flags(default="in_process")
@@ -142,6 +153,7 @@ def main(interruption: cli.Interruption) -> None:
         load_rows=_LOAD_ROWS.value,
         model=_MODEL.value,
         peer=_PEER.value,
+        algorithm=_ALGORITHM.value,
     )
     pids = [os.getpid()]
 
@@ -165,7 +177,7 @@ def _suite() -> Suite:
     if name not in SUITES:
         raise InputError(f"--suite={name} must be {listed(SUITES)}{did_you_mean(name, SUITES)}")
     suite = SUITES[name]
-    others = ("data_dir", "load_rows", "model", "peer")
+    others = ("data_dir", "load_rows", "model", "peer", "algorithm")
     unused = [flag for flag in (*_SIZES, *others) if flag not in suite.flags]
     if not suite.has_rounds:
         unused += ["rounds", "runtime", "gpu_memory_limit_mb"]

@@ -15,30 +15,7 @@ from experiments.run.settings import Settings
 def time_exact(sizes: Sizes, start: Start) -> dict[str, Any]:
     """Rounds of fed_ials and of fed_recon_ls on real clients, and the solvers alone."""
     start()
-    common = {
-        **{"data_dir": sizes.data_dir, "client_sampler": "queue"},
-        **{"server_optimizer": "adam", "server_learning_rate": 0.01},
-    }
-    explicit = Settings(
-        algorithm="fed_recon_ls",
-        dataset="movielens-1m",
-        max_ratings_per_user=300,
-        user_bias=True,
-        item_bias=True,
-        global_bias=True,
-        l2=5e-6,
-        clients_per_round=300,
-        **common,
-    )
-    implicit = Settings(
-        algorithm="fed_ials",
-        dataset="ncf-ml-1m",
-        feedback="implicit",
-        evaluate_on="test",
-        dim=192,
-        clients_per_round=500,
-        **common,
-    )
+    explicit, implicit = explicit_settings(sizes), implicit_settings(sizes)
     explicit_seconds = time_algorithm("explicit feedback", explicit, sizes)
     seconds = time_algorithm("implicit feedback", implicit, sizes)
 
@@ -65,4 +42,39 @@ def time_exact(sizes: Sizes, start: Start) -> dict[str, Any]:
         "xla_solve_seconds": by_xla,
         "solve_seconds": by_kernel,
         "ratio": by_xla / by_kernel,
+    }
+
+
+def explicit_settings(sizes: Sizes) -> Settings:
+    """Returns the settings of experiments/presets/fed_recon_ls_ml1m.flags."""
+    return Settings(
+        algorithm="fed_recon_ls",
+        dataset="movielens-1m",
+        max_ratings_per_user=300,
+        user_bias=True,
+        item_bias=True,
+        global_bias=True,
+        l2=5e-6,
+        clients_per_round=300,
+        **_common(sizes),
+    )
+
+
+def implicit_settings(sizes: Sizes) -> Settings:
+    """Returns the settings of experiments/presets/fed_ials_ncf_ml1m.flags."""
+    return Settings(
+        algorithm="fed_ials",
+        dataset="ncf-ml-1m",
+        feedback="implicit",
+        evaluate_on="test",
+        dim=192,
+        clients_per_round=500,
+        **_common(sizes),
+    )
+
+
+def _common(sizes: Sizes) -> dict[str, Any]:
+    return {
+        **{"data_dir": sizes.data_dir, "client_sampler": "queue"},
+        **{"server_optimizer": "adam", "server_learning_rate": 0.01},
     }

@@ -167,7 +167,14 @@ def time_devices(sizes: Sizes, start: Start) -> dict[str, Any]:
 def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
     """Rounds of FedNCF on real clients."""
     start()
-    settings = Settings(
+    settings = fed_ncf_settings(sizes)
+    seconds = time_algorithm("FedNCF", settings, sizes)
+    return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
+
+
+def fed_ncf_settings(sizes: Sizes) -> Settings:
+    """Returns the settings of experiments/presets/fed_ncf_ml1m.flags."""
+    return Settings(
         dataset="ncf-ml-1m",
         data_dir=sizes.data_dir,
         feedback="implicit",
@@ -182,8 +189,6 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
         clients_per_round=50,
         client_sampler="queue",
     )
-    seconds = time_algorithm("FedNCF", settings, sizes)
-    return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
 
 
 def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:

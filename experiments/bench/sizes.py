@@ -28,6 +28,7 @@ class Sizes:
       load_rows: Rows of the file that is loaded.
       model: One of `MODELS`.
       peer: Other code to time on the same clients; None for none.
+      algorithm: The algorithm whose shards are timed.
     """
 
     rounds: int
@@ -39,6 +40,7 @@ class Sizes:
     load_rows: int
     model: str
     peer: str | None
+    algorithm: str
 
     def described(self, **others: Any) -> dict[str, Any]:
         """Returns the sizes for the results, some of them replaced."""

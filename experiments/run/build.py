@@ -137,12 +137,13 @@ def build_algorithm(
         options = centralized_options(settings)
         return centralized.prepare_centralized(build_model, options, population, **common)
     common["sampler"] = settings.client_sampler
-    if settings.algorithm == "fed_ials":
-        options = fed_ials_options(settings, PairCounts.of_training(population))
-        return fed_ials.prepare_fed_ials(build_model, options, population, **common)
     if settings.engine == "stock":
         options = fed_recon_options(settings)
         return stock_fed_recon.prepare_stock_fed_recon(build_model, options, population, **common)
+    common["clients_per_shard"] = settings.clients_per_shard
+    if settings.algorithm == "fed_ials":
+        options = fed_ials_options(settings, PairCounts.of_training(population))
+        return fed_ials.prepare_fed_ials(build_model, options, population, **common)
     common["debug"] = settings.engine == "debug"
     if settings.algorithm in ("fed_recon", "fed_recon_ls"):
         options = fed_recon_options(settings)

@@ -556,6 +556,15 @@ class Settings:
         choices=ENGINES,
         algorithms=relevance.STEPPING,
     )
+    clients_per_shard: Optional[int] = fields.training(
+        None,
+        "Clients that are worked on together, from 1 to --clients_per_round. It decides how fast a "
+        "round is, and the last bits of its sums, so a resumed run keeps it. Without it a number "
+        "is chosen that suits two CPU cores; benchmark --suite=shards measures others.",
+        minimum=1,
+        algorithms=relevance.FEDERATED,
+        only=(Having("engine", ("cohort",)),),
+    )
     runtime: str = fields.training(
         "in_process", RUNTIME_HELP, choices=RUNTIMES, only=(relevance.TRAINED,)
     )

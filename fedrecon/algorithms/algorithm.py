@@ -176,28 +176,55 @@ def cohort_sampler(
     return sample_cohort
 
 
+def check_clients_per_shard(clients_per_shard: int | None, *, most: int) -> None:
+    """Checks the number of clients that share a shard, given by a user.
+
+    It changes how fast a round is, and the last bits of its sums.
+
+    Args:
+      clients_per_shard: The number, or None for one that is chosen.
+      most: The clients of a round; 1 if each has to have a shard of its own.
+
+    Raises:
+      InputError: If it is not from 1 to `most`.
+    """
+    if clients_per_shard is not None and not 1 <= clients_per_shard <= most:
+        of = "each client needs a shard of its own" if most == 1 else f"a round has {most} clients"
+        raise InputError(f"clients_per_shard is {clients_per_shard}, but {of}.")
+
+
 def cohort_packer(
     population: Population,
     packing: PackingOptions,
     *,
     clients_per_round: int,
+    clients_per_shard: int | None = None,
     client_optimizer: OptimizerOptions | None = None,
     model: FunctionalModel | None = None,
     one_client_per_shard: bool = False,
 ) -> CohortPacker:
-    """Returns the packer of training cohorts, with shards of the size that takes the least time.
+    """Returns the packer of training cohorts.
 
     Args:
       population: Whose clients are packed.
       packing: How.
       clients_per_round: The size of a cohort.
+      clients_per_shard: See `check_clients_per_shard`; None takes the size that takes the least
+        time by a model of two CPU cores, `choose_clients_per_shard`.
       client_optimizer: The optimizer of the clients' item rows; None means plain SGD.
       model: The model; needed with an optimizer that moves all rows of a client at each step.
       one_client_per_shard: Whether each client has a shard of its own, as a debugger and an
         aggregator of clients' own updates need it.
+
+    Raises:
+      InputError: If there cannot be so many clients in a shard.
     """
     if one_client_per_shard:
+        check_clients_per_shard(clients_per_shard, most=1)
         return CohortPacker(population.examples, packing, clients_per_shard=1)
+    check_clients_per_shard(clients_per_shard, most=clients_per_round)
+    if clients_per_shard is not None:
+        return CohortPacker(population.examples, packing, clients_per_shard=clients_per_shard)
     row_width = 0
     if client_optimizer is not None and not client_optimizer.is_plain_sgd:
         row_width = sum(w.shape[1] for w in model.global_weights if w.is_item_table)

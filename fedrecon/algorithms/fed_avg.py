@@ -241,6 +241,7 @@ def prepare_fed_avg(
     population: Population,
     *,
     clients_per_round: int,
+    clients_per_shard: int | None = None,
     sampler: str = "uniform",
     reconstruction: FedReconOptions | None = None,
     reconstruction_model_fn: ModelFn | None = None,
@@ -253,6 +254,7 @@ def prepare_fed_avg(
       options: The settings of the algorithm.
       population: The users; its seed decides every draw.
       clients_per_round: The size of a cohort.
+      clients_per_shard: See `algorithm.cohort_packer`.
       sampler: See `cohort_sampler`.
       reconstruction: How users without a kept local part are served; None means the defaults of
         `FedReconOptions`. Only its reconstruction settings and its batch size apply.
@@ -269,6 +271,7 @@ def prepare_fed_avg(
         options,
         population,
         clients_per_round=clients_per_round,
+        clients_per_shard=clients_per_shard,
         sampler=sampler,
         reconstruction=reconstruction,
         reconstruction_model_fn=reconstruction_model_fn,
@@ -292,6 +295,7 @@ def prepare_stateful_fed_avg(
     *,
     clients_per_round: int,
     open_store: Callable[[int, int], RowStore],
+    clients_per_shard: int | None = None,
     sampler: str = "uniform",
     reconstruction: FedReconOptions | None = None,
     reconstruction_model_fn: ModelFn | None = None,
@@ -310,6 +314,7 @@ def prepare_stateful_fed_avg(
         options,
         population,
         clients_per_round=clients_per_round,
+        clients_per_shard=clients_per_shard,
         sampler=sampler,
         reconstruction=reconstruction,
         reconstruction_model_fn=reconstruction_model_fn,

@@ -52,6 +52,7 @@ import tensorflow_federated as tff
 from fedrecon.algorithms.algorithm import (
     Algorithm,
     Reconstruction,
+    check_clients_per_shard,
     cohort_sampler,
     costs_of_rounds,
 )
@@ -162,6 +163,7 @@ def prepare_fed_ials(
     population: Population,
     *,
     clients_per_round: int,
+    clients_per_shard: int | None = None,
     sampler: str = "uniform",
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
@@ -175,9 +177,10 @@ def prepare_fed_ials(
     """
     _check_population(population)
     packing = packing_options(seed=population.seed)
-    size = min(_CLIENTS_PER_SHARD, clients_per_round)
-    if aggregator_factory is not None and not is_aggregator_linear:
-        size = 1
+    is_alone = aggregator_factory is not None and not is_aggregator_linear
+    most = 1 if is_alone else clients_per_round
+    check_clients_per_shard(clients_per_shard, most=most)
+    size = clients_per_shard or min(_CLIENTS_PER_SHARD, most)
     training = build_fed_ials(
         model_fn,
         options,

@@ -225,6 +225,7 @@ def prepare_fed_recon(
     population: Population,
     *,
     clients_per_round: int,
+    clients_per_shard: int | None = None,
     sampler: str = "uniform",
     aggregator_factory: tff.aggregators.WeightedAggregationFactory | None = None,
     is_aggregator_linear: bool = False,
@@ -237,6 +238,7 @@ def prepare_fed_recon(
       options: The settings of the algorithm.
       population: The users; its seed decides every draw.
       clients_per_round: The size of a cohort.
+      clients_per_shard: See `algorithm.cohort_packer`.
       sampler: See `cohort_sampler`.
       aggregator_factory: See `build_fed_recon`.
       is_aggregator_linear: See `build_fed_recon`.
@@ -251,6 +253,7 @@ def prepare_fed_recon(
         population,
         packing_options(options, seed=population.seed),
         clients_per_round=clients_per_round,
+        clients_per_shard=clients_per_shard,
         client_optimizer=options.client_optimizer,
         model=model,
         one_client_per_shard=debug or (aggregator_factory is not None and not is_aggregator_linear),

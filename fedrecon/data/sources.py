@@ -15,9 +15,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
-import pooch
-import requests
-
 from fedrecon.errors import DataError
 
 # How text files may begin.
@@ -140,6 +137,9 @@ def download(address: str, *, checksum: str | None, folder: pathlib.Path) -> pat
     Raises:
       DataError: If it cannot be reached or stored, or is not the expected file.
     """
+    import pooch  # A fifth of the start of every binary, and only downloads need them.
+    import requests
+
     by_hand = "it can be fetched by hand, and its folder passed as --data_dir"
     try:
         path = pooch.retrieve(

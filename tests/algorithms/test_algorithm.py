@@ -149,6 +149,23 @@ def test_a_client_has_a_shard_of_its_own_where_that_is_asked_for(population):
     assert sum(len(shard.user_ids) for shard in packer.pack(population.train[:40], 1)) >= 40
 
 
+def test_a_shard_has_as_many_clients_as_were_asked_for(population):
+    packing = PackingOptions(5, "none", support=Passes(1), query=Passes(1), seed=0)
+    packer = cohort_packer(population, packing, clients_per_round=40, clients_per_shard=7)
+    shards = packer.pack(population.train[:40], 1)
+    assert [len(shard.user_ids) for shard in shards] == [7] * 6
+    with pytest.raises(InputError, match="clients_per_shard is 41, but a round has 40 clients"):
+        cohort_packer(population, packing, clients_per_round=40, clients_per_shard=41)
+    with pytest.raises(InputError, match="clients_per_shard is 2, but each client needs a shard"):
+        cohort_packer(
+            population,
+            packing,
+            clients_per_round=40,
+            clients_per_shard=2,
+            one_client_per_shard=True,
+        )
+
+
 def test_an_optimizer_that_moves_all_rows_takes_smaller_shards():
     """Its clients work on whole rows at each step, so padding costs more than waiting."""
     ratings = load_dataset(

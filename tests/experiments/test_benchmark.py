@@ -86,6 +86,10 @@ def test_new_users_are_served_from_catalogues_of_two_sizes(repository):
         (["--suite=round", "--load_rows=5000"], "--load_rows has no effect with --suite=round."),
         (["--suite=skewed", "--model=neumf"], "--model has no effect with --suite=skewed."),
         (["--suite=round", "--peer=fedjax"], "--peer has no effect with --suite=round."),
+        (
+            ["--suite=exact", "--algorithm=fed_ials"],
+            "--algorithm has no effect with --suite=exact.",
+        ),
         (["--suite=ranking", "--dim=3"], "--dim has no effect with --suite=ranking."),
     ],
 )

@@ -249,6 +249,8 @@ IMPLICIT = "--feedback=implicit"
         ("--client_steps_max=2", ("--algorithm=centralized",), "--algorithm=centralized"),
         ("--client_weighting=uniform", ("--algorithm=centralized",), "--algorithm=centralized"),
         ("--client_sampler=queue", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--clients_per_shard=5", ("--algorithm=centralized",), "--algorithm=centralized"),
+        ("--clients_per_shard=5", ("--engine=debug",), "--engine=cohort"),
         # What belongs to either of several things.
         (
             "--reconstruction_epochs=2",
@@ -292,6 +294,7 @@ def test_a_flag_that_would_be_ignored_is_refused_by_name(parse, argument, others
         ("--server_learning_rate=0.5", "--client_sampler=queue", "--algorithm=stateful_fed_avg"),
         ("--client_optimizer=adam", "--batch_size=9", "--algorithm=centralized"),
         ("--held_out_fraction=0.5", "--algorithm=centralized"),
+        ("--clients_per_shard=5", "--algorithm=fed_recon_ls"),
         ("--model=neumf", IMPLICIT),  # Its labels are 0 and 1 anyway.
     ],
 )
