@@ -25,7 +25,7 @@ from fedrecon.errors import InputError
 
 # Of generated data of four densities, movielens-100k and movielens-1m; BUILD_NOTES.md, "Defaults".
 REGULARIZATION = 0.4
-UNOBSERVED_WEIGHT = 5.0
+UNOBSERVED_WEIGHT = 4.0
 DEFAULTS = {"regularization": REGULARIZATION, "unobserved_weight": UNOBSERVED_WEIGHT}
 
 

@@ -208,7 +208,7 @@ class FedIalsOptions:
     regularization: float = 0.01
     exponent: float = 1.0
     unobserved_weight: float = 0.2
-    server_optimizer: OptimizerOptions = OptimizerOptions("adam", 0.02)
+    server_optimizer: OptimizerOptions = OptimizerOptions("adam", 0.01)
 
     def __post_init__(self):
         for name in ("regularization", "unobserved_weight"):
