@@ -7,6 +7,7 @@ A line of stdin is the arguments, a list in JSON. A line of stdout says how the 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -68,7 +69,9 @@ class Served:
 
 def _serve(binary: str) -> None:
     from experiments.run import cli
+    from experiments.run.temporary import TemporaryFolder
 
+    atexit.register(TemporaryFolder().remove)
     module = importlib.import_module(f"experiments.{binary}")
     answers, requests = sys.stdout, sys.stdin
     sys.stdout = sys.stderr

@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,8 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from fedrecon.errors import InputError
-from fedrecon.runs.client_store import ClientStore
+from fedrecon.errors import DamagedError, InputError
+from fedrecon.runs.client_store import ClientStore, check_snapshot
 
 NUM_USERS = 10
 # What `write_rounds` leaves after each round: the first number of each user's row.
@@ -357,6 +358,96 @@ def test_a_damaged_file_is_one_clear_error(folder, file, damage):
     )
     with pytest.raises(InputError, match=r"^the rows of clients in .*rows\.sqlite: [^\n]*\.$"):
         known_values(folder(read_round=4))
+
+
+def change(file, statement):
+    """Changes the closed file; returns how many rows were changed."""
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        return connection.execute(statement).rowcount
+
+
+def totals(file):
+    """What the snapshots count, and what there is of them, by round."""
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        counted = connection.execute("SELECT * FROM snapshots").fetchall()
+        query = "SELECT count(*), sum(crc) FROM rows WHERE (id & 4294967295) <= ?"
+        there = [(n, *connection.execute(query, [n]).fetchone()) for n, _, _ in counted]
+    return counted, there
+
+
+def test_a_snapshot_counts_the_rows_that_it_has(folder, file):
+    store = folder()
+    for n in range(8):
+        write_rounds(store, [n])
+        counted, there = totals(file)
+        assert [(n, count, crc or 0) for n, count, crc in there] == counted
+    store.write(np.array([1, 9]), rows_of(10, 90))
+    store.snapshot(7)()  # Again: the row of user 1 is replaced or added, that of user 9 is added.
+    counted, there = totals(file)
+    assert there == counted
+    assert len(counted) == 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM rows WHERE id >> 32 = 1",
+        "UPDATE rows SET row = NULL WHERE id >> 32 = 1",
+        "UPDATE rows SET row = substr(row, 1, 4) WHERE id >> 32 = 1",
+        "UPDATE rows SET crc = crc + 1 WHERE id >> 32 = 1",
+        "UPDATE snapshots SET num_rows = num_rows + 1",
+        "UPDATE snapshots SET crc_sum = crc_sum - 1",
+    ],
+)
+def test_a_snapshot_whose_rows_are_not_its_own_is_refused(folder, file, statement):
+    write_rounds(folder(), range(6))
+    assert change(file, statement)
+    before = file.read_bytes()
+    for n in (3, 4, 5):
+        with pytest.raises(DamagedError, match="damaged"):
+            folder().restore(n)
+        with pytest.raises(DamagedError, match="damaged"):
+            known_values(folder(read_round=n))
+    assert file.read_bytes() == before
+
+
+def test_a_row_that_only_a_later_snapshot_lacks_leaves_the_older_ones_whole(folder, file):
+    write_rounds(folder(), range(6))
+    assert change(file, "DELETE FROM rows WHERE (id & 4294967295) = 5")
+    for check in (folder().restore, lambda n: check_snapshot(file.parent, n)):
+        with pytest.raises(DamagedError, match="its rows up to round 5 are not those"):
+            check(5)
+    check_snapshot(file.parent, 4)
+    store = folder()
+    store.restore(4)
+    assert known_values(store) == AFTER[4]
+
+
+def test_rows_of_which_no_change_is_known_go_all_the_same(folder, file):
+    write_rounds(folder(), range(6))
+    assert change(file, "DELETE FROM changes")
+    store = folder()
+    store.restore(4)
+    assert known_values(store) == AFTER[4]
+    write_rounds(store, [5, 6])
+    assert known_values(folder()) == AFTER[6]
+
+
+def test_a_file_of_an_older_version_goes_on(folder, file):
+    write_rounds(folder(), range(6))
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        rounds = connection.execute("SELECT round FROM snapshots").fetchall()
+        connection.execute("DROP TABLE snapshots")
+        connection.execute("CREATE TABLE snapshots (round INTEGER PRIMARY KEY)")
+        connection.executemany("INSERT INTO snapshots VALUES (?)", rounds)
+    assert known_values(folder(read_round=4)) == AFTER[4]
+    store = folder()
+    store.restore(4)
+    write_rounds(store, [5, 6])
+    assert known_values(folder()) == AFTER[6]
+    assert known_values(folder(read_round=6)) == AFTER[6]
+    counted, there = totals(file)
+    assert (6, *counted[-1][1:]) == there[-1]
 
 
 # --- the end of the process, at any instant -------------------------------------------------------

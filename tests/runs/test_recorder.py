@@ -1,4 +1,5 @@
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -157,3 +158,34 @@ def test_metrics_reach_the_csv_file_and_tensorboard(run, recorder, tmp_path):
         "train/rmse": [1, 2],
         "seconds": [0, 1, 2],
     }
+
+
+def test_what_could_not_be_written_says_what_is_saved(run, recorder):
+    def fail_at(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    recorder.save(np.zeros(2), 0)
+    recorder.save(np.zeros(2), 3)
+    recorder.save(np.zeros(2), 5, first=lambda: fail_at(run.path / "x"))
+    message = (
+        "x cannot be written: No space left on device; the run is saved up to round 3, and once "
+        r"that is mended the same command goes on from there\.$"
+    )
+    with pytest.raises(InputError, match=message):
+        recorder.flush()
+    other = RunRecorder(run)
+    other.save(np.zeros(2), 7, first=lambda: fail_at("y"))
+    with pytest.raises(InputError, match=r"y cannot be written: .*; nothing of the run is saved"):
+        other.flush()
+
+
+def test_events_that_cannot_be_written_are_a_warning(run, recorder, tmp_path):
+    (tmp_path / "events").write_text("")
+    recorder.release({"train/rmse": 3.5, "seconds": 0.5}, 0)
+    with pytest.warns(UserWarning, match="events, for TensorBoard, is not written"):
+        recorder.flush()
+    recorder.release({"train/rmse": 3.5, "seconds": 0.5}, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recorder.close()
+    assert [row["round"] for row in run.read_metrics()] == [0, 1]

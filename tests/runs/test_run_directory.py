@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedrecon.errors import InputError
+from fedrecon.runs import files
 from fedrecon.runs.run_directory import RunDirectory
 
 CONFIG = {"settings": {"dim": 8, "rate": 0.5, "total_rounds": 5}, "data_fingerprint": "abc"}
@@ -87,6 +88,84 @@ def test_a_broken_configuration_is_named(tmp_path):
         RunDirectory(tmp_path).read_config()
     with pytest.raises(InputError, match="is not the directory of a run"):
         RunDirectory(tmp_path / "nowhere").read_config()
+
+
+def fail_in(run, work=lambda: None):
+    """Claims a directory, does some work, and finds that something cannot be used."""
+
+    def start():
+        with run.claim(CONFIG):
+            work()
+            raise InputError("no GPU.")
+
+    with pytest.raises(InputError, match="no GPU"):
+        start()
+
+
+def test_a_start_that_failed_leaves_nothing(tmp_path):
+    run = RunDirectory(tmp_path / "deep" / "run")
+
+    def begin():
+        run.users_path.write_text("user_id,part\n")
+        (run.path / "events").mkdir()
+
+    fail_in(run, begin)
+    assert list(tmp_path.iterdir()) == []
+    with run.claim(config(dim=9)):  # Other settings are welcome.
+        pass
+
+
+def test_a_run_with_a_row_stays_when_it_fails(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    fail_in(run, lambda: (run.path / "metrics.csv").write_text("round\n0\n"))
+    before = contents(run.path)
+    fail_in(run)
+    assert contents(run.path) == before
+    assert run.read_config() == CONFIG
+
+
+def test_a_start_that_failed_leaves_what_was_there(tmp_path):
+    fail_in(RunDirectory(tmp_path / "a"), (tmp_path / "other").mkdir)
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_disk_that_was_full_at_the_start_leaves_a_directory_that_works(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+
+    def fail(file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", fail)
+        message = r"config\.json cannot be written: No space left on device\.$"
+        with pytest.raises(InputError, match=message), run.claim(CONFIG):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    run.path.mkdir()
+    (run.path / "config.json.part").write_text("{")  # Or its process was killed.
+    (run.path / ".lock").write_text("")
+    with run.claim(CONFIG):
+        assert not list(run.path.glob("*.part"))
+
+
+def test_a_run_that_another_process_holds_stays(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with run.claim(CONFIG):
+        (run.path / "config.json").unlink()  # As before it was written.
+        with pytest.raises(InputError, match="another process"), run.claim(CONFIG):
+            pass
+        assert (run.path / ".lock").exists()
+
+
+def test_settings_of_a_damaged_file_are_not_used(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim(CONFIG):
+        pass
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    message = r"config\.json was changed after it was written: .*; put it back from a copy, or"
+    with pytest.raises(InputError, match=message), run.claim(CONFIG):
+        pass
 
 
 @pytest.mark.slow

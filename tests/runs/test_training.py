@@ -164,6 +164,16 @@ def test_fewer_rounds_than_were_done_are_refused(tmp_path):
         run_in(tmp_path, make_algorithm(), options(3))
 
 
+def test_checkpoints_that_are_gone_are_told(tmp_path):
+    _, whole = run_in(tmp_path / "whole", make_algorithm(), options(6))
+    run_in(tmp_path / "run", make_algorithm(), options(4))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.warns(UserWarning, match="has rows up to round 4, and there is no checkpoint"):
+        _, state = run_in(tmp_path / "run", make_algorithm(), options(6))
+    assert state.weight.tobytes() == whole.weight.tobytes()
+    assert rows_without_seconds(tmp_path / "run") == rows_without_seconds(tmp_path / "whole")
+
+
 def test_an_interruption_before_the_first_evaluation_leaves_nothing_half_done(tmp_path):
     def interrupted(state):
         raise KeyboardInterrupt

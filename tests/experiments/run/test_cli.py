@@ -64,6 +64,28 @@ def test_a_defect_keeps_its_traceback(repository):
     assert "in main" in errors
 
 
+def test_a_full_disk_is_one_sentence(repository):
+    body = "raise OSError(28, 'No space left on device', 'runs/table.csv')"
+    message = "error: runs/table.csv cannot be read or written: No space left on device.\n"
+    assert run(repository, body) == (1, "", message)
+    assert "Traceback" in run(repository, "raise OSError(9, 'Bad file descriptor')")[2]
+
+
+def test_an_interruption_that_cannot_save_says_so(repository):
+    body = (
+        "def last(): raise InputError('the disk is full.')\n"
+        "with interruption.do_first(last):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(30)"
+    )
+    process = start(repository, body)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "\nInterrupted by SIGINT.\nerror: the disk is full.\n"
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_takes_the_last_steps_and_ends_at_once(repository, signum):
     body = (
