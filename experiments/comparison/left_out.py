@@ -20,7 +20,7 @@ def left_out_sections(runs: Runs) -> list[Section]:
     shown = DataFrame(
         {
             "algorithm": table["algorithm"].astype(str),
-            "seed": table["seed"],
+            "seed": table["seed"].astype(str),
             "left out": table[LEFT_OUT].map("{:,.0f}".format),
             "of": all_clients.map("{:,.0f}".format),
         }

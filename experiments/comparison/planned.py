@@ -56,8 +56,11 @@ def forget_damaged(planned: Planned) -> None:
     """
     run = RunDirectory(planned.path)
     try:
-        if read_results(run) is not None and not read_per_user(run):
-            raise DamagedError(f"{run.path / USER_RESULTS} is missing or empty.")
+        if read_results(run) is None:
+            return
+        if not (run.path / USER_RESULTS).exists():
+            raise DamagedError(f"{run.path / USER_RESULTS} is missing.")
+        read_per_user(run)
     except DamagedError as error:
         warnings.warn(f"{str(error).rstrip('.')}; the results are made anew.", stacklevel=2)
         run.forget_results()

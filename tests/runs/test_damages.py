@@ -1,6 +1,7 @@
 """Every damage of a run directory that we know of: nothing damaged is used in silence."""
 
 import collections
+import gc
 import shutil
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs.client_store import ClientStore
 from fedrecon.runs.recorder import RunRecorder
 from fedrecon.runs.run_directory import RunDirectory
+from tests.runs.test_client_store_folder import files_of_at_most
 from tests.runs.test_training import (
     NUM_USERS,
     Keeping,
@@ -183,3 +185,37 @@ def test_damaged_metrics_of_a_finished_run_are_made_anew(tmp_path, begun):
 
     found = outcomes(damages.of_a_finished_run(), tmp_path, begun, again)
     assert found == {"final_metrics.json": {EQUAL: 2, OLDER: 7}}
+
+
+@pytest.mark.parametrize("num_bytes", [0, 300, 600, 1200, 2500, 5000])
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_to_the_same(
+    tmp_path, begun, whole, num_bytes
+):
+    path = tmp_path / "new"
+    with files_of_at_most(num_bytes):
+        how, _ = ended(go_on, path, ROUNDS)
+    assert how.how == SENTENCE, how.text
+    assert "cannot be written" in how.text or "the rows of clients in" in how.text, how.text
+    assert path.exists() == (path / "metrics.csv").exists()
+    gc.collect()  # The table that the failed run had opened is closed.
+    go_on(path, MORE_ROUNDS)
+    assert is_same(path, whole)
+    assert list(path.rglob("*.part")) == []
+
+
+def test_a_run_that_may_not_be_written_is_one_sentence(tmp_path, begun, whole, monkeypatch):
+    path = tmp_path / "run"
+    shutil.copytree(begun, path)
+
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system", str(path / "checkpoints"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", refuse)
+        how, _ = ended(go_on, path, MORE_ROUNDS)
+    assert how.text.endswith(
+        "checkpoints cannot be written: Read-only file system; the run is saved up to round 8, and "
+        "once that is mended the same command goes on from there."
+    )
+    go_on(path, MORE_ROUNDS)
+    assert is_same(path, whole)

@@ -32,6 +32,13 @@ def test_a_run_says_that_it_had_not_converged(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_clients_that_were_left_out_are_told(capsys):
+    display.print_left_out(0, num_clients=2000)
+    assert capsys.readouterr().out == ""
+    display.print_left_out(1234, num_clients=2000)
+    assert "1,234 of the 2,000 clients of all rounds were left out" in capsys.readouterr().out
+
+
 def test_a_run_that_fails_stops_no_other(capsys):
     def run_one(number):
         if number == 2:

@@ -123,6 +123,8 @@ def test_each_setting_is_a_flag(parse):
         (("--client_learning_rate=-1",), "--client_learning_rate=-1.0 must be positive"),
         (("--server_learning_rate=nan",), "--server_learning_rate=nan must be finite"),
         (("--l2=inf",), "--l2=inf must be finite"),
+        (("--l2=1e39",), r"--l2=1e\+39 must be at most 1e\+38"),
+        (("--client_learning_rate=1e300",), r"=1e\+300 must be at most 1e\+38"),
         (("--algorithm=fed_recon_ls", "--ridge=0"), "--ridge=0.0 must be positive"),
         (("--algorithm=fed_recon_ls", "--ridge_exponent=2"), "--ridge_exponent=2.0 must be from 0"),
         (
