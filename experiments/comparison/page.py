@@ -57,16 +57,6 @@ COMPARISONS = {
     "rankings": Comparison("comparison_ncf_ml1m"),
     "rankings_unseen": Comparison("comparison_ncf_ml1m", ("--unseen_fraction=0.1",)),
     "strong": Comparison("comparison_strong_ml1m"),
-    "fed_ncf": Comparison("comparison_fed_ncf_ml1m", tolerance=0.02),
-    "fed_ncf_by_row": Comparison(
-        "comparison_fed_ncf_ml1m", ("--averaging=by_row",), tolerance=0.02
-    ),
-    "fed_ncf_leaking": Comparison(
-        "comparison_fed_ncf_ml1m", ("--leaks_test_item",), tolerance=0.02
-    ),
-    "fed_ncf_leaking_by_row": Comparison(
-        "comparison_fed_ncf_ml1m", ("--leaks_test_item", "--averaging=by_row"), tolerance=0.02
-    ),
     "neumf": Comparison("comparison_neumf_ncf_ml1m", tolerance=0.02),
 }
 
