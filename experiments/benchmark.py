@@ -23,11 +23,12 @@ the clients included. Suites:
   64-32-16-8), cohorts of 100, 1,000 and 10,000 clients, on the CPU, on each GPU, and on all GPUs
   if there are several.
 - fed_ncf: rounds of FedNCF as in experiments/presets/fed_ncf_ml1m.flags (50 real clients of the NCF
-  files, NeuMF, 3 local epochs, AdamW), the cohort engine alone.
+  files, NeuMF, 3 local epochs, AdamW), the cohort engine alone. `cpu_seconds` is the mean processor
+  time, of all threads of this process, which depends less on what else runs.
 - exact: rounds of algorithms that solve, as in their presets, the cohort engine alone, on real
-  clients: `seconds` of fed_ials (500 clients, 192 factors) and `explicit_seconds` of fed_recon_ls
-  (300 clients, 50 factors); and the time that XLA takes to solve 128 systems of 128 unknowns beside
-  TensorFlow's Cholesky, `ratio`.
+  clients: `seconds` and `cpu_seconds` of fed_ials (500 clients, 192 factors), `explicit_seconds` of
+  fed_recon_ls (300 clients, 50 factors); and the time that XLA takes to solve 128 systems of 128
+  unknowns beside TensorFlow's Cholesky, `ratio`.
 - shards: rounds of `--algorithm` as in its preset, on real clients: `seconds` with the number of
   clients a shard that is chosen without a measurement (`clients_per_shard`). It is doubled and
   halved for as long as rounds become faster, each time in turn with the chosen one: `gain` is how

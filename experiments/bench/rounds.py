@@ -168,8 +168,13 @@ def time_fed_ncf(sizes: Sizes, start: Start) -> dict[str, Any]:
     """Rounds of FedNCF on real clients."""
     start()
     settings = fed_ncf_settings(sizes)
-    seconds = time_algorithm("FedNCF", settings, sizes)
-    return {**NOT_COMPARED, "seconds": seconds, "clients": settings.clients_per_round}
+    timing = time_algorithm("FedNCF", settings, sizes)
+    return {
+        **NOT_COMPARED,
+        "seconds": statistics.median(timing.seconds),
+        "cpu_seconds": statistics.fmean(timing.cpu_seconds),
+        "clients": settings.clients_per_round,
+    }
 
 
 def fed_ncf_settings(sizes: Sizes) -> Settings:
@@ -191,14 +196,13 @@ def fed_ncf_settings(sizes: Sizes) -> Settings:
     )
 
 
-def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> float:
-    """Returns the median seconds of a round of real clients."""
+def time_algorithm(name: str, settings: Settings, sizes: Sizes) -> Timing:
+    """Times rounds of real clients."""
     algorithm = build.build_algorithm(settings, load_population(settings))
     cohorts = [algorithm.sample_cohort(number) for number in range(1, sizes.rounds + 1)]
-    timing = time_rounds(
+    return time_rounds(
         name, algorithm.process, lambda users: algorithm.training_data(users, 1), cohorts, cohorts
     )
-    return statistics.median(timing.seconds)
 
 
 def _compare(bench: Bench, start: Start) -> dict[str, Any]:
@@ -232,10 +236,13 @@ class Timing:
     Attributes:
       seconds: The seconds of each timed round.
       weights: The global weights after the timed rounds.
+      cpu_seconds: This process's processor seconds of each, of all threads, which depend less on
+        what else runs; empty if they were not taken.
     """
 
     seconds: list[float]
     weights: list[np.ndarray]
+    cpu_seconds: Sequence[float] = ()
 
 
 class Bench:
@@ -308,10 +315,11 @@ def time_rounds(
     start = process.initialize()
     for users in warm_up:
         process.next(start, prepare(users))
-    state, seconds = start, []
+    state, seconds, cpu_seconds = start, [], []
     for users in cohorts:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         state = process.next(state, prepare(users)).state
         seconds.append(time.perf_counter() - began)
+        cpu_seconds.append(time.process_time() - cpu_began)
     print(f"{name}: {statistics.median(seconds):.4f} s a round", file=sys.stderr)
-    return Timing(seconds, list(process.get_model_weights(state).trainable))
+    return Timing(seconds, list(process.get_model_weights(state).trainable), cpu_seconds)
