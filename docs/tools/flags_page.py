@@ -25,7 +25,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "flags.md"
 COMMANDS = (
     *("train", "compare", "tune", "evaluate", "recommend", "export", "export_predictions"),
-    *("report", "benchmark", "reproduce", "check_leak"),
+    *("report", "benchmark", "reproduce", "check_leak", "torture"),
 )
 # absl puts the values of a flag before its text.
 _CHOICES = re.compile(r"(?:<([^>]*)>: )?(.*)", re.DOTALL)

@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -167,6 +168,28 @@ def test_a_finished_run_is_not_run_again(whole_run, repository):
     assert "This run is finished: 9 rounds." in result.stdout
     assert f"{read_json(path / 'final_metrics.json')['unseen_test']['rmse']:.4f}" in result.stdout
     assert (path / "metrics.csv").stat().st_mtime_ns == before
+
+
+def test_damaged_metrics_of_a_finished_run_are_made_anew(whole_run, repository, tmp_path):
+    path = tmp_path / "run"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    shutil.copytree(whole_run[0], path)
+    whole = (path / "final_metrics.json").read_text()
+    (path / "final_metrics.json").write_text(whole.replace(": 0.", ": 0.1", 1))
+    shutil.rmtree(path / "checkpoints" / "round_4")
+    result = subprocess.run(
+        command(*TRAIN, f"--output_dir={path}"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=repository,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "final_metrics.json was changed after it was written: its SHA-256" in result.stderr
+    assert_same_run(path, whole_run[0])
+    assert list(temporary.iterdir()) == []
 
 
 def test_evaluate_gives_the_figures_of_training(whole_run, repository):
