@@ -101,6 +101,7 @@ def table(cases: Sequence[Case]) -> str:
     rows: dict[tuple[str, str], collections.Counter] = collections.defaultdict(collections.Counter)
     for case in cases:
         rows[case.file, case.command][case.outcome] += 1
+    for case in cases:
         rows["**all**", case.command][case.outcome] += 1
     lines = [
         "| file | command | damages | " + " | ".join(OUTCOMES) + " |",

@@ -36,5 +36,7 @@ def test_the_table_counts_by_file_and_command():
     assert ["metrics.csv", "resume", "3", "0", "2", "1", "0", "0"] in rows
     assert ["metrics.csv", "evaluate", "1", "1", "0", "0", "0", "0"] in rows
     assert ["config.json", "resume", "1", "0", "0", "0", "0", "1"] in rows
-    assert ["**all**", "resume", "4", "0", "2", "1", "0", "1"] in rows
-    assert len(rows) == 5
+    assert rows[3:] == [
+        ["**all**", "resume", "4", "0", "2", "1", "0", "1"],
+        ["**all**", "evaluate", "1", "1", "0", "0", "0", "0"],
+    ]
