@@ -10,19 +10,18 @@ equal must have been refused, in one sentence. It takes about half an hour.
 
 from __future__ import annotations
 
-import collections
 import json
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from experiments.faults import damages
 from experiments.faults.damages import Damage
-from experiments.faults.outcomes import OUTCOMES, is_same, judged, what_a_run_found
+from experiments.faults.outcomes import Case, is_same, judged, table, what_a_run_found
 from experiments.faults.served import DONE, Ended, Served
 from experiments.run import cli
 
@@ -50,38 +49,12 @@ _FLAGS = (
 )
 
 
-class Case(NamedTuple):
-    """One damage and one command, and what became of it."""
-
-    command: str
-    file: str
-    how: str
-    outcome: str
-    text: str
-
-
 def main(interruption: cli.Interruption) -> None:
     del interruption
     with tempfile.TemporaryDirectory(prefix="torture") as folder:
         cases = list(_damaged_runs(pathlib.Path(folder)))
     print()
     print(table(cases))
-
-
-def table(cases: Sequence[Case]) -> str:
-    """Returns a table in Markdown: how many damages of each file ended in which way."""
-    rows: dict[tuple[str, str], collections.Counter] = collections.defaultdict(collections.Counter)
-    for case in cases:
-        rows[case.file, case.command][case.outcome] += 1
-        rows["**all**", case.command][case.outcome] += 1
-    lines = [
-        "| file | command | damages | " + " | ".join(OUTCOMES) + " |",
-        "|---|---|" + "---|" * (len(OUTCOMES) + 1),
-    ]
-    for (file, command), counts in rows.items():
-        cells = [str(counts[outcome]) for outcome in OUTCOMES]
-        lines.append(f"| {file} | {command} | {sum(counts.values())} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _damaged_runs(folder: pathlib.Path) -> Iterable[Case]:

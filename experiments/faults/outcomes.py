@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import pathlib
 import sqlite3
 import zipfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,16 @@ EQUAL, OLDER, REFUSED = "equal", "equal, told", "refused in a sentence"
 OTHER, TRACEBACK = "OTHER NUMBERS", "TRACEBACK"
 OUTCOMES = (EQUAL, OLDER, REFUSED, OTHER, TRACEBACK)
 _MAX_CHARACTERS = 600
+
+
+class Case(NamedTuple):
+    """One damage and one command, and what became of it."""
+
+    command: str
+    file: str
+    how: str
+    outcome: str
+    text: str
 
 
 def judged(ended: Ended, is_equal: Callable[[], bool]) -> str:
@@ -83,3 +94,20 @@ def _client_rows(run: pathlib.Path) -> list:
         return sorted(newest.items())
     finally:
         connection.close()
+
+
+def table(cases: Sequence[Case]) -> str:
+    """Returns a table in Markdown: how many damages of each file ended in which way."""
+    rows: dict[tuple[str, str], collections.Counter] = collections.defaultdict(collections.Counter)
+    for case in cases:
+        rows[case.file, case.command][case.outcome] += 1
+    for case in cases:
+        rows["**all**", case.command][case.outcome] += 1
+    lines = [
+        "| file | command | damages | " + " | ".join(OUTCOMES) + " |",
+        "|---|---|" + "---|" * (len(OUTCOMES) + 1),
+    ]
+    for (file, command), counts in rows.items():
+        cells = [str(counts[outcome]) for outcome in OUTCOMES]
+        lines.append(f"| {file} | {command} | {sum(counts.values())} | {' | '.join(cells)} |")
+    return "\n".join(lines)

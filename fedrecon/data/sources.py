@@ -131,7 +131,8 @@ def download(address: str, *, checksum: str | None, folder: pathlib.Path) -> pat
 
     Args:
       address: What to download; its last part is the file's name.
-      checksum: As pooch writes it (`"sha256:..."`, `"md5:..."`); None accepts any content.
+      checksum: As pooch writes it (`"sha256:..."`, `"md5:..."`); None accepts whatever is
+        no page of HTML, which some servers send for a file that is gone.
       folder: Where to keep it; created if missing.
 
     Raises:
@@ -161,7 +162,20 @@ def download(address: str, *, checksum: str | None, folder: pathlib.Path) -> pat
             f"What {address} sent is not the expected file: its checksum is not {checksum}; "
             f"{by_hand}."
         ) from error
-    return pathlib.Path(path)
+    path = pathlib.Path(path)
+    if checksum is None and _is_page(path):
+        path.unlink()
+        raise DataError(
+            f"What {address} sent is not the expected file but a page of HTML, which is not kept; "
+            f"{by_hand}."
+        )
+    return path
+
+
+def _is_page(path: pathlib.Path) -> bool:
+    """Whether a file is HTML or XML: no file of ratings, and no archive, begins like one."""
+    with open(path, "rb") as file:
+        return file.read(1024).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"<")
 
 
 def _exists(path: pathlib.Path) -> bool:

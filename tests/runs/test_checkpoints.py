@@ -137,6 +137,12 @@ def test_a_checkpoint_that_there_is_not_is_named(checkpoints):
         checkpoints.load(8, EMPTY)
 
 
+def test_a_folder_that_is_a_file_is_named(checkpoints, tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(InputError, match="checkpoints is a file and must be a folder; remove it"):
+        checkpoints.rounds()
+
+
 def test_an_older_checkpoint_is_a_program_and_is_not_run(checkpoints, tmp_path):
     import tensorflow as tf
 

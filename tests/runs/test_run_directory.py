@@ -148,6 +148,19 @@ def test_a_disk_that_was_full_at_the_start_leaves_a_directory_that_works(tmp_pat
         assert not list(run.path.glob("*.part"))
 
 
+def test_what_a_killed_process_had_half_written_is_removed_by_the_next(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claim(CONFIG):
+        pass
+    before = contents(tmp_path)
+    (tmp_path / "curves.png.part").write_text("half")
+    (tmp_path / "model.part").mkdir()
+    (tmp_path / "checkpoints" / "round_3.part").mkdir(parents=True)
+    with run.claim(CONFIG):
+        assert list(tmp_path.rglob("*.part")) == []
+    assert contents(tmp_path) == before
+
+
 def test_a_run_that_another_process_holds_stays(tmp_path):
     run = RunDirectory(tmp_path / "run")
     with run.claim(CONFIG):

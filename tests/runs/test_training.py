@@ -164,6 +164,15 @@ def test_fewer_rounds_than_were_done_are_refused(tmp_path):
         run_in(tmp_path, make_algorithm(), options(3))
 
 
+def test_what_comes_after_the_checkpoint_is_cut_even_if_no_round_is_left_to_do(tmp_path):
+    run_in(tmp_path, make_algorithm(), options(4))
+    whole = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(whole + b"5,nonsense\n\xff")
+    _, state = run_in(tmp_path, make_algorithm(), options(4))
+    assert state.num_rounds == 4
+    assert (tmp_path / "metrics.csv").read_bytes() == whole
+
+
 def test_checkpoints_that_are_gone_are_told(tmp_path):
     _, whole = run_in(tmp_path / "whole", make_algorithm(), options(6))
     run_in(tmp_path / "run", make_algorithm(), options(4))
