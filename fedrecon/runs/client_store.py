@@ -2,7 +2,7 @@
 
 In memory lie, above one another, the rows that are only staged (in a round that has not ended), the
 rows committed since the last snapshot, and the snapshots that another thread is still to write.
-Below them lies a table; see `client_table`. A row is read from the topmost place that has it.
+Below them lies a table; see `client_rows`. A row is read from the topmost place that has it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fedrecon.errors import DamagedError, InputError
-from fedrecon.runs.client_table import (
-    MAX_USERS,
-    ClientTable,
-    Rows,
-    SnapshotReader,
-    check_round,
-)
+from fedrecon.runs.client_rows import MAX_USERS, Rows, check_round
+from fedrecon.runs.client_table import ClientTable
+from fedrecon.runs.snapshot_reader import SnapshotReader
 
 FILE = "rows.sqlite"
 
