@@ -240,12 +240,23 @@ def _population(ratings, algorithm: str, seed: int, warm_start: Recommender | No
         return divide_for_ranking(
             ratings,
             seed=seed,
-            unseen_fraction=0.1,
+            unseen_fraction=_unseen_fraction(before),
             holds_out_validation=warm_start is None,
             known_parts=before,
             **negatives,
         )
     return divide_by_user(ratings, seed=seed, held_out_fraction=fraction, known_parts=before)
+
+
+def _unseen_fraction(before: np.ndarray | None) -> float:
+    """Returns the share of new users to leave out of training: none where a tenth is nobody.
+
+    Args:
+      before: The part that each user had, -1 for a new user; None if all are new.
+    """
+    if before is None or np.count_nonzero(before == -1) >= 10 or (before > 0).any():
+        return 0.1
+    return 0.0
 
 
 def _check_unseen(population: Population, warm_start: Recommender) -> None:

@@ -36,6 +36,8 @@ _COUNT_BYTES = 4
 def config(chosen: Settings) -> dict[str, Any]:
     """Returns the settings that config.json names, and the options that they lead to."""
     options = dataclasses.asdict(_record(chosen)(**_given(chosen)))
+    if chosen.algorithm == "ials":  # In units, so not by the name of the library's number.
+        options["ridge"] = options.pop("regularization")
     return {**chosen.to_json(), **options}
 
 

@@ -18,6 +18,11 @@ from fedrecon.serving.files import load_run
 from fedrecon.serving.matching import check_feedback, match_items
 
 STARTED_FROM = "started_from"
+# What decides which items of training users are held out, beside the shares.
+_DECIDE_SEEN = (
+    *("split", "positive_from", "min_ratings_per_user", "min_ratings_per_item"),
+    "leaks_test_item",
+)
 COMMAND = "command"
 
 
@@ -26,7 +31,7 @@ def config(chosen: Settings, population: Population) -> dict[str, Any]:
     return {
         "format": settings.FORMAT,
         "settings": chosen.to_json(),
-        "data_fingerprint": population.ratings.fingerprint(),
+        "data_fingerprint": population.fingerprint(),
         STEP: float(population.label_scale.step),
         "data_notes": list(population.ratings.notes),
         "versions": run_directory.versions(),
@@ -96,6 +101,7 @@ def _started_from(
     before = run_directory.RunDirectory(path).read_config()["settings"]
     for name in ("held_out_fraction", "evaluate_on"):
         _check_held_out(name, before, chosen)
+    _check_same_items(before, chosen, population)
     return {
         "run_dir": path,
         "data": about.data,
@@ -103,6 +109,23 @@ def _started_from(
         "rounds": about.rounds,
         "items": match_items(trained.items, population.ratings).sentence(),
     }
+
+
+def _check_same_items(before: dict[str, Any], chosen: Settings, population: Population) -> None:
+    """Refuses to hold out other items of training users than the earlier run did."""
+    seen = [group for name, group in population.groups.items() if name.startswith("seen")]
+    if not seen:
+        return
+    names = list(_DECIDE_SEEN)
+    if any(group.num_tied for group in seen):
+        names.append("seed")  # It decides what is last among ratings of the same time.
+    for name in names:
+        old, new = before.get(name, getattr(Settings, name)), getattr(chosen, name)
+        if old != new:
+            raise InputError(
+                f"--{name} is {new}, and was {old} in the run to start from, which may have "
+                f"trained on what seen users are asked for now; start from a run with {new}, too."
+            )
 
 
 def _check_held_out(name: str, before: dict[str, Any], chosen: Settings) -> None:

@@ -89,7 +89,7 @@ def load(
     population = load_population(dataclasses.replace(chosen, output_dir=str(run.path)))
     # The run has its own weights by now; the run that it started from may be gone.
     chosen = dataclasses.replace(chosen, warm_start=None)
-    if population.ratings.fingerprint() != config["data_fingerprint"]:
+    if population.fingerprint() != config["data_fingerprint"]:
         where = "--data_dir" if chosen.ratings_file is None else "--ratings_file"
         raise InputError(
             f"the ratings of {population.ratings.name} differ from those that {run.path} was "

@@ -676,6 +676,11 @@ class Settings:
             raise InputError(
                 "--user_l2 has no effect where training solves for the user's part; give --ridge."
             )
+        if self.leaks_test_item and not self.negatives_per_positive:
+            raise InputError(
+                "--leaks_test_item has no effect with --negatives_per_positive=0, by which no "
+                "negatives are drawn; leave one of the two out."
+            )
         if self.shares_user_row and not self.mean_user:
             raise InputError(
                 "--local_part=shared is the row of --mean_user; give --mean_user, too."
@@ -722,7 +727,10 @@ class Settings:
                 f"{self.dataset}; give --dataset=movielens-1m."
             )
         if not self.is_explicit:
-            raise InputError("--split=published predicts ratings; leave --feedback=implicit out.")
+            raise InputError(
+                "--split=published predicts ratings; give --feedback=explicit, and an algorithm "
+                "for it."
+            )
         if self.warm_start is not None:
             raise InputError(
                 "--warm_start keeps users in their part of another run, and --split=published has "

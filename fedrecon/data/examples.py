@@ -59,6 +59,7 @@ class ClientExamples:
       ratings: The data set.
       options: How ratings become examples.
       users: `[num_clients]`, int64, increasing: the users who have ratings.
+      row_order: The order in place of `"shuffle_once"`, or None; see `__init__`.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ClientExamples:
                 f"row_order takes the place of the order shuffle_once; found {options.order!r}."
             )
         self.ratings = ratings
-        self._row_order = row_order
+        self.row_order = row_order
         self.options = options
         self._counts = ratings.counts()
         self.users = np.flatnonzero(self._counts)
@@ -161,11 +162,11 @@ class ClientExamples:
             return self._lasting_rows[user]
         rows = self.ratings.rows_of(user)
         indices = (user, round_num) if each_round else (user,)
-        if self._row_order is None:
+        if self.row_order is None:
             rng = rng_lib.generator(self.options.seed, "client_examples", *map(int, indices))
             rows = rows[rng.permutation(len(rows))]
         else:
-            rows = self._row_order[rows]
+            rows = self.row_order[rows]
         rows = rows[: self.num_examples(user)]
         if self._time_order is not None:
             rows = rows[np.argsort(self._time_order.ranks[rows])]

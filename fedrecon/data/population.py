@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import math
 import os
 import pathlib
@@ -118,6 +119,15 @@ class Population:
                 f"there are no {name} users to evaluate; there are {', '.join(self.groups)}."
             )
         return self.groups[name]
+
+    def fingerprint(self) -> str:
+        """Returns a sha256, in hex, of the ratings, and of the order of lines where that counts."""
+        of_ratings = self.ratings.fingerprint()
+        row_order = getattr(self.given, "row_order", None)
+        if row_order is None:
+            return of_ratings
+        order = np.ascontiguousarray(row_order, "<i8").tobytes()
+        return hashlib.sha256(of_ratings.encode() + order).hexdigest()
 
     @property
     def label_scale(self) -> RatingScale:

@@ -88,3 +88,13 @@ def test_no_seed_changes_them(published):
 def test_only_movielens_has_published_lines():
     with pytest.raises(DataError, match="'ncf-ml-1m' is no MovieLens data set"):
         datasets.load_rows_by_line("ncf-ml-1m", data_dir=".")
+
+
+def test_other_lines_are_other_data(published):
+    others = datasets.synthetic_ratings(num_users=30, num_items=50, mean_ratings_per_user=25)
+    one, other = (
+        divide_as_published(others, np.random.default_rng(seed).permutation(others.num_ratings))
+        for seed in (0, 1)
+    )
+    assert one.ratings.fingerprint() == other.ratings.fingerprint()
+    assert one.fingerprint() != other.fingerprint()

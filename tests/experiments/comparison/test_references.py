@@ -162,7 +162,7 @@ def test_federated_ease_is_ease_and_costs_counts_of_items_squared():
 
 def test_config_names_what_defaults_are_and_changes_with_them():
     config = references.config(of("ials", IMPLICIT, ridge=3.0))
-    assert (config["algorithm"], config["regularization"], config["dim"]) == ("ials", 3.0, 3)
+    assert (config["algorithm"], config["ridge"], config["dim"]) == ("ials", 3.0, 3)
     assert config["unobserved_weight"] > 0  # The default, not None.
     knn = references.config(EXPLICIT)
     assert knn["num_neighbors"] > 1

@@ -614,7 +614,7 @@ def test_the_published_split_leaves_no_choice_of_ours(parse):
     ("arguments", "message"),
     [
         ((), "--dataset is synthetic; give --dataset=movielens-1m"),
-        (("--dataset=movielens-1m", IMPLICIT), "leave --feedback=implicit out"),
+        (("--dataset=movielens-1m", IMPLICIT), "give --feedback=explicit"),
         (("--dataset=movielens-1m", "--warm_start=x"), "--warm_start keeps users in their part"),
         (("--dataset=movielens-1m", "--held_out_fraction=0.1"), "--held_out_fraction has no eff"),
         (("--dataset=movielens-1m", "--example_order=by_time"), "--example_order has no effect"),

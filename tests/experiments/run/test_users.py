@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.run import population, users
-from experiments.run.claim import claimed
+from experiments.run.claim import _check_same_items, claimed
 from fedrecon.errors import DamagedError, InputError
 from fedrecon.runs.files import write_sealed
 from fedrecon.runs.run_directory import RunDirectory
@@ -68,3 +68,38 @@ def test_a_run_of_an_older_version_has_no_digest(run):
     users.check(RunDirectory(run.path))
     with claimed(settings, of_run):
         pass
+
+
+@pytest.mark.parametrize(
+    ("of_first", "name"),
+    [
+        ({"positive_from": 4.0}, "positive_from"),
+        ({"min_ratings_per_user": 2}, "min_ratings_per_user"),
+        ({"leaks_test_item": True}, "leaks_test_item"),
+    ],
+)
+def test_a_start_from_a_run_that_held_out_other_items_is_refused(tmp_path, of_first, name):
+    of_both = {
+        "feedback": "implicit",
+        "algorithm": "fed_avg",
+        "synthetic_num_items": 260,
+        "clients_per_round": 5,
+    }
+    chosen = small_settings(**of_both)
+    before = small_settings(**of_both, **of_first).to_json()
+    users_of_chosen = population.load_population(chosen)
+    _check_same_items(chosen.to_json(), chosen, users_of_chosen)
+    with pytest.raises(InputError, match=f"--{name} is .* in the run to start from, which may"):
+        _check_same_items(before, chosen, users_of_chosen)
+
+
+def test_a_start_from_strong_generalization_judges_no_seen_users():
+    chosen = small_settings(
+        feedback="implicit", algorithm="fed_avg", synthetic_num_items=260, clients_per_round=5
+    )
+    before = {**chosen.to_json(), "split": "strong_generalization"}
+    with pytest.raises(InputError, match="--split is standard, and was strong_generalization"):
+        _check_same_items(before, chosen, population.load_population(chosen))
+    # Nobody seen is judged where nothing is held out.
+    explicit = small_settings(clients_per_round=5)
+    _check_same_items({"split": "published"}, explicit, population.load_population(explicit))
