@@ -41,7 +41,8 @@ def cost_blocks(means: DataFrame, seconds: Series) -> list[Block]:
         "KB up": once.where(means["bytes_up_once"] > 0, sizes(means["bytes_up"] / _KB)),
         "device KB": sizes(means["device_bytes"] / _KB),
         "server MB": sizes(means["server_bytes"] / MB),
-        "item steps": sizes(means["item_steps"]),
+        # Runs of an older version do not know them.
+        **({"item steps": sizes(means["item_steps"])} if "item_steps" in means else {}),
         "seconds without compilation": seconds,
     }
     return [

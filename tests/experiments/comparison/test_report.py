@@ -533,7 +533,7 @@ def test_a_win_has_an_interval_and_seeds_are_paired(tmp_path, write):
         *("unseen_test", "fed_avg", "+0.250 (+0.250 to +0.250)", "+0.750 (+0.750 to +0.750)"),
         *("+0.500 (+0.500 to +0.500)", "worse"),
     ]
-    assert "± is the spread of the users drawn" in (tmp_path / "comparison.md").read_text()
+    assert "± is the spread of training alone" in (tmp_path / "comparison.md").read_text()
 
 
 def test_seeds_that_judge_the_same_users_prove_no_more_than_one_of_them(tmp_path, write):

@@ -55,7 +55,7 @@ def test_a_row_of_ratings_has_every_figure_by_its_name():
     row = results.row()
     # One column a figure: the run, what it costs, of both groups 4 means over ratings, 4 over
     # users, 11 quantiles and 2 counts, and 3 means of those who give 5.
-    assert len(row) == 8 + 2 + 5 + 2 * (4 + 4 + 11 + 2) + 3
+    assert len(row) == 8 + 2 + 6 + 2 * (4 + 4 + 11 + 2) + 3
     assert not [value for value in row.values() if isinstance(value, (dict, list))]
     assert {name: row[name] for name in COSTS} == COSTS
     wanted = {
@@ -102,7 +102,7 @@ def test_results_of_users_come_back_from_their_file_as_they_were(tmp_path):
 def test_a_row_of_rankings_has_full_rankings_and_one_kind_of_mean():
     row = implicit_results("fed_ials", 0, 0.5).row()
     # Of both groups 3 means, 3 among all items, 11 quantiles and 2 counts.
-    assert len(row) == 8 + 5 + 2 * (3 + 3 + 11 + 2)
+    assert len(row) == 8 + 6 + 2 * (3 + 3 + 11 + 2)
     assert (row["unseen_test_full_hr_at_10"], row["seen_test_full_ndcg_at_10"]) == (0.1, 0.05)
     assert (row["seen_test_hr_at_10"], row["seen_test_mrr"]) == (0.5, 0.125)
     assert row["unseen_test_mrr_quantile_30"] == 0.3

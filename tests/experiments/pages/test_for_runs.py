@@ -39,7 +39,7 @@ def test_a_run_has_its_metrics_curves_users_and_files(tmp_path):
     assert f"{judged} (3)." in shown.text
     assert len([found for found in shown.attributes("svg") if "role" in found]) == 9
     assert shown.tables["Bytes and seconds"][1] == [
-        *("fed_avg", "741.2", "1.5", "0.04", "2.5", "2.00")
+        *("fed_avg", "741.2", "1.5", "0.04", "2.5", "12.5", "2.00")
     ]
     links = [found["href"] for found in shown.attributes("a")]
     assert {"config.json", "metrics.csv", "final_metrics.json", "samples.json"} <= set(links)
