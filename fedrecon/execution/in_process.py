@@ -89,9 +89,11 @@ class InProcessContext(tff.framework.SyncContext):
 
     def __del__(self):
         # Code that sets another default context drops this one in the same line. A thread or an
-        # interpreter that ends drops its default context too, and then no code calls this.
-        is_called = sys._getframe().f_back is not None
-        if self._warns_when_dropped and is_called and not sys.is_finalizing():
+        # interpreter that ends drops its default context too, and then no code calls this. At its
+        # very end modules are None.
+        if sys is None or sys.is_finalizing() or not self._warns_when_dropped:
+            return
+        if sys._getframe().f_back is not None:
             warnings.warn(
                 "another default context of TFF takes the place of the in-process runtime, as by "
                 "tff.backends.native.set_sync_local_cpp_execution_context(). From here on TFF "
