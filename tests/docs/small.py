@@ -62,6 +62,8 @@ def command(words: list[str]) -> list[str]:
     words = [_with_one_value(word) for word in words if not word.startswith("--trials=")]
     if name == "benchmark" or any(word.startswith("--ratings_file") for word in words):
         return words
+    if any("paper_" in word for word in words):
+        words = [*words, "--split=standard"]  # Generated data have no published lines.
     return [*words, *(_OWN_FILES if has_named else _SYNTHETIC)]
 
 
