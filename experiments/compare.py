@@ -35,9 +35,8 @@ from experiments.run.names import (
     did_you_mean,
     listed,
 )
-from experiments.run.population import load_population
+from experiments.run.population import load_first, load_population
 from experiments.run.settings import Settings
-from fedrecon.data.population import Population
 from fedrecon.errors import InputError
 from fedrecon.evaluation.feedback import FEEDBACKS
 from fedrecon.runs.run_directory import CONFIG, RunDirectory
@@ -104,7 +103,7 @@ def _compare(planned: list[Planned], interruption: cli.Interruption) -> None:
     if all(results_of(each) for each in planned):
         print("All runs are finished.")
     else:
-        population = _checked_population(planned)
+        population = load_first([each.settings for each in planned])
         display.print_notes(population.ratings)
         unfinished = sum(results_of(each) is None for each in planned)
         print(
@@ -210,15 +209,6 @@ def _check_resumable(planned: list[Planned]) -> None:
             population, run = load_population(each.settings), RunDirectory(each.path)
             settings.check_format(run.read_config(), run.path)
             run.check(config_of(each, population), free_settings=settings.FREE)
-
-
-def _checked_population(planned: list[Planned]) -> Population:
-    """Returns the users of the first run; what another run cannot use of them is said at once."""
-    first = planned[0].settings
-    for each in planned:
-        if each.settings.seed == first.seed:
-            load_population(each.settings)
-    return load_population(first)
 
 
 def _run(planned: Planned, interruption: cli.Interruption) -> str:

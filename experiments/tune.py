@@ -33,7 +33,7 @@ from experiments.run.flags import (
     settings_from_flags,
 )
 from experiments.run.names import ALGORITHMS, REFERENCES, current_algorithm, listed
-from experiments.run.population import load_population, watched_group
+from experiments.run.population import load_first, load_population, watched_group
 from experiments.run.settings import Settings
 from fedrecon import rng
 from fedrecon.errors import InputError
@@ -81,10 +81,7 @@ def _tune(
 ) -> None:
     chosen = planned[0][1]
     output_dir = pathlib.Path(flags.FLAGS.output_dir)
-    for _, of_run in planned:  # What cannot be used is said at once.
-        if of_run.seed == chosen.seed:
-            load_population(of_run)
-    population = load_population(chosen)
+    population = load_first([of_run for _, of_run in planned])
     display.print_notes(population.ratings)
     print(f"{len(planned)} runs. Loading TensorFlow, which takes some seconds.", flush=True)
     runtime.start(flags.FLAGS.runtime, flags.FLAGS.gpu_memory_limit_mb)

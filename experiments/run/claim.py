@@ -123,9 +123,14 @@ def _check_same_items(before: dict[str, Any], chosen: Settings, population: Popu
         old, new = before.get(name, getattr(Settings, name)), getattr(chosen, name)
         if old != new:
             raise InputError(
-                f"--{name} is {new}, and was {old} in the run to start from, which may have "
-                f"trained on what seen users are asked for now; start from a run with {new}, too."
+                f"--{name} is {_said(new)}, and was {_said(old)} in the run to start from, which "
+                "may have trained on what seen users are asked for now; start from a run with the "
+                f"same --{name}."
             )
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
 
 
 def _check_held_out(name: str, before: dict[str, Any], chosen: Settings) -> None:

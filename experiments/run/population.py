@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,6 +58,17 @@ def load_population(settings: Settings) -> Population:
             "that many."
         )
     return population
+
+
+def load_first(runs: Sequence[Settings]) -> Population:
+    """Returns the population of the first of some runs; errors are those of `load_population`.
+
+    What another run with its seed cannot use is said here too, before any run begins.
+    """
+    for settings in runs:
+        if settings.seed == runs[0].seed:
+            load_population(settings)
+    return load_population(runs[0])
 
 
 def load_with_cohort(settings: Settings, *, is_cohort_given: bool) -> tuple[Settings, Population]:
