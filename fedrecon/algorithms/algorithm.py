@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fedrecon import rng
-from fedrecon.data.cohorts import CohortPacker, PackingOptions, choose_clients_per_shard
+from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, choose_clients_per_shard
 from fedrecon.data.population import Population
 from fedrecon.errors import InputError
 from fedrecon.models.functional import FunctionalModel
@@ -20,6 +20,8 @@ from fedrecon.wiring import user_tables
 
 SAMPLERS = ("uniform", "queue")
 _RATING_BYTES = 8  # The item's id and the rating, 4 bytes each.
+# Clients without steps have no batches, so their size means nothing.
+BATCH_OF_ITEMS = 1
 
 Metrics = Mapping[str, float]
 
@@ -236,6 +238,22 @@ def cohort_packer(
         row_width=row_width,
     )
     return CohortPacker(population.examples, packing, clients_per_shard=size)
+
+
+def packing_of_items(*, seed: int) -> PackingOptions:
+    """Returns how clients are packed that have items, take no steps, and are not compiled by XLA.
+
+    Args:
+      seed: As for other algorithms; nothing here is random.
+    """
+    return PackingOptions(
+        batch_size=BATCH_OF_ITEMS,
+        support_query_split="none",
+        support=Passes(0),
+        query=Passes(0),
+        seed=seed,
+        is_rounded_up=False,
+    )
 
 
 def costs_of_rounds(

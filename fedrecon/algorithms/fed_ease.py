@@ -31,16 +31,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, Shard
+from fedrecon.algorithms.algorithm import BATCH_OF_ITEMS, packing_of_items
+from fedrecon.data.cohorts import CohortPacker, Shard
 from fedrecon.data.population import IMPLICIT, Population
 from fedrecon.errors import InputError, check_at_least
 from fedrecon.wiring.types import shard_type
 
 _CLIENTS_PER_SHARD = 32
-# Clients have no steps, so batches mean nothing.
-_BATCH_SIZE = 1
 # Sums of a shard are float32 inside, which holds whole numbers up to here.
 _MOST_CLIENTS = 2**24
+
+packing_options = packing_of_items
 
 
 def build_fed_ease(
@@ -78,7 +79,7 @@ def build_fed_ease(
 
     state_type = nothing.type_signature.result
 
-    @tff.tensorflow.computation(shard_type(_BATCH_SIZE, clients_per_shard))
+    @tff.tensorflow.computation(shard_type(BATCH_OF_ITEMS, clients_per_shard))
     def count(shard):
         return _counts(shard, num_items)
 
@@ -104,17 +105,6 @@ def build_fed_ease(
         return tff.federated_map(add, (state, total))
 
     return tff.templates.IterativeProcess(initialize, next_state)
-
-
-def packing_options(*, seed: int) -> PackingOptions:
-    """Returns how clients are packed; nothing here is random."""
-    return PackingOptions(
-        batch_size=_BATCH_SIZE,
-        support_query_split="none",
-        support=Passes(0),
-        query=Passes(0),
-        seed=seed,
-    )
 
 
 def gram_of_clients(

@@ -50,13 +50,15 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedrecon.algorithms.algorithm import (
+    BATCH_OF_ITEMS,
     Algorithm,
     Reconstruction,
     check_clients_per_shard,
     cohort_sampler,
     costs_of_rounds,
+    packing_of_items,
 )
-from fedrecon.data.cohorts import CohortPacker, PackingOptions, Passes, Shard
+from fedrecon.data.cohorts import CohortPacker, Shard
 from fedrecon.data.population import IMPLICIT, Population
 from fedrecon.engine.least_squares import solve_systems
 from fedrecon.engine.updates import sum_rows
@@ -75,8 +77,8 @@ from fedrecon.wiring.weights import global_part
 
 # No steps are waited for, and small shards have less padding (measured; see BUILD_NOTES.md).
 _CLIENTS_PER_SHARD = 32
-# Clients have no steps, so batches mean nothing.
-_BATCH_SIZE = 1
+
+packing_options = packing_of_items
 
 
 class Message(NamedTuple):
@@ -89,22 +91,6 @@ class Message(NamedTuple):
 
     table: tf.Tensor
     gram: tf.Tensor
-
-
-def packing_options(*, seed: int) -> PackingOptions:
-    """Returns how clients are packed; all examples are positives, and nothing here is XLA's.
-
-    Args:
-      seed: As for other algorithms; nothing here is random.
-    """
-    return PackingOptions(
-        batch_size=_BATCH_SIZE,
-        support_query_split="none",
-        support=Passes(0),
-        query=Passes(0),
-        seed=seed,
-        is_rounded_up=False,
-    )
 
 
 def build_fed_ials(
@@ -146,7 +132,7 @@ def build_fed_ials(
     model = _inner_product(model_fn())
     return build_training_process(
         global_part(model_fn, model),
-        shard_type(_BATCH_SIZE, clients_per_shard),
+        shard_type(BATCH_OF_ITEMS, clients_per_shard),
         shard_update=lambda message, shard: _update_shard(options, message, shard),
         finalize_metrics=_finalize_metrics,
         server_optimizer=options.server_optimizer,
@@ -271,7 +257,7 @@ def build_reconstruction(
 
     return build_at_clients(
         global_part(model_fn, model),
-        shard_type(_BATCH_SIZE, clients_per_shard),
+        shard_type(BATCH_OF_ITEMS, clients_per_shard),
         reconstruct_clients,
         server_message=_table_and_gram,
     )
